@@ -1,0 +1,191 @@
+//! The local port range of the kernel, and which of its ports are guarded.
+
+mod bitmap;
+mod sysctl;
+
+use std::{fmt, str::FromStr};
+
+use anyhow::{Context, bail, ensure};
+use guard_common::parse::Transport;
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    bitmap::PortBitmap,
+    sysctl::{LOCAL_PORT_RANGE, LOCAL_RESERVED_PORTS, parse_range, parse_reserved},
+};
+
+/// Ports from `first` to `last`, both included; never empty and never holding port 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct PortRange {
+    first: u16,
+    last: u16,
+}
+
+impl PortRange {
+    /// A range of ports.
+    ///
+    /// # Errors
+    /// When `first` is 0 or above `last`.
+    pub fn new(first: u16, last: u16) -> anyhow::Result<Self> {
+        ensure!(first != 0, "port 0 is no port; the first is 1");
+        ensure!(
+            first <= last,
+            "range {first}-{last} is empty; write the lower port first"
+        );
+
+        Ok(Self { first, last })
+    }
+
+    /// The lowest port.
+    pub fn first(self) -> u16 {
+        self.first
+    }
+
+    /// The highest port, which is part of the range.
+    pub fn last(self) -> u16 {
+        self.last
+    }
+
+    /// Whether `port` is in the range.
+    pub fn contains(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+
+    /// Every port of the range, in order.
+    pub fn ports(self) -> impl Iterator<Item = u16> {
+        self.first..=self.last
+    }
+}
+
+impl FromStr for PortRange {
+    type Err = anyhow::Error;
+
+    /// Parses `FIRST-LAST`.
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let Some((first, last)) = text.split_once('-') else {
+            bail!("{text:?} is no range; write FIRST-LAST, as in 32768-60999");
+        };
+
+        Self::new(parse_port(first)?, parse_port(last)?)
+    }
+}
+
+impl TryFrom<String> for PortRange {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> anyhow::Result<Self> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+/// Parses a port of 0 to 65535, in digits only.
+pub(crate) fn parse_port(text: &str) -> anyhow::Result<u16> {
+    // `u16::from_str` also takes a leading plus.
+    ensure!(
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()),
+        "{text:?} is no port; ports are 1 to 65535"
+    );
+
+    text.parse()
+        .with_context(|| format!("{text:?} is no port; ports are 1 to 65535"))
+}
+
+/// What the kernel says about local ports in one network namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LocalPorts {
+    /// Where the kernel takes ports of outgoing connections from; rules IPv6 too.
+    pub range: PortRange,
+    /// Ports it leaves out, in order; those outside `range` included.
+    pub reserved: Vec<PortRange>,
+}
+
+impl LocalPorts {
+    /// Reads the range and the reserved ports of the calling thread's network namespace.
+    ///
+    /// The range is not read when it is `fixed` by the user.
+    ///
+    /// # Errors
+    /// When a sysctl cannot be read or is not understood; names the file, its text and a remedy.
+    pub fn read(fixed: Option<PortRange>) -> anyhow::Result<Self> {
+        let range = match fixed {
+            Some(range) => range,
+            None => sysctl::read(LOCAL_PORT_RANGE, parse_range)?,
+        };
+
+        Ok(Self {
+            range,
+            reserved: sysctl::read(LOCAL_RESERVED_PORTS, parse_reserved)?,
+        })
+    }
+}
+
+/// The ports that are guarded, for each transport: the range less the reserved less the exposed.
+///
+/// A port that is reserved is so for every transport, an exposed one for its own.
+/// UDP-Lite goes with UDP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuardedPorts {
+    range: PortRange,
+    tcp: PortBitmap,
+    udp: PortBitmap,
+}
+
+impl GuardedPorts {
+    /// Works out which ports are guarded.
+    pub fn new(
+        local: &LocalPorts,
+        exposed: impl IntoIterator<Item = (Transport, PortRange)>,
+    ) -> Self {
+        let mut ports = PortBitmap::default();
+        ports.insert(local.range);
+        for &reserved in &local.reserved {
+            ports.remove(reserved);
+        }
+
+        let mut guarded = Self {
+            range: local.range,
+            tcp: ports.clone(),
+            udp: ports,
+        };
+        for (transport, exposed) in exposed {
+            match transport {
+                Transport::Tcp => guarded.tcp.remove(exposed),
+                Transport::Udp | Transport::UdpLite => guarded.udp.remove(exposed),
+            }
+        }
+        guarded
+    }
+
+    /// The range the guarded ports are taken from.
+    pub fn range(&self) -> PortRange {
+        self.range
+    }
+
+    /// Whether a stranger's packet to `port` is dropped.
+    pub fn guarded(&self, transport: Transport, port: u16) -> bool {
+        self.bitmap(transport).contains(port)
+    }
+
+    /// Whether `port` lies in the range and is left alone, because it is reserved or exposed.
+    pub fn exempt(&self, transport: Transport, port: u16) -> bool {
+        self.range.contains(port) && !self.guarded(transport, port)
+    }
+
+    /// The guarded ports of `transport` as a bitmap.
+    pub fn bitmap(&self, transport: Transport) -> &PortBitmap {
+        match transport {
+            Transport::Tcp => &self.tcp,
+            Transport::Udp | Transport::UdpLite => &self.udp,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

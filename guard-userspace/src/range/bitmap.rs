@@ -1,0 +1,55 @@
+//! A set of ports in the form the kernel programs read it.
+
+use std::fmt;
+
+use super::PortRange;
+
+/// A set of ports: port `p` is bit `p % 32` of word `p / 32`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PortBitmap(Box<[u32; Self::WORDS]>);
+
+impl PortBitmap {
+    /// Words in a bitmap of all 65,536 ports.
+    pub const WORDS: usize = 65_536 / 32;
+
+    /// Adds every port of `range`.
+    pub fn insert(&mut self, range: PortRange) {
+        for port in range.ports() {
+            self.0[usize::from(port / 32)] |= 1 << (port % 32);
+        }
+    }
+
+    /// Takes out every port of `range`.
+    pub fn remove(&mut self, range: PortRange) {
+        for port in range.ports() {
+            self.0[usize::from(port / 32)] &= !(1 << (port % 32));
+        }
+    }
+
+    /// Whether `port` is in the set.
+    pub fn contains(&self, port: u16) -> bool {
+        self.0[usize::from(port / 32)] & 1 << (port % 32) != 0
+    }
+
+    /// How many ports are in the set.
+    pub fn count(&self) -> u32 {
+        self.0.iter().map(|word| word.count_ones()).sum()
+    }
+
+    /// The words, each in the byte order of this host.
+    pub fn words(&self) -> &[u32; Self::WORDS] {
+        &self.0
+    }
+}
+
+impl Default for PortBitmap {
+    fn default() -> Self {
+        Self(Box::new([0; Self::WORDS]))
+    }
+}
+
+impl fmt::Debug for PortBitmap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PortBitmap({} ports)", self.count())
+    }
+}

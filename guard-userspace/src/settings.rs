@@ -1,0 +1,242 @@
+//! The effective configuration of a run: the command line over the file over defaults.
+
+mod choices;
+mod file;
+mod layer;
+mod reload;
+mod timeouts;
+mod values;
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    num::NonZeroU16,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use guard_common::{config::MAX_UNRECORDED, parse::Transport};
+use ipnet::IpNet;
+use serde::Serialize;
+
+pub use self::{
+    choices::{EgressHook, ListenersPolicy, Mode, UdpFilter, XdpMode},
+    layer::Layer,
+    reload::Changes,
+    timeouts::{Seconds, Timeout, TimeoutName, Timeouts},
+    values::{Exposed, MaxFlows, Trusted},
+};
+use crate::{failure::Failure, range::PortRange};
+
+/// Where the CLI finds the daemon unless told otherwise.
+pub const CONTROL_SOCKET: &str = "/run/portguard/control.sock";
+
+/// Where maps and links are pinned unless told otherwise.
+pub const PIN_DIR: &str = "/sys/fs/bpf/portguard";
+
+/// UDP ports whose answers never come back to the source port: VXLAN twice and GENEVE.
+const UNRECORDED: [u16; 3] = [4789, 8472, 6081];
+
+/// A path in `sun_path` ends in a zero byte.
+const LONGEST_SOCKET_PATH: usize = 107;
+
+/// The effective configuration of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Settings {
+    /// Guarded interfaces: at least one, each once.
+    pub iface: Vec<String>,
+    /// Interfaces whose egress is recorded only; none of `iface` among them.
+    pub egress_iface: Vec<String>,
+    /// Whether unsolicited packets are dropped.
+    pub mode: Mode,
+    /// How XDP is attached.
+    pub xdp_mode: XdpMode,
+    /// Where egress is recorded.
+    pub egress_hook: EgressHook,
+    /// The range to guard in place of the kernel's.
+    pub range: Option<PortRange>,
+    /// Flows in each flow map.
+    pub max_flows: MaxFlows,
+    /// Ports strangers may reach, in order, TCP first.
+    pub expose: Vec<Exposed>,
+    /// Networks whose hosts pass.
+    pub trust: BTreeSet<IpNet>,
+    /// What happens to sockets that listen on guarded ports.
+    pub listeners: ListenersPolicy,
+    /// What a UDP answer must match.
+    pub udp_filter: UdpFilter,
+    /// Whether the socket table is not asked before a drop.
+    pub no_rescue: bool,
+    /// Remote UDP ports that are not recorded.
+    pub unrecorded: BTreeSet<u16>,
+    /// How long silent flows stay known.
+    pub timeout: Timeouts,
+    /// Where metrics are served.
+    pub metrics_listen: SocketAddr,
+    /// Where the CLI finds the daemon.
+    pub control_socket: PathBuf,
+    /// Where maps and links are pinned.
+    pub pin_dir: PathBuf,
+    /// Whether the programs stay in force on SIGTERM.
+    pub keep_attached: bool,
+}
+
+impl Settings {
+    /// Lays the command line's `flags` over the file, when there is one, over the defaults.
+    ///
+    /// Call it anew with the same `flags` to reload the file.
+    ///
+    /// # Errors
+    /// Exit code 78 when the file is at fault, 2 when the command line is.
+    pub fn load(flags: &Layer, config: Option<&Path>) -> Result<Self, Failure> {
+        let file = config.map(file::read).transpose()?;
+
+        Self::merge(flags, file.as_ref(), config)
+    }
+
+    /// The ports strangers may reach: those configured, and the port of a metrics endpoint that
+    /// is not on a loopback address, which would else be cut off from its Prometheus.
+    pub fn exposures(&self) -> impl Iterator<Item = (Transport, PortRange)> {
+        let metrics = (!self.metrics_listen.ip().is_loopback())
+            .then(|| self.metrics_listen.port())
+            .and_then(|port| PortRange::new(port, port).ok())
+            .map(|ports| (Transport::Tcp, ports));
+
+        self.expose
+            .iter()
+            .map(|exposed| (exposed.transport, exposed.ports))
+            .chain(metrics)
+    }
+
+    fn merge(flags: &Layer, file: Option<&Layer>, config: Option<&Path>) -> Result<Self, Failure> {
+        let flags = flags.clone();
+        let file = file.cloned().unwrap_or_default();
+        let blame = Blame {
+            config,
+            iface: flags.iface.is_some() || flags.egress_iface.is_some(),
+        };
+
+        let mut timeout = Timeouts::default();
+        for &given in file.timeout.iter().chain(&flags.timeout) {
+            timeout.set(given);
+        }
+        let mut expose = flags.expose.or(file.expose).unwrap_or_default();
+        expose.sort_by_key(|exposed| (exposed.transport as u8, exposed.ports));
+        expose.dedup();
+        let unrecorded = flags.unrecorded.or(file.unrecorded);
+        let settings = Self {
+            iface: flags.iface.or(file.iface).unwrap_or_default(),
+            egress_iface: flags.egress_iface.or(file.egress_iface).unwrap_or_default(),
+            mode: flags.mode.or(file.mode).unwrap_or_default(),
+            xdp_mode: flags.xdp_mode.or(file.xdp_mode).unwrap_or_default(),
+            egress_hook: flags.egress_hook.or(file.egress_hook).unwrap_or_default(),
+            range: flags.range.or(file.range),
+            max_flows: flags.max_flows.or(file.max_flows).unwrap_or_default(),
+            expose,
+            trust: flags
+                .trust
+                .or(file.trust)
+                .into_iter()
+                .flatten()
+                .map(|trusted| trusted.0)
+                .collect(),
+            listeners: flags.listeners.or(file.listeners).unwrap_or_default(),
+            udp_filter: flags.udp_filter.or(file.udp_filter).unwrap_or_default(),
+            no_rescue: flags.no_rescue.or(file.no_rescue).unwrap_or_default(),
+            unrecorded: unrecorded.map_or_else(
+                || UNRECORDED.into(),
+                |ports| ports.into_iter().map(NonZeroU16::get).collect(),
+            ),
+            timeout,
+            metrics_listen: flags
+                .metrics_listen
+                .or(file.metrics_listen)
+                .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9750))),
+            control_socket: flags
+                .control_socket
+                .or(file.control_socket)
+                .unwrap_or_else(|| CONTROL_SOCKET.into()),
+            pin_dir: flags
+                .pin_dir
+                .or(file.pin_dir)
+                .unwrap_or_else(|| PIN_DIR.into()),
+            keep_attached: flags
+                .keep_attached
+                .or(file.keep_attached)
+                .unwrap_or_default(),
+        };
+        settings.check(&blame)?;
+
+        Ok(settings)
+    }
+
+    /// Checks what spans more than one setting, or one value in more than one place.
+    fn check(&self, blame: &Blame<'_>) -> Result<(), Failure> {
+        if self.iface.is_empty() {
+            return Err(blame
+                .failure("no interface to guard")
+                .remedy("give --iface IFACE, or the key iface in the file of --config"));
+        }
+        for (flag, names) in [("iface", &self.iface), ("egress-iface", &self.egress_iface)] {
+            if let Some(name) = twice(names) {
+                return Err(blame
+                    .failure(&format!("{name}: named twice as {flag}"))
+                    .remedy("name each interface once"));
+            }
+        }
+        if let Some(name) = self
+            .egress_iface
+            .iter()
+            .find(|name| self.iface.contains(name))
+        {
+            return Err(blame
+                .failure(&format!("{name}: named as iface and as egress-iface"))
+                .remedy("drop the latter, what leaves by a guarded interface is recorded anyway"));
+        }
+        if self.unrecorded.len() > MAX_UNRECORDED {
+            return Err(Failure::bad_configuration(format!(
+                "unrecorded: {} ports, and there is room for {MAX_UNRECORDED}",
+                self.unrecorded.len()
+            ))
+            .remedy("name fewer"));
+        }
+        if self.control_socket.as_os_str().as_bytes().len() > LONGEST_SOCKET_PATH {
+            return Err(Failure::bad_configuration(format!(
+                "{}: path of the control socket is longer than {LONGEST_SOCKET_PATH} bytes",
+                self.control_socket.display()
+            ))
+            .remedy("give --control-socket a shorter path"));
+        }
+
+        Ok(())
+    }
+}
+
+fn twice(names: &[String]) -> Option<&String> {
+    names
+        .iter()
+        .enumerate()
+        .find(|(index, name)| names[..*index].contains(name))
+        .map(|(_, name)| name)
+}
+
+/// Whom to blame for the interfaces: the command line, or the file.
+struct Blame<'a> {
+    config: Option<&'a Path>,
+    iface: bool,
+}
+
+impl Blame<'_> {
+    fn failure(&self, message: &str) -> Failure {
+        match self.config {
+            Some(file) if !self.iface => {
+                Failure::bad_configuration(format!("{}: {message}", file.display()))
+            }
+            _ => Failure::usage(message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! Settings that are one word out of a few; the command line and the file share the words.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// Whether unsolicited packets are dropped or only counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Drop them
+    #[default]
+    Enforce,
+    /// Count what would be dropped and pass everything
+    Monitor,
+}
+
+/// How the XDP program is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum XdpMode {
+    /// Native if the driver can, else generic, and say so
+    #[default]
+    Auto,
+    /// In the driver, or fail
+    Native,
+    /// In the kernel's stack: any interface, slower
+    Generic,
+}
+
+/// Where the program that records what is sent is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EgressHook {
+    /// TCX if the kernel has it, else clsact
+    #[default]
+    Auto,
+    /// TCX (Linux 6.6 and later), or fail
+    Tcx,
+    /// A filter of the clsact qdisc
+    Clsact,
+}
+
+/// What happens to sockets that listen on guarded ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ListenersPolicy {
+    /// Warn and guard, but refuse to start over one that serves a remote peer now
+    #[default]
+    Auto,
+    /// Warn and guard
+    Warn,
+    /// Refuse to start
+    Refuse,
+    /// Leave their ports open
+    Expose,
+}
+
+/// What a UDP packet must match to count as an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UdpFilter {
+    /// The remote address and port that was sent to
+    #[default]
+    AddressAndPort,
+    /// The remote address alone
+    Address,
+}
+
+fn word(value: &impl ValueEnum, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match value.to_possible_value() {
+        Some(value) => f.pad(value.get_name()),
+        None => Err(fmt::Error),
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        word(self, f)
+    }
+}
+
+impl fmt::Display for XdpMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        word(self, f)
+    }
+}
+
+impl fmt::Display for EgressHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        word(self, f)
+    }
+}
+
+impl fmt::Display for ListenersPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        word(self, f)
+    }
+}
+
+impl fmt::Display for UdpFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        word(self, f)
+    }
+}

@@ -1,0 +1,239 @@
+//! Settings with a grammar of their own: exposed ports, trusted prefixes, capacities.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use anyhow::{Context, bail, ensure};
+use guard_common::parse::Transport;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::range::{PortRange, parse_port};
+
+/// Ports that strangers may reach: `PORT[-PORT]/tcp|udp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Exposed {
+    /// For which transport: TCP, or UDP, which takes UDP-Lite with it.
+    pub transport: Transport,
+    /// Which ports.
+    pub ports: PortRange,
+}
+
+impl FromStr for Exposed {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let Some((ports, transport)) = text.split_once('/') else {
+            bail!("{text:?} names no protocol; write {text}/tcp or {text}/udp");
+        };
+        let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+
+        Ok(Self {
+            transport: match transport {
+                "tcp" => Transport::Tcp,
+                "udp" => Transport::Udp,
+                other => bail!("{other:?} cannot be exposed; write tcp or udp"),
+            },
+            ports: PortRange::new(parse_port(first)?, parse_port(last)?)?,
+        })
+    }
+}
+
+impl fmt::Display for Exposed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, last) = (self.ports.first(), self.ports.last());
+        let transport = match self.transport {
+            Transport::Tcp => "tcp",
+            Transport::Udp | Transport::UdpLite => "udp",
+        };
+        if first == last {
+            write!(f, "{first}/{transport}")
+        } else {
+            write!(f, "{first}-{last}/{transport}")
+        }
+    }
+}
+
+impl TryFrom<String> for Exposed {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> anyhow::Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Exposed> for String {
+    fn from(exposed: Exposed) -> Self {
+        exposed.to_string()
+    }
+}
+
+/// A network whose hosts pass the guard: `ADDRESS/LENGTH`, without host bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Trusted(pub IpNet);
+
+impl FromStr for Trusted {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            bail!(
+                "{text} has no prefix length; write {}",
+                IpNet::from(address)
+            );
+        }
+        let prefix: IpNet = text.parse().with_context(|| {
+            format!("{text:?} is no prefix; write ADDRESS/LENGTH, as in 192.0.2.0/24")
+        })?;
+        ensure!(
+            prefix == prefix.trunc(),
+            "{text} has host bits; write {}",
+            prefix.trunc()
+        );
+
+        Ok(Self(prefix))
+    }
+}
+
+impl fmt::Display for Trusted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl TryFrom<String> for Trusted {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> anyhow::Result<Self> {
+        text.parse()
+    }
+}
+
+/// How many flows each flow map holds: a power of two from 1,024 to 16,777,216.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u64")]
+pub struct MaxFlows(u32);
+
+impl MaxFlows {
+    const LEAST: u32 = 1 << 10;
+    const MOST: u32 = 1 << 24;
+
+    /// The number of flows.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for MaxFlows {
+    fn default() -> Self {
+        Self(65_536)
+    }
+}
+
+impl TryFrom<u64> for MaxFlows {
+    type Error = anyhow::Error;
+
+    fn try_from(flows: u64) -> anyhow::Result<Self> {
+        let (least, most) = (u64::from(Self::LEAST), u64::from(Self::MOST));
+        ensure!(
+            (least..=most).contains(&flows),
+            "{flows} flows are out of bounds; write a power of two from {least} to {most}, as {}",
+            if flows < least { least } else { most }
+        );
+        let above = flows.next_power_of_two();
+        ensure!(
+            flows == above,
+            "{flows} is no power of two; the nearest are {} and {above}",
+            above / 2
+        );
+
+        Ok(Self(u32::try_from(flows)?))
+    }
+}
+
+impl FromStr for MaxFlows {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let flows: u64 = text
+            .parse()
+            .with_context(|| format!("{text:?} is no number of flows"))?;
+
+        flows.try_into()
+    }
+}
+
+impl fmt::Display for MaxFlows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How the value reads back, or a part of the error.
+    fn check<T: FromStr<Err = anyhow::Error> + fmt::Display>(table: &[(&str, Result<&str, &str>)]) {
+        for &(text, expected) in table {
+            match (text.parse::<T>(), expected) {
+                (Ok(value), Ok(shown)) => assert_eq!(value.to_string(), shown, "{text:?}"),
+                (Err(error), Err(part)) => {
+                    assert!(format!("{error:#}").contains(part), "{text:?}: {error:#}");
+                }
+                (Ok(value), Err(part)) => panic!("{text:?}: got {value}, wanted {part:?}"),
+                (Err(error), Ok(_)) => panic!("{text:?}: {error:#}"),
+            }
+        }
+    }
+
+    #[test]
+    fn exposed_ports() {
+        check::<Exposed>(&[
+            ("2222/tcp", Ok("2222/tcp")),
+            ("40000-40010/udp", Ok("40000-40010/udp")),
+            ("40000-40000/udp", Ok("40000/udp")),
+            ("2222", Err("write 2222/tcp or 2222/udp")),
+            ("2222/sctp", Err("write tcp or udp")),
+            ("2222/TCP", Err("write tcp or udp")),
+            ("0/tcp", Err("port 0 is no port")),
+            ("65536/tcp", Err("ports are 1 to 65535")),
+            ("10-9/tcp", Err("lower port first")),
+            ("-9/tcp", Err("is no port")),
+            ("+9/tcp", Err("is no port")),
+            ("/tcp", Err("is no port")),
+            ("", Err("names no protocol")),
+        ]);
+    }
+
+    #[test]
+    fn trusted_prefixes() {
+        check::<Trusted>(&[
+            ("192.0.2.0/24", Ok("192.0.2.0/24")),
+            ("2001:db8::/32", Ok("2001:db8::/32")),
+            ("0.0.0.0/0", Ok("0.0.0.0/0")),
+            ("192.0.2.1", Err("write 192.0.2.1/32")),
+            ("2001:db8::1", Err("write 2001:db8::1/128")),
+            ("192.0.2.1/24", Err("write 192.0.2.0/24")),
+            ("192.0.2.0/33", Err("is no prefix")),
+            ("office", Err("is no prefix")),
+        ]);
+    }
+
+    #[test]
+    fn flow_capacities() {
+        check::<MaxFlows>(&[
+            ("1024", Ok("1024")),
+            ("65536", Ok("65536")),
+            ("16777216", Ok("16777216")),
+            ("1023", Err("from 1024 to 16777216, as 1024")),
+            ("0", Err("as 1024")),
+            ("16777217", Err("as 16777216")),
+            ("18446744073709551615", Err("as 16777216")),
+            ("100000", Err("the nearest are 65536 and 131072")),
+            ("-1", Err("is no number of flows")),
+            ("64k", Err("is no number of flows")),
+        ]);
+    }
+}
