@@ -1,0 +1,133 @@
+//! `cargo xtask build`: the eBPF object first, then the binary that carries it.
+
+use std::env::consts::ARCH;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::toolchain::{self, Toolchain};
+use crate::{cargo, process, workspace};
+
+/// The instruction set: v3 has 32-bit operations and is understood since Linux 5.1.
+const BPF_CPU: &str = "v3";
+/// Features of the eBPF target beyond `BPF_CPU`, such as `+allows-misaligned-mem-access`.
+const BPF_FEATURES: &[&str] = &[];
+const BPF_TARGET: &str = if cfg!(target_endian = "big") {
+    "bpfeb-unknown-none"
+} else {
+    "bpfel-unknown-none"
+};
+/// The name of the crate guard-ebpf's binary.
+const BPF_PROGRAM: &str = "portguard";
+
+/// Names the finished object to guard-userspace, which embeds it, and to the suites.
+pub const OBJECT_VARIABLE: &str = "PORTGUARD_BPF_OBJECT";
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Compile aya-log's messages into the eBPF programs
+    #[arg(long)]
+    bpf_log: bool,
+}
+
+pub struct Built {
+    pub binary: PathBuf,
+    pub object: PathBuf,
+}
+
+pub fn execute(args: &Args) -> Result<()> {
+    let toolchain = toolchain::ensure()?;
+    let built = everything(&toolchain, args.bpf_log)?;
+    process::announce(&format!("built {}", workspace::shown(&built.binary)));
+    Ok(())
+}
+
+/// Builds the object, then the binary around it.
+pub fn everything(toolchain: &Toolchain, log: bool) -> Result<Built> {
+    let object = object(toolchain, log)?;
+    let mut build = cargo::host("build");
+    build
+        .args(["--release", "--package", "guard-userspace"])
+        .env(OBJECT_VARIABLE, &object);
+    process::run(&mut build).context("the binary portguard was not built")?;
+
+    Ok(Built {
+        binary: workspace::target().join("release/portguard"),
+        object,
+    })
+}
+
+/// Builds the eBPF object and returns where it is.
+pub fn object(toolchain: &Toolchain, log: bool) -> Result<PathBuf> {
+    let mut build = bpf_cargo(&cargo::program(), toolchain);
+    build.arg("build");
+    bpf_arguments(&mut build);
+    if log {
+        build.args(["--features", "log"]);
+    }
+    process::run(&mut build).context("the eBPF object was not built")?;
+
+    let fresh = workspace::target()
+        .join("bpf-build")
+        .join(BPF_TARGET)
+        .join("release")
+        .join(BPF_PROGRAM);
+    let object = workspace::target()
+        .join("bpf")
+        .join(format!("{BPF_PROGRAM}.o"));
+    copy_if_changed(&fresh, &object)?;
+    Ok(object)
+}
+
+/// `program`, a cargo or a subcommand of it, set up to use the eBPF toolchain.
+pub fn bpf_cargo(program: &OsStr, toolchain: &Toolchain) -> Command {
+    let mut flags = vec![
+        format!("-Clinker={}", toolchain.linker().display()),
+        // What aya-ebpf's own build script would ask clang for.
+        format!("--cfg=bpf_target_arch=\"{}\"", ARCH),
+        format!("-Ctarget-cpu={BPF_CPU}"),
+        "-Cdebuginfo=2".into(),
+        "-Clink-arg=--btf".into(),
+    ];
+    flags.extend(
+        BPF_FEATURES
+            .iter()
+            .map(|feature| format!("-Ctarget-feature={feature}")),
+    );
+
+    let mut command = cargo::foreign(program);
+    command
+        .env("RUSTC", &toolchain.compiler.rustc)
+        // Building core from source is unstable, also where rustc itself is a stable release.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    command
+}
+
+/// What every cargo subcommand on guard-ebpf is told.
+pub fn bpf_arguments(command: &mut Command) {
+    command
+        .args(["--release", "--target", BPF_TARGET, "-Zbuild-std=core"])
+        .args(["--manifest-path", "guard-ebpf/Cargo.toml", "--target-dir"])
+        .arg(workspace::target().join("bpf-build"));
+    cargo::lock(command);
+}
+
+/// Leaves an equal file alone, so that nothing is rebuilt around it.
+fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
+    let bytes = fs::read(from).with_context(|| format!("{} is missing", from.display()))?;
+    if fs::read(to).is_ok_and(|present| present == bytes) {
+        return Ok(());
+    }
+
+    let folder = to.parent().context("the object has no folder")?;
+    // Renamed into place, because another build may be reading it.
+    let fresh = to.with_extension("fresh");
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(&fresh, bytes))
+        .and_then(|()| fs::rename(&fresh, to))
+        .with_context(|| format!("{} could not be written", to.display()))
+}

@@ -1,0 +1,78 @@
+//! `cargo xtask ci`: everything that must pass before a change is merged.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::build::{self, OBJECT_VARIABLE};
+use crate::process::{self, announce};
+use crate::toolchain::{self, Toolchain};
+use crate::{cargo, packages, test};
+
+/// Holds the clippy that belongs to Debian's `rustc-web`.
+const CLIPPY_PACKAGE: &str = "rust-web-clippy";
+
+pub fn execute() -> Result<()> {
+    announce("formatting");
+    format_check()?;
+    let toolchain = toolchain::ensure()?;
+    // The host's crates embed the object, so it has to exist before they can be checked.
+    let object = build::object(&toolchain, false)?;
+    announce("clippy on the host's crates");
+    clippy_host(&object)?;
+    announce("clippy on the eBPF programs");
+    clippy_bpf(&toolchain)?;
+    announce("documentation");
+    documentation(&object)?;
+
+    test::execute(&test::Args::everything())?;
+    test::execute(&test::Args::on_kernels(test::SUPPORTED_KERNELS))?;
+    announce("everything passed");
+    Ok(())
+}
+
+fn format_check() -> Result<()> {
+    for arguments in [
+        &["--all"][..],
+        &["--manifest-path", "guard-ebpf/Cargo.toml"],
+    ] {
+        let mut fmt = cargo::plain();
+        fmt.arg("fmt").args(arguments).arg("--check");
+        process::run(&mut fmt).context("the sources are not formatted: type `cargo fmt`")?;
+    }
+    Ok(())
+}
+
+fn clippy_host(object: &Path) -> Result<()> {
+    let mut clippy = cargo::host("clippy");
+    clippy
+        .args(["--workspace", "--all-targets", "--", "--deny", "warnings"])
+        .env(OBJECT_VARIABLE, object);
+    process::run(&mut clippy).context("clippy objects to the host's crates")
+}
+
+/// Lints the programs as they are compiled, with the clippy of that very compiler.
+fn clippy_bpf(toolchain: &Toolchain) -> Result<()> {
+    let program = toolchain.compiler.rustc.with_file_name("cargo-clippy");
+    if !program.is_file() {
+        packages::install(
+            &[CLIPPY_PACKAGE],
+            "the eBPF programs are linted by their own compiler",
+        )
+        .with_context(|| format!("{} is missing", program.display()))?;
+    }
+
+    let mut clippy = build::bpf_cargo(program.as_os_str(), toolchain);
+    clippy.arg("clippy").env("CARGO", cargo::program());
+    build::bpf_arguments(&mut clippy);
+    clippy.args(["--", "--deny", "warnings"]);
+    process::run(&mut clippy).context("clippy objects to the eBPF programs")
+}
+
+fn documentation(object: &Path) -> Result<()> {
+    let mut doc = cargo::host("doc");
+    doc.args(["--workspace", "--no-deps"])
+        .env("RUSTDOCFLAGS", "--deny warnings")
+        .env(OBJECT_VARIABLE, object);
+    process::run(&mut doc).context("the documentation has errors")
+}

@@ -1,0 +1,113 @@
+//! `cargo xtask test`: the unit tests and the suites, here or on other kernels.
+
+use std::process::Stdio;
+use std::thread;
+
+use anyhow::{Result, ensure};
+
+use crate::build::{self, Built, OBJECT_VARIABLE};
+use crate::process::{self, announce};
+use crate::suites::{self, BINARY_VARIABLE, Suite};
+use crate::version::Version;
+use crate::{cargo, kernel, privilege, setup, toolchain};
+
+/// The suites look at delays too, so that more of them at a time than this disturb each other.
+const MOST_THREADS: usize = 4;
+
+/// The old kernels that every change is tried on.
+pub const SUPPORTED_KERNELS: &[Version] = &[Version::new(5, 10), Version::new(6, 1)];
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Boot these kernels of Debian under QEMU instead: --kernel 5.10 6.1
+    #[arg(long, num_args = 1.., value_name = "VERSION", value_parser = kernel_version)]
+    kernel: Vec<Version>,
+    /// Run only the tests whose name contains this; stands before --kernel
+    filter: Option<String>,
+}
+
+impl Args {
+    /// Every test on this machine's kernel.
+    pub fn everything() -> Self {
+        Self::on_kernels(&[])
+    }
+
+    /// Every test that can be run on `kernels`.
+    pub fn on_kernels(kernels: &[Version]) -> Self {
+        Self {
+            kernel: kernels.to_vec(),
+            filter: None,
+        }
+    }
+}
+
+pub fn execute(args: &Args) -> Result<()> {
+    let filter = args.filter.as_deref();
+    let toolchain = toolchain::ensure()?;
+    setup::tests()?;
+    let built = build::everything(&toolchain, false)?;
+
+    if args.kernel.is_empty() {
+        here(&built, filter)
+    } else {
+        kernel::test(&args.kernel, &built, filter)
+    }
+}
+
+/// Runs every test on this machine's kernel.
+fn here(built: &Built, filter: Option<&str>) -> Result<()> {
+    let mut failed = Vec::new();
+    if unit_tests(built, filter).is_err() {
+        failed.push("the unit tests".to_owned());
+    }
+    for suite in suites::compile(built)? {
+        announce(&format!("suite {}", suite.name));
+        if run(&suite, built, filter).is_err() {
+            failed.push(format!("suite {}", suite.name));
+        }
+    }
+
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    announce("every test passed");
+    Ok(())
+}
+
+fn unit_tests(built: &Built, filter: Option<&str>) -> Result<()> {
+    announce("unit tests");
+    let mut test = cargo::host("test");
+    test.args([
+        "--no-fail-fast",
+        "--package",
+        "guard-common",
+        "--package",
+        "guard-userspace",
+    ])
+    .args(["--package", "xtask"])
+    .args(filter)
+    .env(OBJECT_VARIABLE, &built.object)
+    .env(BINARY_VARIABLE, &built.binary);
+    process::run(&mut test)
+}
+
+/// Runs one suite as root; it was compiled as the caller, so no file of root's is left in target.
+fn run(suite: &Suite, built: &Built, filter: Option<&str>) -> Result<()> {
+    let threads = thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(MOST_THREADS);
+    let variables = [
+        (BINARY_VARIABLE, &built.binary),
+        (OBJECT_VARIABLE, &built.object),
+    ];
+    let mut command = privilege::as_root(&suite.executable, &variables)?;
+    command
+        .arg(format!("--test-threads={threads}"))
+        .args(filter)
+        .current_dir(&suite.folder)
+        .stdin(Stdio::null());
+    process::run(&mut command)
+}
+
+fn kernel_version(text: &str) -> Result<Version, String> {
+    text.parse()
+        .map_err(|error| format!("{error}; a filter stands before --kernel"))
+}

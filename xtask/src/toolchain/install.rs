@@ -1,0 +1,94 @@
+//! Installing what is missing, each step announced with its reason.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::{Compiler, advice};
+use crate::process::{self, announce};
+use crate::{cargo, packages, workspace};
+
+pub const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
+pub const LINKER_VERSION: &str = "0.13.0";
+
+/// The packages that building bpf-linker around this LLVM needs.
+pub fn linker_packages(llvm: u32) -> [String; 3] {
+    [
+        format!("llvm-{llvm}-dev"),
+        format!("libpolly-{llvm}-dev"),
+        "libzstd-dev".into(),
+    ]
+}
+
+/// Installs a rustc with the sources of core, or adds them to the rustc in use.
+pub fn compiler() -> Result<()> {
+    if packages::installable(&COMPILER_PACKAGES)? {
+        return packages::install(
+            &COMPILER_PACKAGES,
+            "no rustc here has the sources of core, from which eBPF programs are built",
+        );
+    }
+    if process::find("rustup").is_some() {
+        announce("adding rust-src to rustup's toolchain: eBPF programs are built from it");
+        if process::run(Command::new("rustup").args(["component", "add", "rust-src"])).is_ok() {
+            return Ok(());
+        }
+    }
+
+    bail!(
+        "no rustc here has the sources of core, and they cannot be installed; {}",
+        advice::for_this_machine(),
+    )
+}
+
+/// Installs bpf-linker into the tool folder of this checkout.
+pub fn linker(compiler: &Compiler) -> Result<()> {
+    if process::find("cargo-binstall").is_some() {
+        announce("installing bpf-linker into target/tools with cargo binstall: none fits rustc");
+        let mut binstall = cargo::foreign(&cargo::program());
+        binstall
+            .args(["binstall", "--no-confirm", "--root"])
+            .arg(workspace::tools())
+            .arg(format!("bpf-linker@{LINKER_VERSION}"));
+        if process::run(&mut binstall).is_ok() {
+            return Ok(());
+        }
+    }
+
+    let llvm = compiler.llvm.major;
+    let libraries = linker_packages(llvm);
+    let missing = packages::missing(&libraries)?;
+    if !missing.is_empty() {
+        if !packages::installable(&missing)? {
+            bail!(
+                "bpf-linker needs LLVM {llvm}, the one of {}, and its packages cannot be \
+                 installed; {}",
+                compiler.rustc.display(),
+                advice::for_this_machine(),
+            );
+        }
+        packages::install(&missing, "bpf-linker is built around the LLVM of rustc")?;
+    }
+
+    announce(&format!(
+        "building bpf-linker {LINKER_VERSION} into target/tools, about a minute: \
+         none here has the LLVM {llvm} of rustc"
+    ));
+    let mut install = cargo::foreign(&cargo::program());
+    install
+        .env("LLVM_PREFIX", format!("/usr/lib/llvm-{llvm}"))
+        .args(["install", "bpf-linker", "--version", LINKER_VERSION])
+        .args([
+            "--no-default-features",
+            "--features",
+            &format!("llvm-{llvm}"),
+            "--root",
+        ])
+        .arg(workspace::tools());
+    process::run(&mut install).with_context(|| {
+        format!(
+            "bpf-linker could not be built; {}",
+            advice::for_this_machine()
+        )
+    })
+}
