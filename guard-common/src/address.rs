@@ -1,0 +1,175 @@
+//! What IPv4 and IPv6 do differently: headers, address sizes and the numbers of ICMP.
+
+use crate::{
+    config::{self, Device},
+    flow::{FlowKey, FlowKeyV4, FlowKeyV6},
+    outcome::Family,
+    packet::Packet,
+    parse::{self, Ip, Unreadable},
+    wire::protocol,
+};
+
+/// An address of one family, and how packets of that family are read.
+pub trait Address: Copy + Eq {
+    /// The key of a flow between two such addresses.
+    type FlowKey: FlowKey<Address = Self>;
+
+    /// The metric label.
+    const FAMILY: Family;
+    /// The protocol number of this family's ICMP.
+    const ICMP: u8;
+    /// The absent address: all zero bits.
+    const UNSPECIFIED: Self;
+
+    /// Reads the network header at `offset`, down to where the transport header starts.
+    fn read_ip(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<Self>, Unreadable>;
+
+    /// Whether an ICMP message of this type quotes the packet it is about.
+    fn icmp_quotes(icmp_type: u8) -> bool;
+
+    /// Whether this is a multicast address, or the limited broadcast address.
+    fn is_group(self) -> bool;
+
+    /// Whether this is the address of a neighbour on the interface's link.
+    fn on_link(self, device: &Device) -> bool;
+
+    /// The bits of the address that are set in `mask`.
+    fn masked(self, mask: Self) -> Self;
+
+    /// The address in the room of the larger family: IPv4 fills half of the first word.
+    fn widened(self) -> V6;
+}
+
+/// An IPv4 address, in network byte order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[repr(transparent)]
+pub struct V4(pub u32);
+
+/// An IPv6 address as two words in network byte order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[repr(C)]
+pub struct V6 {
+    /// The first eight bytes.
+    pub high: u64,
+    /// The last eight bytes.
+    pub low: u64,
+}
+
+impl Address for V4 {
+    type FlowKey = FlowKeyV4;
+
+    const FAMILY: Family = Family::Ipv4;
+    const ICMP: u8 = protocol::ICMP;
+    const UNSPECIFIED: Self = Self(0);
+
+    #[inline(always)]
+    fn read_ip(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<Self>, Unreadable> {
+        parse::ipv4(frame, offset)
+    }
+
+    /// Destination Unreachable, Source Quench, Redirect, Time Exceeded and Parameter Problem
+    /// (RFC 792).
+    #[inline(always)]
+    fn icmp_quotes(icmp_type: u8) -> bool {
+        matches!(icmp_type, 3 | 4 | 5 | 11 | 12)
+    }
+
+    #[inline(always)]
+    fn is_group(self) -> bool {
+        let address = u32::from_be(self.0);
+        address >> 28 == 0xe || address == u32::MAX
+    }
+
+    #[inline(always)]
+    fn on_link(self, device: &Device) -> bool {
+        config::shares_prefix(self, &device.ipv4)
+    }
+
+    #[inline(always)]
+    fn masked(self, mask: Self) -> Self {
+        Self(self.0 & mask.0)
+    }
+
+    #[inline(always)]
+    fn widened(self) -> V6 {
+        V6 {
+            high: u64::from(self.0),
+            low: 0,
+        }
+    }
+}
+
+impl Address for V6 {
+    type FlowKey = FlowKeyV6;
+
+    const FAMILY: Family = Family::Ipv6;
+    const ICMP: u8 = protocol::ICMPV6;
+    const UNSPECIFIED: Self = Self { high: 0, low: 0 };
+
+    #[inline(always)]
+    fn read_ip(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<Self>, Unreadable> {
+        parse::ipv6(frame, offset)
+    }
+
+    /// Types below 128 are errors (RFC 4443, section 2.1).
+    #[inline(always)]
+    fn icmp_quotes(icmp_type: u8) -> bool {
+        icmp_type < 128
+    }
+
+    #[inline(always)]
+    fn is_group(self) -> bool {
+        u64::from_be(self.high) >> 56 == 0xff
+    }
+
+    #[inline(always)]
+    fn on_link(self, device: &Device) -> bool {
+        config::shares_prefix(self, &device.ipv6)
+    }
+
+    #[inline(always)]
+    fn masked(self, mask: Self) -> Self {
+        Self {
+            high: self.high & mask.high,
+            low: self.low & mask.low,
+        }
+    }
+
+    #[inline(always)]
+    fn widened(self) -> V6 {
+        self
+    }
+}
+
+impl From<[u8; 4]> for V4 {
+    #[inline(always)]
+    fn from(bytes: [u8; 4]) -> Self {
+        Self(u32::from_ne_bytes(bytes))
+    }
+}
+
+impl From<[u8; 16]> for V6 {
+    #[inline(always)]
+    fn from(bytes: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
+        Self {
+            high: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+            low: u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
+        }
+    }
+}
+
+impl From<V4> for [u8; 4] {
+    fn from(address: V4) -> Self {
+        address.0.to_ne_bytes()
+    }
+}
+
+impl From<V6> for [u8; 16] {
+    fn from(address: V6) -> Self {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&address.high.to_ne_bytes());
+        bytes[8..].copy_from_slice(&address.low.to_ne_bytes());
+        bytes
+    }
+}

@@ -1,0 +1,169 @@
+//! What the daemon tells the programs.
+
+use core::cell::UnsafeCell;
+
+use crate::{
+    address::{Address, V4, V6},
+    flow::Timer,
+};
+
+/// Jiffies are shifted right by this to make a tick: 0.256 s at 250 Hz, 0.064 s at 1,000 Hz,
+/// 0.64 s at 100 Hz.
+///
+/// A tick must be well under a second, because a timer is only as exact as one; and as long as
+/// possible, because a busy flow is written once a tick. As 32 bits they last eight years at
+/// 1,000 Hz.
+pub const JIFFIES_PER_TICK_SHIFT: u32 = 6;
+
+/// Seconds for which a refused first fragment is remembered: `IP_FRAG_TIME`, include/net/ip.h.
+pub const FRAGMENT_MEMORY_SECONDS: u32 = 30;
+
+/// How long flows live after the last packet that counted, in ticks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct Timeouts {
+    /// [`Timer::TcpSyn`].
+    pub tcp_syn: u32,
+    /// [`Timer::TcpEstablished`].
+    pub tcp_established: u32,
+    /// [`Timer::TcpTransitory`].
+    pub tcp_transitory: u32,
+    /// [`Timer::Udp`].
+    pub udp: u32,
+    /// [`Timer::UdpDns`].
+    pub udp_dns: u32,
+    /// [`Timer::Multicast`].
+    pub multicast: u32,
+    /// How long later fragments of a refused first one are refused.
+    pub fragment: u32,
+}
+
+impl Timeouts {
+    /// The length of one timer.
+    #[inline(always)]
+    pub const fn of(&self, timer: Timer) -> u32 {
+        match timer {
+            Timer::TcpSyn => self.tcp_syn,
+            Timer::TcpEstablished => self.tcp_established,
+            Timer::TcpTransitory => self.tcp_transitory,
+            Timer::Udp => self.udp,
+            Timer::UdpDns => self.udp_dns,
+            Timer::Multicast => self.multicast,
+        }
+    }
+
+    /// The length of a timer of `seconds` where the kernel counts `hertz` jiffies a second.
+    ///
+    /// The age of a flow in whole ticks may read one too many, so a timer has one more.
+    pub const fn ticks(seconds: u32, hertz: u32) -> u32 {
+        let ticks = seconds as u64 * hertz as u64 >> JIFFIES_PER_TICK_SHIFT;
+        if ticks >= u32::MAX as u64 {
+            u32::MAX
+        } else {
+            ticks as u32 + 1
+        }
+    }
+}
+
+/// The one element of the map `config`. The daemon changes single words of it in place.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Config {
+    /// [`LAYOUT_VERSION`](crate::layout::LAYOUT_VERSION) of whoever wrote this.
+    pub layout: u32,
+    /// Which of the two pages of guarded ports is in force: 0 or 1.
+    pub page: u32,
+    /// The epoch of the occupancy table, modulo 256.
+    pub epoch: u32,
+    /// 1 when would-be drops pass.
+    pub monitor: u32,
+    /// 1 when a UDP flow admits every port of the peer's address.
+    pub any_remote_port: u32,
+    /// 1 when a flow that is not in the map may be looked up among the kernel's sockets.
+    pub rescue: u32,
+    /// Timers.
+    pub timeouts: Timeouts,
+}
+
+/// A [`Config`] that the daemon changes while programs read it.
+#[repr(transparent)]
+pub struct ConfigCell(UnsafeCell<Config>);
+
+/// One volatile read a word.
+macro_rules! reads {
+    ($($(#[doc = $doc:literal])+ $name:ident;)+) => {
+        impl ConfigCell {
+            $(
+                $(#[doc = $doc])+
+                #[inline(always)]
+                pub fn $name(&self) -> u32 {
+                    // SAFETY: the cell is a valid, aligned `Config` for as long as `self` lives,
+                    // and a volatile read of one word tolerates that the daemon writes it.
+                    unsafe { (&raw const (*self.0.get()).$name).read_volatile() }
+                }
+            )+
+        }
+    };
+}
+
+reads! {
+    /// Which page of guarded ports is in force.
+    page;
+    /// The epoch of the occupancy table.
+    epoch;
+    /// Whether would-be drops pass.
+    monitor;
+    /// Whether a UDP flow admits every port of the peer's address.
+    any_remote_port;
+    /// Whether flows may be rescued.
+    rescue;
+}
+
+impl ConfigCell {
+    /// A configuration that is not in a map.
+    pub const fn new(config: Config) -> Self {
+        Self(UnsafeCell::new(config))
+    }
+
+    /// The timers. They change one word at a time.
+    #[inline(always)]
+    pub fn timeouts(&self) -> &Timeouts {
+        // SAFETY: the cell is a valid, aligned `Config` for as long as `self` lives. A timer that
+        // the daemon replaces meanwhile is read as it was or as it will be.
+        unsafe { &(*self.0.get()).timeouts }
+    }
+}
+
+/// Prefixes of one family on one interface.
+pub const MAX_PREFIXES: usize = 8;
+
+/// An address of an interface and the mask of its prefix, in network byte order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct Prefix<A> {
+    /// The interface's own address.
+    pub address: A,
+    /// Ones where neighbours share the address.
+    pub mask: A,
+}
+
+/// What the programs know about one interface. Written by the daemon.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Device {
+    /// The interface's name, padded with zeroes, for whoever reads the counters.
+    pub name: [u8; 16],
+    /// Addresses of IPv4. Those with a mask of zero bits are not in use.
+    pub ipv4: [Prefix<V4>; MAX_PREFIXES],
+    /// Addresses of IPv6, as above.
+    pub ipv6: [Prefix<V6>; MAX_PREFIXES],
+}
+
+/// Whether `remote` shares one of the prefixes.
+#[inline(always)]
+pub(crate) fn shares_prefix<A: Address>(remote: A, prefixes: &[Prefix<A>; MAX_PREFIXES]) -> bool {
+    prefixes.iter().any(|prefix| {
+        prefix.mask != A::UNSPECIFIED
+            && remote.masked(prefix.mask) == prefix.address.masked(prefix.mask)
+    })
+}

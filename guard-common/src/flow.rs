@@ -1,0 +1,360 @@
+//! What is remembered of a flow, and how long it counts.
+
+use core::cell::UnsafeCell;
+
+use crate::{
+    address::{V4, V6},
+    config::Timeouts,
+    parse::{Transport, Tuple},
+    wire::TcpFlags,
+};
+
+/// The port of DNS, in host byte order. Its flows are many and short-lived: RFC 4787, REQ-5a,
+/// lets them expire early.
+const DNS_PORT: u16 = 53;
+
+/// The key of a flow in the maps of one family.
+pub trait FlowKey: Copy {
+    /// The address of that family.
+    type Address;
+
+    /// The key of a flow between these ends.
+    fn new(tuple: &Tuple<Self::Address>) -> Self;
+
+    /// The key as what it is. TCP and UDP have maps of their own in each family: answered UDP
+    /// queries must not evict idle TCP connections, and an IPv4 key is the shorter one.
+    fn sized(&self) -> SizedKey<'_>;
+}
+
+/// A key of either size.
+#[derive(Clone, Copy, Debug)]
+pub enum SizedKey<'a> {
+    /// Of an IPv4 flow.
+    V4(&'a FlowKeyV4),
+    /// Of an IPv6 flow.
+    V6(&'a FlowKeyV6),
+}
+
+/// An IPv4 flow. Addresses and ports are in network byte order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(C, align(8))]
+pub struct FlowKeyV4 {
+    /// This host's address.
+    pub local: V4,
+    /// The peer's address, or 0 for any.
+    pub remote: V4,
+    /// This host's port.
+    pub local_port: u16,
+    /// The peer's port, or 0 for any.
+    pub remote_port: u16,
+    /// The transport protocol's IANA number.
+    pub protocol: u32,
+}
+
+/// An IPv6 flow. Addresses and ports are in network byte order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(C, align(8))]
+pub struct FlowKeyV6 {
+    /// This host's address.
+    pub local: V6,
+    /// The peer's address, or 0 for any.
+    pub remote: V6,
+    /// This host's port.
+    pub local_port: u16,
+    /// The peer's port, or 0 for any.
+    pub remote_port: u16,
+    /// The transport protocol's IANA number.
+    pub protocol: u32,
+}
+
+const _: () = assert!(size_of::<FlowKeyV4>() == 16);
+const _: () = assert!(size_of::<FlowKeyV6>() == 40);
+
+impl FlowKey for FlowKeyV4 {
+    type Address = V4;
+
+    #[inline(always)]
+    fn new(tuple: &Tuple<V4>) -> Self {
+        Self {
+            local: tuple.local,
+            remote: tuple.remote,
+            local_port: tuple.local_port,
+            remote_port: tuple.remote_port,
+            protocol: tuple.transport as u32,
+        }
+    }
+
+    #[inline(always)]
+    fn sized(&self) -> SizedKey<'_> {
+        SizedKey::V4(self)
+    }
+}
+
+impl FlowKey for FlowKeyV6 {
+    type Address = V6;
+
+    #[inline(always)]
+    fn new(tuple: &Tuple<V6>) -> Self {
+        Self {
+            local: tuple.local,
+            remote: tuple.remote,
+            local_port: tuple.local_port,
+            remote_port: tuple.remote_port,
+            protocol: tuple.transport as u32,
+        }
+    }
+
+    #[inline(always)]
+    fn sized(&self) -> SizedKey<'_> {
+        SizedKey::V6(self)
+    }
+}
+
+/// How far a flow has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Phase {
+    /// TCP: a SYN was sent and nothing was heard yet.
+    Opening = 1,
+    /// TCP: both sides were heard, or the flow was picked up in its middle.
+    Established = 2,
+    /// UDP or UDP-Lite.
+    Datagram = 3,
+    /// UDP to the port of DNS.
+    Dns = 4,
+    /// UDP to a group, which any neighbour may answer.
+    Query = 5,
+}
+
+/// Which timer a flow expires by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Timer {
+    /// A TCP SYN without an answer.
+    TcpSyn,
+    /// An established TCP connection.
+    TcpEstablished,
+    /// A TCP connection that was reset, or closed by both sides.
+    TcpTransitory,
+    /// UDP and UDP-Lite.
+    Udp,
+    /// UDP to the port of DNS.
+    UdpDns,
+    /// A UDP query to a group.
+    Multicast,
+}
+
+impl Timer {
+    /// The name of the timer on the command line, and of the state it belongs to.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TcpSyn => "tcp-syn",
+            Self::TcpEstablished => "tcp-established",
+            Self::TcpTransitory => "tcp-transitory",
+            Self::Udp => "udp",
+            Self::UdpDns => "udp-dns",
+            Self::Multicast => "multicast",
+        }
+    }
+}
+
+/// The value of a flow map.
+///
+/// Each field is written whole and by itself, so two processors that see packets of one flow at
+/// once cannot undo each other's store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct Flow {
+    /// When a packet last counted for the flow, in ticks.
+    pub last_seen: u32,
+    /// A [`Phase`].
+    pub phase: u8,
+    /// 1 when the peer has sent a FIN.
+    pub fin_in: u8,
+    /// 1 when this host has sent a FIN.
+    pub fin_out: u8,
+    /// 1 when a RST was the last thing seen.
+    pub reset: u8,
+}
+
+const _: () = assert!(size_of::<Flow>() == 8);
+
+impl Flow {
+    /// A flow of which nothing was seen before, in this phase.
+    #[inline(always)]
+    pub const fn new(phase: Phase, now: u32) -> Self {
+        Self {
+            last_seen: now,
+            phase: phase as u8,
+            fin_in: 0,
+            fin_out: 0,
+            reset: 0,
+        }
+    }
+
+    /// The flow that this host's packet opens, or `None` when such a packet opens none: a RST or
+    /// a SYN-ACK answers somebody else, and must not let them in.
+    #[inline(always)]
+    pub fn opened_by<A>(tuple: &Tuple<A>, flags: TcpFlags, now: u32) -> Option<Self> {
+        match tuple.transport {
+            Transport::Tcp if flags.rst() || flags.accepts() => None,
+            Transport::Tcp if flags.opens() => Some(Self::new(Phase::Opening, now)),
+            Transport::Tcp => Some(Self {
+                fin_out: u8::from(flags.fin()),
+                ..Self::new(Phase::Established, now)
+            }),
+            Transport::Udp if u16::from_be(tuple.remote_port) == DNS_PORT => {
+                Some(Self::new(Phase::Dns, now))
+            }
+            Transport::Udp | Transport::UdpLite => Some(Self::new(Phase::Datagram, now)),
+        }
+    }
+
+    /// The timer that runs.
+    #[inline(always)]
+    pub const fn timer(self) -> Timer {
+        const OPENING: u8 = Phase::Opening as u8;
+        const ESTABLISHED: u8 = Phase::Established as u8;
+        const DNS: u8 = Phase::Dns as u8;
+        const QUERY: u8 = Phase::Query as u8;
+        match self.phase {
+            OPENING | ESTABLISHED if self.reset != 0 || self.fin_in & self.fin_out != 0 => {
+                Timer::TcpTransitory
+            }
+            OPENING => Timer::TcpSyn,
+            ESTABLISHED => Timer::TcpEstablished,
+            DNS => Timer::UdpDns,
+            QUERY => Timer::Multicast,
+            _ => Timer::Udp,
+        }
+    }
+
+    /// Whether the flow still counts at `now`.
+    ///
+    /// The subtraction saturates because another processor's clock may be a tick ahead.
+    #[inline(always)]
+    pub fn alive(self, now: u32, timeouts: &Timeouts) -> bool {
+        now.saturating_sub(self.last_seen) <= timeouts.of(self.timer())
+    }
+}
+
+/// A flow in a map, where other processors read and write it too.
+#[repr(transparent)]
+pub struct FlowCell(UnsafeCell<Flow>);
+
+impl FlowCell {
+    /// A flow that is not in a map.
+    pub const fn new(flow: Flow) -> Self {
+        Self(UnsafeCell::new(flow))
+    }
+
+    /// The flow as it is now. Each field is read once.
+    #[inline(always)]
+    pub fn load(&self) -> Flow {
+        // SAFETY: the cell is a valid, aligned `Flow` for as long as `self` lives, and a volatile
+        // read of a field tolerates that somebody else writes it.
+        unsafe {
+            let flow = self.0.get();
+            Flow {
+                last_seen: (&raw const (*flow).last_seen).read_volatile(),
+                phase: (&raw const (*flow).phase).read_volatile(),
+                fin_in: (&raw const (*flow).fin_in).read_volatile(),
+                fin_out: (&raw const (*flow).fin_out).read_volatile(),
+                reset: (&raw const (*flow).reset).read_volatile(),
+            }
+        }
+    }
+
+    /// Replaces the flow, the time first: until the rest is written, the flow is merely young.
+    #[inline(always)]
+    pub fn restart(&self, flow: Flow) {
+        self.set_last_seen(flow.last_seen);
+        self.set_phase(flow.phase);
+        self.set_fin_in(flow.fin_in);
+        self.set_fin_out(flow.fin_out);
+        self.set_reset(flow.reset);
+    }
+
+    /// Takes note of a packet from the peer. `flow` is what [`load`](Self::load) returned.
+    ///
+    /// A RST starts the transitory timer once. Whoever forges more of them cannot prolong it, and
+    /// any other packet of either side cancels it, so a forged RST costs a live flow nothing.
+    #[inline(always)]
+    pub fn received(&self, flow: Flow, flags: TcpFlags, now: u32) {
+        if flags.rst() {
+            self.start_transitory(flow, now);
+            return;
+        }
+
+        self.hear(flow, now);
+        if flags.fin() && flow.fin_in == 0 {
+            self.set_fin_in(1);
+        }
+    }
+
+    /// Takes note of a packet of this host. `flow` is what [`load`](Self::load) returned.
+    #[inline(always)]
+    pub fn sent(&self, flow: Flow, flags: TcpFlags, now: u32) {
+        if flags.opens() {
+            let opening = Flow::new(Phase::Opening, now);
+            if flow != opening {
+                self.restart(opening);
+            }
+            return;
+        }
+        if flags.rst() {
+            self.start_transitory(flow, now);
+            return;
+        }
+
+        self.hear(flow, now);
+        if flags.fin() && flow.fin_out == 0 {
+            self.set_fin_out(1);
+        }
+    }
+
+    #[inline(always)]
+    fn start_transitory(&self, flow: Flow, now: u32) {
+        if flow.reset == 0 {
+            self.set_last_seen(now);
+            self.set_reset(1);
+        }
+    }
+
+    /// Anything but a RST: the flow is in use.
+    #[inline(always)]
+    fn hear(&self, flow: Flow, now: u32) {
+        if flow.last_seen != now {
+            self.set_last_seen(now);
+        }
+        if flow.phase == Phase::Opening as u8 {
+            self.set_phase(Phase::Established as u8);
+        }
+        if flow.reset != 0 {
+            self.set_reset(0);
+        }
+    }
+}
+
+/// One volatile store a field, of the field's own width.
+macro_rules! stores {
+    ($($name:ident: $field:ident, $width:ty;)+) => {
+        impl FlowCell {
+            $(
+                #[inline(always)]
+                fn $name(&self, value: $width) {
+                    // SAFETY: the cell is a valid, aligned `Flow` for as long as `self` lives, and
+                    // a store of one whole field cannot disturb its neighbours.
+                    unsafe { (&raw mut (*self.0.get()).$field).write_volatile(value) }
+                }
+            )+
+        }
+    };
+}
+
+stores! {
+    set_last_seen: last_seen, u32;
+    set_phase: phase, u8;
+    set_fin_in: fin_in, u8;
+    set_fin_out: fin_out, u8;
+    set_reset: reset, u8;
+}

@@ -1,0 +1,19 @@
+//! How the maps are laid out, and who writes and reads them: see [`MapName`].
+
+use crate::outcome::Judged;
+
+/// Changes whenever a key, a value or a meaning in any map changes. It is part of the folder name
+/// under which the maps are pinned, so that two builds never share maps they read differently.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Interfaces that one set of maps can serve.
+pub const MAX_DEVICES: u32 = 32;
+
+/// Entries of each flow map, unless the user says otherwise.
+pub const DEFAULT_MAX_FLOWS: u32 = 1 << 16;
+
+/// Entries of the map of refused datagrams.
+pub const MAX_REFUSED: u32 = 4096;
+
+/// Entries of the counter map.
+pub const COUNTERS: u32 = MAX_DEVICES * Judged::SLOTS;

@@ -1,0 +1,38 @@
+//! The packet logic of portguard.
+//!
+//! Everything here is pure: bytes, look-ups and the time come in as arguments, an [`Outcome`] goes
+//! out. The same code runs in the kernel programs, in the tests and in the fuzzer.
+//!
+//! Modules in reading order: what can happen to a frame ([`outcome`]), how bytes become a tuple
+//! ([`packet`], [`wire`], [`link`], [`address`], [`parse`]), what is remembered ([`flow`],
+//! [`fragment`], [`ports`], [`config`]), what is decided ([`tables`], [`decide`], [`record`]), and
+//! how the maps are laid out ([`layout`]).
+//!
+//! [`Outcome`]: outcome::Outcome
+#![no_std]
+
+pub mod outcome;
+
+pub mod packet;
+pub mod wire;
+
+pub mod link;
+
+pub mod address;
+
+pub mod parse;
+
+pub mod flow;
+
+pub mod fragment;
+
+pub mod ports;
+
+pub mod config;
+
+pub mod tables;
+
+pub mod decide;
+pub mod record;
+
+pub mod layout;

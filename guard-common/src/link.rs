@@ -1,0 +1,65 @@
+//! Ethernet and VLAN tags.
+
+use crate::{
+    packet::Packet,
+    parse::Unreadable,
+    wire::{EthHdr, VlanTag, ether_type},
+};
+
+/// VLAN tags that are walked.
+///
+/// Linux strips a tag of VLAN id 0 as often as it finds one (`check_vlan_id` in
+/// `__netif_receive_skb_core`, net/core/dev.c), so a frame with more tags than this may still be
+/// delivered, and must not pass unread.
+pub const MAX_VLAN_TAGS: usize = 4;
+
+/// What an Ethernet frame carries, and at which offset.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Payload {
+    /// IPv4.
+    Ipv4(usize),
+    /// IPv6.
+    Ipv6(usize),
+    /// Anything else.
+    NotIp,
+}
+
+/// Whether a frame is addressed to a group: Ethernet multicast or broadcast.
+#[inline(always)]
+pub fn to_group(frame: &(impl Packet + ?Sized)) -> bool {
+    frame.read::<u8>(0).is_some_and(|first| first & 1 != 0)
+}
+
+/// Finds what the frame carries behind its VLAN tags. The VLAN id plays no part in any decision.
+#[inline(always)]
+pub fn payload(frame: &(impl Packet + ?Sized)) -> Result<Payload, Unreadable> {
+    let ethernet = frame.read::<EthHdr>(0).ok_or(Unreadable::Truncated)?;
+    let mut carried = ethernet.ether_type;
+    let mut offset = EthHdr::LEN;
+    if is_tag(carried) {
+        for _ in 0..MAX_VLAN_TAGS {
+            let tag = frame.read::<VlanTag>(offset).ok_or(Unreadable::Truncated)?;
+            carried = tag.ether_type;
+            offset += size_of::<VlanTag>();
+            if !is_tag(carried) {
+                break;
+            }
+        }
+        if is_tag(carried) {
+            return Err(Unreadable::TooManyTags);
+        }
+        offset = frame.rejoin(offset);
+    }
+
+    Ok(match carried {
+        ether_type::IPV4 => Payload::Ipv4(offset),
+        ether_type::IPV6 => Payload::Ipv6(offset),
+        _ => Payload::NotIp,
+    })
+}
+
+/// `carried` is in network byte order.
+#[inline(always)]
+fn is_tag(carried: u16) -> bool {
+    carried == ether_type::VLAN || carried == ether_type::SERVICE_VLAN
+}

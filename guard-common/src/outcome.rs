@@ -1,0 +1,213 @@
+//! What was done with one frame, and why.
+
+/// The hook that saw a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// Received by an interface: XDP.
+    Ingress,
+    /// Sent by this host: TC egress.
+    Egress,
+}
+
+impl Direction {
+    /// The value of the metric label `direction`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+}
+
+/// What a program does with a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// The frame goes on to the next program or to the stack.
+    Pass,
+    /// The frame ends here, unless the guard only monitors.
+    Drop,
+}
+
+impl Action {
+    /// Both actions, in the order of the counter slots.
+    pub const ALL: [Self; 2] = [Self::Pass, Self::Drop];
+
+    /// The value of the metric label `verdict`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+/// The one list of reasons: variant, hook, action, metric label.
+macro_rules! outcomes {
+    ($($(#[doc = $doc:literal])+ $variant:ident => $direction:ident, $action:ident, $reason:literal;)+) => {
+        /// What was done with one frame, and why: one counter slot and one metric label each.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u8)]
+        pub enum Outcome {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Outcome {
+            /// Every outcome, in the order of the counter slots.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The hook at which this happens.
+            pub const fn direction(self) -> Direction {
+                match self {
+                    $(Self::$variant => Direction::$direction,)+
+                }
+            }
+
+            /// What the program does with the frame.
+            #[inline(always)]
+            pub const fn action(self) -> Action {
+                match self {
+                    $(Self::$variant => Action::$action,)+
+                }
+            }
+
+            /// The value of the metric label `reason`.
+            pub const fn reason(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $reason,)+
+                }
+            }
+        }
+    };
+}
+
+outcomes! {
+    /// Neither IPv4 nor IPv6.
+    PassNotIp => Ingress, Pass, "not_ip";
+    /// More VLAN tags than are walked.
+    DropVlanDepth => Ingress, Drop, "vlan_depth";
+    /// More IPv6 extension headers than are walked.
+    DropHeaderDepth => Ingress, Drop, "header_depth";
+    /// The frame ends inside a header that is needed, or the header contradicts itself.
+    DropMalformed => Ingress, Drop, "malformed";
+    /// A later fragment, none of whose kind was refused.
+    PassLaterFragment => Ingress, Pass, "later_fragment";
+    /// A later fragment of a datagram whose first fragment was refused.
+    DropFragmentDenied => Ingress, Drop, "fragment_denied";
+    /// ICMP that quotes no packet.
+    PassIcmpInfo => Ingress, Pass, "icmp_info";
+    /// An ICMP error about a packet from a port that is not guarded.
+    PassIcmpOutside => Ingress, Pass, "icmp_outside";
+    /// An ICMP error about a flow of this host.
+    PassIcmpRelated => Ingress, Pass, "icmp_related";
+    /// An ICMP error about a guarded port that has no such flow.
+    DropIcmpUnrelated => Ingress, Drop, "icmp_unrelated";
+    /// A protocol without ephemeral ports, or one that is not guarded.
+    PassOtherProtocol => Ingress, Pass, "other_protocol";
+    /// To a port outside the local port range.
+    PassOutsideRange => Ingress, Pass, "outside_range";
+    /// To a port of the range that is reserved or exposed.
+    PassExempt => Ingress, Pass, "exempt";
+    /// Of a flow this host opened.
+    PassKnownFlow => Ingress, Pass, "known_flow";
+    /// Of a flow that was not in the map, but for which the kernel has a connected socket.
+    PassRescued => Ingress, Pass, "rescued";
+    /// To another host, through this one.
+    PassNotLocal => Ingress, Pass, "not_local";
+    /// From a trusted prefix.
+    PassTrusted => Ingress, Pass, "trusted";
+    /// To a guarded port, answering nothing.
+    DropNoFlow => Ingress, Drop, "no_flow";
+
+    /// Nothing to remember about this frame.
+    PassNotRecorded => Egress, Pass, "not_recorded";
+    /// Of a flow already in the map.
+    PassRefreshedFlow => Egress, Pass, "known_flow";
+    /// Of a flow that is in the map from now on.
+    PassNewFlow => Egress, Pass, "new_flow";
+    /// Of a flow the map had no room for.
+    PassInsertFailed => Egress, Pass, "insert_failed";
+}
+
+/// The network protocol of a frame, as a metric label.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+    /// Neither, or unknown because the frame was not read that far.
+    Other,
+}
+
+impl Family {
+    /// Every family, in the order of the counter slots.
+    pub const ALL: [Self; 3] = [Self::Ipv4, Self::Ipv6, Self::Other];
+
+    /// The value of the metric label `family`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// The transport protocol of a frame, as a metric label.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// UDP-Lite.
+    UdpLite,
+    /// ICMP over IPv4, ICMPv6 over IPv6.
+    Icmp,
+    /// Any other, or unknown because the frame was not read that far.
+    Other,
+}
+
+impl Protocol {
+    /// Every protocol, in the order of the counter slots.
+    pub const ALL: [Self; 5] = [Self::Tcp, Self::Udp, Self::UdpLite, Self::Icmp, Self::Other];
+
+    /// The value of the metric label `protocol`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::UdpLite => "udplite",
+            Self::Icmp => "icmp",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// An outcome and the labels it is counted under.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Judged {
+    /// What was done, and why.
+    pub outcome: Outcome,
+    /// The network protocol, as far as it was read.
+    pub family: Family,
+    /// The transport protocol, as far as it was read.
+    pub protocol: Protocol,
+}
+
+impl Judged {
+    /// Counter slots of one device.
+    pub const SLOTS: u32 = (Outcome::ALL.len() * 2 * 3 * 5) as u32;
+
+    /// The counter of this judgement on the device in `device`, when `verdict` was carried out.
+    #[inline(always)]
+    pub const fn slot(self, device: u32, verdict: Action) -> u32 {
+        let mut slot = device;
+        slot = slot * Outcome::ALL.len() as u32 + self.outcome as u32;
+        slot = slot * 2 + verdict as u32;
+        slot = slot * 3 + self.family as u32;
+        slot * 5 + self.protocol as u32
+    }
+}

@@ -1,0 +1,61 @@
+//! Bytes that headers can be copied out of.
+
+/// A type that can be copied out of any bytes.
+pub trait Header: Copy {
+    /// Copies the value that starts at `bytes`, field by field: copied as one, a structure would
+    /// go through the stack of a BPF program a byte at a time.
+    ///
+    /// # Safety
+    ///
+    /// `size_of::<Self>()` bytes from `bytes` on must be readable. They need not be aligned.
+    unsafe fn copy_from(bytes: *const u8) -> Self;
+}
+
+/// Implements [`Header`] for structures of integers without padding.
+macro_rules! headers {
+    ($($header:ident { $($field:ident),+ })+) => {
+        $(impl $crate::packet::Header for $header {
+            #[inline(always)]
+            unsafe fn copy_from(bytes: *const u8) -> Self {
+                let header = bytes.cast::<Self>();
+                // SAFETY: the caller vouches for every byte of the structure, any bytes are an
+                // integer, and nothing is assumed about their alignment.
+                unsafe {
+                    Self { $($field: (&raw const (*header).$field).read_unaligned()),+ }
+                }
+            }
+        })+
+    };
+}
+pub(crate) use headers;
+
+impl Header for u8 {
+    #[inline(always)]
+    unsafe fn copy_from(bytes: *const u8) -> Self {
+        // SAFETY: the caller vouches for this byte.
+        unsafe { bytes.read() }
+    }
+}
+
+/// A frame, from its Ethernet header on.
+pub trait Packet {
+    /// Copies out the header at `offset`, or `None` when the frame ends first.
+    fn read<H: Header>(&self, offset: usize) -> Option<H>;
+
+    /// Returns `offset`.
+    ///
+    /// Paths that differ only in how they came to an offset join here: a verifier that follows
+    /// each of them may forget the difference.
+    #[inline(always)]
+    fn rejoin(&self, offset: usize) -> usize {
+        offset
+    }
+}
+
+impl Packet for [u8] {
+    fn read<H: Header>(&self, offset: usize) -> Option<H> {
+        let bytes = self.get(offset..offset.checked_add(size_of::<H>())?)?;
+        // SAFETY: `bytes` is exactly as long as `H`.
+        Some(unsafe { H::copy_from(bytes.as_ptr()) })
+    }
+}

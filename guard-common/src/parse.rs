@@ -1,0 +1,275 @@
+//! From bytes to a tuple whose ends are named by whose they are.
+
+use crate::{
+    address::{Address, V4, V6},
+    outcome::{Direction, Outcome, Protocol},
+    packet::Packet,
+    wire::{
+        Extension, FragmentExtension, Ipv4Header, Ipv6Header, Ports, TcpFlags, extension, protocol,
+    },
+};
+
+/// IPv6 extension headers that are walked.
+pub const MAX_EXTENSION_HEADERS: usize = 8;
+
+/// Why a frame cannot be read to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unreadable {
+    /// The frame ends inside a header, or a header contradicts itself.
+    Truncated,
+    /// More VLAN tags than are walked.
+    TooManyTags,
+    /// More IPv6 extension headers than are walked.
+    TooManyHeaders,
+}
+
+impl Unreadable {
+    /// What ingress does with such a frame.
+    #[inline(always)]
+    pub const fn outcome(self) -> Outcome {
+        match self {
+            Self::Truncated => Outcome::DropMalformed,
+            Self::TooManyTags => Outcome::DropVlanDepth,
+            Self::TooManyHeaders => Outcome::DropHeaderDepth,
+        }
+    }
+}
+
+/// Which part of a datagram a packet is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fragment {
+    /// All of it. An IPv6 atomic fragment is a whole datagram (RFC 8200, section 4.5).
+    Whole,
+    /// The first of several.
+    First,
+    /// One without a transport header.
+    Later,
+}
+
+/// A network header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ip<A> {
+    /// Where the packet comes from.
+    pub source: A,
+    /// Where it goes.
+    pub destination: A,
+    /// The transport protocol's IANA number. In a later fragment, what the fragment claims.
+    pub protocol: u8,
+    /// Where the transport header starts in the frame, if there is one.
+    pub transport: usize,
+    /// Which part of a datagram this is.
+    pub fragment: Fragment,
+    /// What the fragments of a datagram share, in network byte order. Means nothing in a whole one.
+    pub id: u32,
+}
+
+/// A protocol whose local ports are guarded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Transport {
+    /// TCP.
+    Tcp = protocol::TCP,
+    /// UDP.
+    Udp = protocol::UDP,
+    /// UDP-Lite: another protocol number, the same port range.
+    UdpLite = protocol::UDP_LITE,
+}
+
+impl Transport {
+    /// The guarded protocol with this IANA number.
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            protocol::TCP => Some(Self::Tcp),
+            protocol::UDP => Some(Self::Udp),
+            protocol::UDP_LITE => Some(Self::UdpLite),
+            _ => None,
+        }
+    }
+
+    /// The metric label.
+    #[inline(always)]
+    pub const fn label(self) -> Protocol {
+        match self {
+            Self::Tcp => Protocol::Tcp,
+            Self::Udp => Protocol::Udp,
+            Self::UdpLite => Protocol::UdpLite,
+        }
+    }
+}
+
+/// Both ends of a conversation. Ports are in network byte order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tuple<A> {
+    /// The protocol that owns the ports.
+    pub transport: Transport,
+    /// This host's address.
+    pub local: A,
+    /// The peer's address.
+    pub remote: A,
+    /// This host's port.
+    pub local_port: u16,
+    /// The peer's port.
+    pub remote_port: u16,
+}
+
+impl<A: Address> Ip<A> {
+    /// The metric label of the transport protocol.
+    #[inline(always)]
+    pub fn protocol_label(&self) -> Protocol {
+        if self.protocol == A::ICMP {
+            return Protocol::Icmp;
+        }
+        match Transport::from_number(self.protocol) {
+            Some(transport) => transport.label(),
+            None => Protocol::Other,
+        }
+    }
+
+    /// Reads the ports and names both ends, for a packet that goes in `direction`.
+    #[inline(always)]
+    pub fn tuple(
+        &self,
+        frame: &(impl Packet + ?Sized),
+        transport: Transport,
+        direction: Direction,
+    ) -> Result<Tuple<A>, Unreadable> {
+        let ports = frame
+            .read::<Ports>(self.transport)
+            .ok_or(Unreadable::Truncated)?;
+
+        Ok(match direction {
+            Direction::Ingress => Tuple {
+                transport,
+                local: self.destination,
+                remote: self.source,
+                local_port: ports.destination,
+                remote_port: ports.source,
+            },
+            Direction::Egress => Tuple {
+                transport,
+                local: self.source,
+                remote: self.destination,
+                local_port: ports.source,
+                remote_port: ports.destination,
+            },
+        })
+    }
+
+    /// The TCP flags. None are set for other protocols, nor where the frame ends before them: a
+    /// first fragment may be as short as 8 bytes of TCP.
+    #[inline(always)]
+    pub fn tcp_flags(&self, frame: &(impl Packet + ?Sized), transport: Transport) -> TcpFlags {
+        match transport {
+            Transport::Tcp => frame
+                .read::<u8>(self.transport + TcpFlags::OFFSET)
+                .map(TcpFlags::new)
+                .unwrap_or_default(),
+            Transport::Udp | Transport::UdpLite => TcpFlags::default(),
+        }
+    }
+}
+
+/// Reads an IPv4 header with its options (RFC 791, section 3.1).
+#[inline(always)]
+pub fn ipv4(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<V4>, Unreadable> {
+    let header = frame
+        .read::<Ipv4Header>(offset)
+        .ok_or(Unreadable::Truncated)?;
+    let length = usize::from(header.version_and_length & 0xf) * 4;
+    if header.version_and_length >> 4 != 4 || length < size_of::<Ipv4Header>() {
+        return Err(Unreadable::Truncated);
+    }
+
+    let flags_and_offset = u16::from_be(header.fragment);
+    let fragment = match (flags_and_offset & 0x1fff, flags_and_offset & 0x2000) {
+        (0, 0) => Fragment::Whole,
+        (0, _) => Fragment::First,
+        _ => Fragment::Later,
+    };
+
+    Ok(Ip {
+        source: header.source,
+        destination: header.destination,
+        protocol: header.protocol,
+        transport: offset + length,
+        fragment,
+        id: u32::from(header.id),
+    })
+}
+
+/// Reads an IPv6 header and the extension headers behind it (RFC 8200, section 4).
+#[inline(always)]
+pub fn ipv6(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<V6>, Unreadable> {
+    let header = frame
+        .read::<Ipv6Header>(offset)
+        .ok_or(Unreadable::Truncated)?;
+    if header.version >> 4 != 6 {
+        return Err(Unreadable::Truncated);
+    }
+
+    let mut ip = Ip {
+        source: header.source,
+        destination: header.destination,
+        protocol: header.next_header,
+        transport: offset + size_of::<Ipv6Header>(),
+        fragment: Fragment::Whole,
+        id: 0,
+    };
+    if is_extension(ip.protocol) {
+        walk_extensions(frame, &mut ip)?;
+        ip.transport = frame.rejoin(ip.transport);
+    }
+
+    Ok(ip)
+}
+
+/// Skips extension headers until something else follows, or until a later fragment's header,
+/// behind which there is no header at all.
+#[inline(always)]
+fn walk_extensions(frame: &(impl Packet + ?Sized), ip: &mut Ip<V6>) -> Result<(), Unreadable> {
+    for _ in 0..MAX_EXTENSION_HEADERS {
+        let head = frame
+            .read::<Extension>(ip.transport)
+            .ok_or(Unreadable::Truncated)?;
+        let length = match ip.protocol {
+            extension::FRAGMENT => {
+                let head = frame
+                    .read::<FragmentExtension>(ip.transport)
+                    .ok_or(Unreadable::Truncated)?;
+                let offset_and_more = u16::from_be(head.offset);
+                ip.id = head.id;
+                if offset_and_more & 0xfff8 != 0 {
+                    ip.fragment = Fragment::Later;
+                    ip.protocol = head.next_header;
+                    return Ok(());
+                }
+                if offset_and_more & 1 != 0 {
+                    ip.fragment = Fragment::First;
+                }
+                size_of::<FragmentExtension>()
+            }
+            extension::AUTHENTICATION => (usize::from(head.length) + 2) * 4,
+            _ => (usize::from(head.length) + 1) * 8,
+        };
+        ip.protocol = head.next_header;
+        ip.transport += length;
+        if !is_extension(ip.protocol) {
+            return Ok(());
+        }
+    }
+
+    Err(Unreadable::TooManyHeaders)
+}
+
+#[inline(always)]
+fn is_extension(number: u8) -> bool {
+    matches!(
+        number,
+        extension::HOP_BY_HOP
+            | extension::ROUTING
+            | extension::FRAGMENT
+            | extension::AUTHENTICATION
+            | extension::DESTINATION
+    )
+}

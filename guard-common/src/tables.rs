@@ -1,0 +1,80 @@
+//! The look-ups that a decision may make.
+
+use crate::{
+    config::{ConfigCell, Device},
+    flow::{Flow, FlowCell, SizedKey},
+    fragment::{FragmentKey, RefusedAt},
+    parse::Transport,
+    ports::{GuardedPorts, Occupancy},
+};
+
+/// Which ports are in use, and for what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Use {
+    /// TCP flows.
+    Tcp = 0,
+    /// UDP flows, queries included.
+    Udp = 1,
+    /// UDP-Lite flows.
+    UdpLite = 2,
+    /// UDP queries to a group, which any neighbour may answer.
+    Query = 3,
+}
+
+impl Use {
+    /// Occupancy tables there are.
+    pub const COUNT: usize = 4;
+
+    /// What a flow of this transport uses a port for.
+    #[inline(always)]
+    pub const fn flow(transport: Transport) -> Self {
+        match transport {
+            Transport::Tcp => Self::Tcp,
+            Transport::Udp => Self::Udp,
+            Transport::UdpLite => Self::UdpLite,
+        }
+    }
+}
+
+/// What came of an insertion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Inserted {
+    /// The flow is in the map now.
+    New,
+    /// Another processor was faster.
+    Exists,
+    /// The map had no room.
+    Failed,
+}
+
+/// The maps, the clock and the interface, as a decision sees them.
+pub trait Tables {
+    /// The time in ticks.
+    fn now(&self) -> u32;
+
+    /// What the daemon has configured.
+    fn config(&self) -> &ConfigCell;
+
+    /// The page of guarded ports that is in force.
+    fn guarded(&self) -> &GuardedPorts;
+
+    /// The occupancy of one port, in host byte order. There is one for every port; `None` is for
+    /// a verifier that cannot know.
+    fn occupancy(&self, purpose: Use, port: u16) -> Option<&Occupancy>;
+
+    /// The flow with this key.
+    fn flow(&self, transport: Transport, key: SizedKey<'_>) -> Option<&FlowCell>;
+
+    /// Puts a flow into its map, unless one is there.
+    fn insert(&self, transport: Transport, key: SizedKey<'_>, flow: &Flow) -> Inserted;
+
+    /// The interface the frame came in by. `None` is for a verifier, as above.
+    fn device(&self) -> Option<&Device>;
+
+    /// The mark of a refused datagram.
+    fn refused(&self, key: &FragmentKey) -> Option<&RefusedAt>;
+
+    /// Marks a datagram as refused at `now`. A mark that finds no room is forgotten.
+    fn refuse(&self, key: &FragmentKey, now: u32);
+}

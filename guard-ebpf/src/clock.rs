@@ -1,0 +1,22 @@
+//! The clock of both programs.
+
+use aya_ebpf::{helpers::bpf_jiffies64, macros::classifier, programs::TcContext};
+use guard_common::config::JIFFIES_PER_TICK_SHIFT;
+
+/// The time in ticks. The verifier replaces the helper by one load, which makes this the only
+/// clock that costs nothing.
+#[inline(always)]
+pub fn ticks() -> u32 {
+    // SAFETY: the helper has no arguments.
+    let jiffies = unsafe { bpf_jiffies64() };
+    (jiffies >> JIFFIES_PER_TICK_SHIFT) as u32
+}
+
+/// Tells the daemon the time in jiffies: attached nowhere, run by hand.
+///
+/// The result is the low half; the daemon extends it by what it knows of the uptime.
+#[classifier]
+pub fn jiffies(_ctx: TcContext) -> i32 {
+    // SAFETY: the helper has no arguments.
+    unsafe { bpf_jiffies64() as i32 }
+}

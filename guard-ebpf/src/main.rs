@@ -1,0 +1,72 @@
+//! The kernel side of portguard: entry points without policy.
+//!
+//! What a frame is and what becomes of it is decided in guard-common; here frames are made
+//! readable ([`frame`]), the maps are declared ([`maps`]) and handed over as [`tables`].
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+mod clock;
+mod frame;
+mod maps;
+mod tables;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_UNSPEC, xdp_action},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use guard_common::{decide, outcome::Action, packet::Packet, record};
+
+use crate::{
+    frame::{SplitFrame, TcFrame, XdpFrame},
+    tables::KernelTables,
+};
+
+/// Judges what an interface receives, where a frame is one piece of memory.
+#[xdp]
+pub fn ingress(ctx: XdpContext) -> u32 {
+    judge(&XdpFrame::new(&ctx))
+}
+
+/// The same for kernels and drivers whose frames may come in several pieces.
+#[xdp(frags)]
+pub fn ingress_frags(ctx: XdpContext) -> u32 {
+    judge(&SplitFrame::new(&ctx))
+}
+
+#[inline(always)]
+fn judge(frame: &impl Packet) -> u32 {
+    let Some(tables) = KernelTables::get() else {
+        return xdp_action::XDP_PASS;
+    };
+    let judged = decide::ingress(frame, &tables);
+    let verdict = tables.verdict(judged.outcome.action());
+    tables.count(judged, verdict);
+
+    match verdict {
+        Action::Pass => xdp_action::XDP_PASS,
+        Action::Drop => xdp_action::XDP_DROP,
+    }
+}
+
+/// Records what this host sends, and lets the next program have it.
+#[classifier]
+pub fn egress(ctx: TcContext) -> i32 {
+    if let Some(tables) = KernelTables::get() {
+        let judged = record::egress(&TcFrame::new(&ctx), &tables);
+        tables.count(judged, judged.outcome.action());
+    }
+
+    TC_ACT_UNSPEC
+}
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier rejects an endless loop, and with it any panic that could be reached.
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

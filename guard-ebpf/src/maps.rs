@@ -1,0 +1,72 @@
+//! The maps: who writes them, who reads them, and what happens when they are full.
+//!
+//! The daemon sets the capacities at load time. Every map is shared by all interfaces of a network
+//! namespace and outlives the daemon.
+
+use aya_ebpf::{
+    Global,
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::{Array, LruHashMap, PerCpuArray},
+    macros::btf_map,
+};
+use guard_common::{
+    config::{Config, Device},
+    flow::{Flow, FlowKeyV4, FlowKeyV6},
+    fragment::FragmentKey,
+    layout::{COUNTERS, DEFAULT_MAX_FLOWS, MAX_DEVICES, MAX_REFUSED},
+    ports::{GuardedPorts, PORTS},
+    tables::Use,
+};
+
+const MAX_FLOWS: usize = DEFAULT_MAX_FLOWS as usize;
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+
+/// The slot of the interface this copy of the programs is attached to. Set at load time.
+#[unsafe(no_mangle)]
+pub static DEVICE: Global<u32> = Global::new(0);
+
+/// TCP over IPv4. Written by egress, kept alive by ingress.
+///
+/// When full, the flow unused for longest is forgotten.
+#[btf_map(name = "flows_tcp4")]
+pub static FLOWS_TCP4: LruHashMap<FlowKeyV4, Flow, MAX_FLOWS> = LruHashMap::new();
+
+/// UDP and UDP-Lite over IPv4, apart from TCP because answered queries would evict idle
+/// connections. As [`FLOWS_TCP4`] otherwise.
+#[btf_map(name = "flows_udp4")]
+pub static FLOWS_UDP4: LruHashMap<FlowKeyV4, Flow, MAX_FLOWS> = LruHashMap::new();
+
+/// TCP over IPv6, as [`FLOWS_TCP4`].
+#[btf_map(name = "flows_tcp6")]
+pub static FLOWS_TCP6: LruHashMap<FlowKeyV6, Flow, MAX_FLOWS> = LruHashMap::new();
+
+/// UDP and UDP-Lite over IPv6, as [`FLOWS_UDP4`].
+#[btf_map(name = "flows_udp6")]
+pub static FLOWS_UDP6: LruHashMap<FlowKeyV6, Flow, MAX_FLOWS> = LruHashMap::new();
+
+/// The epoch in which each port was last in use, one element a [`Use`]. Written by egress and by
+/// the daemon's sweep as single bytes, read by ingress.
+#[btf_map(name = "occupancy")]
+pub static OCCUPANCY: Array<[u8; PORTS], { Use::COUNT }, MMAPABLE> = Array::new();
+
+/// Two pages of guarded ports. The daemon fills one while the other is in force.
+#[btf_map(name = "guarded")]
+pub static GUARDED: Array<GuardedPorts, 2> = Array::new();
+
+/// One element, changed word by word by the daemon.
+#[btf_map(name = "config")]
+pub static CONFIG: Array<Config, 1, MMAPABLE> = Array::new();
+
+/// What the daemon knows about each interface.
+#[btf_map(name = "devices")]
+pub static DEVICES: Array<Device, { MAX_DEVICES as usize }> = Array::new();
+
+/// Frames by device, outcome, verdict, family and protocol. Written by both programs.
+#[btf_map(name = "counters")]
+pub static COUNTERS_MAP: PerCpuArray<u64, { COUNTERS as usize }> = PerCpuArray::new();
+
+/// Datagrams whose first fragment was refused, and when. Written and read by ingress.
+///
+/// When full, the mark unused for longest is forgotten and its later fragments pass.
+#[btf_map(name = "refused")]
+pub static REFUSED: LruHashMap<FragmentKey, u32, { MAX_REFUSED as usize }> = LruHashMap::new();
