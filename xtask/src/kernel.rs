@@ -7,7 +7,7 @@ mod mirror;
 mod modules;
 mod verdict;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 
 use crate::build::Built;
 use crate::process::announce;
@@ -31,25 +31,25 @@ pub fn test(kernels: &[Version], built: &Built, filter: Option<&str>) -> Result<
         SUITES.join(" and "),
     );
 
-    let mut verdicts = Vec::new();
-    for &kernel in kernels {
-        let verdict = on(kernel, built, &suites, filter)
-            .with_context(|| format!("kernel {kernel} was not tested"))?;
-        verdicts.push((kernel, verdict));
-    }
+    // A kernel that cannot be tested is no reason to leave the others untested.
+    let verdicts: Vec<(Version, Result<Verdict>)> = kernels
+        .iter()
+        .map(|&kernel| (kernel, on(kernel, built, &suites, filter)))
+        .collect();
 
     announce("kernels");
     for (kernel, verdict) in &verdicts {
-        eprint!("{}", verdict.table(*kernel));
+        match verdict {
+            Ok(verdict) => eprint!("{}", verdict.table(*kernel)),
+            Err(error) => eprintln!("{:<6} was not tested: {error:#}", kernel.to_string()),
+        }
     }
     let failed: Vec<String> = verdicts
         .iter()
-        .filter(|(_, verdict)| !verdict.passed())
+        .filter(|(_, verdict)| !verdict.as_ref().is_ok_and(Verdict::passed))
         .map(|(kernel, _)| kernel.to_string())
         .collect();
-    if !failed.is_empty() {
-        bail!("failed on Linux {}", failed.join(", "));
-    }
+    ensure!(failed.is_empty(), "failed on Linux {}", failed.join(", "));
     Ok(())
 }
 

@@ -47,7 +47,7 @@ pub fn kernel(version: Version) -> Result<Kernel> {
 /// The releases in which Debian carries this kernel.
 fn suites(version: Version) -> &'static [&'static str] {
     match (version.major, version.minor) {
-        (5, _) => &["bullseye", "bullseye-security"],
+        (..=5, _) => &["bullseye", "bullseye-security"],
         (6, 0..=12) => &["bookworm", "bookworm-security", "bookworm-backports"],
         _ => &["trixie", "trixie-security", "trixie-backports"],
     }
@@ -181,6 +181,10 @@ impl Apt {
             ("Dir::State::Lists", folder.join("lists").as_os_str()),
             ("Dir::State::Status", status.as_os_str()),
             ("Dir::Cache", folder.join("cache").as_os_str()),
+            (
+                "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled",
+                OsStr::new("false"),
+            ),
             ("Acquire::Languages", OsStr::new("none")),
             // An archived suite keeps its signature, but nobody renews its date.
             ("Acquire::Check-Valid-Until", OsStr::new("false")),
