@@ -2,7 +2,7 @@
 
 use crate::{
     config::{self, Device},
-    flow::{FlowKey, FlowKeyV4, FlowKeyV6},
+    key::{FlowKey, FlowKeyV4, FlowKeyV6},
     outcome::Family,
     packet::Packet,
     parse::{self, Ip, Unreadable},

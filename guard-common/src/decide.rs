@@ -2,8 +2,9 @@
 
 use crate::{
     address::{Address, V4, V6},
-    flow::{FlowCell, FlowKey},
+    flow::FlowCell,
     fragment::FragmentKey,
+    key::FlowKey,
     link::{self, Payload},
     outcome::{Action, Direction, Family, Judged, Outcome, Protocol},
     packet::Packet,

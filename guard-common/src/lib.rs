@@ -4,7 +4,7 @@
 //! out. The same code runs in the kernel programs, in the tests and in the fuzzer.
 //!
 //! Modules in reading order: what can happen to a frame ([`outcome`]), how bytes become a tuple
-//! ([`packet`], [`wire`], [`link`], [`address`], [`parse`]), what is remembered ([`flow`],
+//! ([`packet`], [`wire`], [`link`], [`address`], [`parse`]), what is remembered ([`key`], [`flow`],
 //! [`fragment`], [`ports`], [`config`]), what is decided ([`tables`], [`decide`], [`record`]), and
 //! how the maps are laid out ([`layout`]).
 //!
@@ -21,6 +21,8 @@ pub mod link;
 pub mod address;
 
 pub mod parse;
+
+pub mod key;
 
 pub mod flow;
 

@@ -3,7 +3,8 @@
 use crate::{
     address::{Address, V4, V6},
     decide::{flow_key, query_key},
-    flow::{Flow, FlowKey, Phase, SizedKey},
+    flow::{Flow, Phase},
+    key::{FlowKey, SizedKey},
     link::{self, Payload},
     outcome::{Direction, Family, Judged, Outcome, Protocol},
     packet::Packet,

@@ -2,8 +2,9 @@
 
 use crate::{
     config::{ConfigCell, Device},
-    flow::{Flow, FlowCell, SizedKey},
+    flow::{Flow, FlowCell},
     fragment::{FragmentKey, RefusedAt},
+    key::SizedKey,
     parse::Transport,
     ports::{GuardedPorts, Occupancy},
 };

@@ -11,8 +11,9 @@ use aya_ebpf::{
 };
 use guard_common::{
     config::{Config, Device},
-    flow::{Flow, FlowKeyV4, FlowKeyV6},
+    flow::Flow,
     fragment::FragmentKey,
+    key::{FlowKeyV4, FlowKeyV6},
     layout::{COUNTERS, DEFAULT_MAX_FLOWS, MAX_DEVICES, MAX_REFUSED},
     ports::{GuardedPorts, PORTS},
     tables::Use,

@@ -5,8 +5,9 @@ use core::ptr::NonNull;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use guard_common::{
     config::{ConfigCell, Device},
-    flow::{Flow, FlowCell, SizedKey},
+    flow::{Flow, FlowCell},
     fragment::{FragmentKey, RefusedAt},
+    key::SizedKey,
     outcome::{Action, Judged},
     parse::Transport,
     ports::{GuardedPorts, Occupancy},

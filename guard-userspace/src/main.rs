@@ -1,0 +1,3 @@
+//! The command `portguard`.
+
+fn main() {}

@@ -1,0 +1,132 @@
+//! What the metrics, `status` and `flows` show, read at one moment.
+
+use std::net::SocketAddr;
+
+use guard_common::{
+    flow::Timer,
+    outcome::{Action, Family, Judged, Protocol},
+};
+
+use crate::{
+    range::PortRange,
+    settings::{Exposed, Mode},
+};
+
+/// How an XDP program sits on an interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum XdpHook {
+    /// In the driver.
+    Native,
+    /// In the stack, before anything else there.
+    Generic,
+}
+
+/// How the egress program sits on an interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EgressHook {
+    /// As a TCX link, from kernel 6.6 on.
+    Tcx,
+    /// As a filter of the clsact queueing discipline.
+    Clsact,
+}
+
+/// One guarded or recorded interface.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attachment {
+    /// The interface's name.
+    pub interface: String,
+    /// Whether and how it is guarded.
+    pub xdp: Option<XdpHook>,
+    /// Whether and how what it sends is recorded.
+    pub egress: Option<EgressHook>,
+}
+
+/// A socket that listens on a guarded port, and so hears nothing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BlockedListener {
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The local port.
+    pub port: u16,
+    /// The owner's name and process id, where they could be found.
+    pub process: Option<(String, u32)>,
+}
+
+/// Frames of one kind on one interface.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FrameCount {
+    /// The interface's name.
+    pub device: String,
+    /// What they were judged to be.
+    pub judged: Judged,
+    /// What was done with them: in monitor mode, drops pass.
+    pub verdict: Action,
+    /// How many.
+    pub frames: u64,
+}
+
+/// One flow map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FlowCount {
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// TCP, or UDP together with UDP-Lite.
+    pub protocol: Protocol,
+    /// Entries that have not expired.
+    pub live: u64,
+    /// Entries there is room for.
+    pub capacity: u64,
+}
+
+/// Everything but the single flows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Observation {
+    /// Whether would-be drops pass.
+    pub mode: Mode,
+    /// The guarded range.
+    pub range: PortRange,
+    /// Ports of the range that the kernel reserves.
+    pub reserved: Vec<PortRange>,
+    /// Ports that strangers may reach.
+    pub exposed: Vec<Exposed>,
+    /// Sockets that hear nothing.
+    pub listeners: Vec<BlockedListener>,
+    /// Interfaces, in the order of the command line.
+    pub interfaces: Vec<Attachment>,
+    /// Every counter that is not 0, of every device.
+    pub frames: Vec<FrameCount>,
+    /// The four flow maps.
+    pub flows: Vec<FlowCount>,
+    /// Maps that could not be read for this observation.
+    pub read_failures: u64,
+}
+
+/// One flow.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FlowRow {
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// This host's end.
+    pub local: SocketAddr,
+    /// The peer's end; all zero where any peer may answer.
+    pub remote: SocketAddr,
+    /// The timer that runs, which names the state.
+    pub state: Timer,
+    /// Time since a packet last counted, in milliseconds, exact to one tick.
+    pub idle_ms: u64,
+}
+
+/// Where observations come from: the daemon's maps, or a test.
+pub trait Observe: Send + Sync + 'static {
+    /// Reads everything but the single flows. Never fails: what could not be read is counted.
+    fn observe(&self) -> Observation;
+
+    /// Reads the flows that have not expired.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    fn flows(&self) -> anyhow::Result<Vec<FlowRow>>;
+
+    /// Whether every interface is guarded.
+    fn guarded(&self) -> bool;
+}
