@@ -1,0 +1,172 @@
+//! Asks the kernel for interfaces, over rtnetlink.
+
+use std::net::IpAddr;
+
+use anyhow::Context;
+use aya::programs::loaded_programs;
+use futures_util::TryStreamExt;
+use ipnet::IpNet;
+use netlink_packet_route::{
+    address::{AddressAttribute, AddressMessage},
+    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
+};
+use rtnetlink::Handle;
+
+use super::{AttachedMode, Interface, XdpProgram, pick};
+use crate::failure::Failure;
+
+/// Opens an rtnetlink connection into the calling thread's network namespace.
+///
+/// Must be called in a tokio runtime, which then carries the connection until every clone of the
+/// handle is dropped.
+///
+/// # Errors
+/// When the kernel refuses the socket.
+pub fn connect() -> anyhow::Result<Handle> {
+    let (connection, handle, _) =
+        rtnetlink::new_connection().context("rtnetlink: open a socket")?;
+    tokio::spawn(connection);
+
+    Ok(handle)
+}
+
+/// Every interface of the namespace, in the order of their indices.
+///
+/// # Errors
+/// When the kernel refuses to list links or addresses.
+pub async fn list(netlink: &Handle) -> anyhow::Result<Vec<Interface>> {
+    let links: Vec<_> = netlink
+        .link()
+        .get()
+        .execute()
+        .try_collect()
+        .await
+        .context("rtnetlink: list links")?;
+    let addresses: Vec<_> = netlink
+        .address()
+        .get()
+        .execute()
+        .try_collect()
+        .await
+        .context("rtnetlink: list addresses")?;
+
+    let mut interfaces: Vec<_> = links.iter().map(interface).collect();
+    interfaces.sort_by_key(|interface| interface.index);
+    for (index, address) in addresses.iter().filter_map(own_address) {
+        if let Some(interface) = interfaces
+            .iter_mut()
+            .find(|interface| interface.index == index)
+        {
+            interface.addresses.push(address);
+        }
+    }
+
+    Ok(interfaces)
+}
+
+/// The interface called `name`.
+///
+/// # Errors
+/// When there is none, naming those there are: exit code 69.
+pub async fn find(netlink: &Handle, name: &str) -> Result<Interface, Failure> {
+    pick(list(netlink).await?, name)
+}
+
+/// The name of the BPF program `id`, where the caller may see it and it has one.
+pub fn program_name(id: u32) -> Option<String> {
+    loaded_programs()
+        .filter_map(Result::ok)
+        .find(|program| program.id() == id)
+        .and_then(|program| program.name_as_str().map(str::to_owned))
+        .filter(|name| !name.is_empty())
+}
+
+fn interface(link: &LinkMessage) -> Interface {
+    let mut interface = Interface {
+        index: link.header.index,
+        name: String::new(),
+        mac: None,
+        link_type: link.header.link_layer_type.into(),
+        kind: None,
+        up: link.header.flags.contains(LinkFlags::Up),
+        mtu: 0,
+        addresses: Vec::new(),
+        xdp: Vec::new(),
+    };
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => interface.name.clone_from(name),
+            LinkAttribute::Address(address) => interface.mac = address.as_slice().try_into().ok(),
+            LinkAttribute::Mtu(mtu) => interface.mtu = *mtu,
+            LinkAttribute::LinkInfo(infos) => interface.kind = kind(infos),
+            LinkAttribute::Xdp(attributes) => interface.xdp = programs(attributes),
+            _ => {}
+        }
+    }
+
+    interface
+}
+
+fn kind(infos: &[LinkInfo]) -> Option<String> {
+    infos.iter().find_map(|info| match info {
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    })
+}
+
+fn programs(attributes: &[LinkXdp]) -> Vec<XdpProgram> {
+    let mut programs: Vec<XdpProgram> = attributes
+        .iter()
+        .filter_map(|attribute| {
+            let (mode, id) = match attribute {
+                LinkXdp::DrvProgId(id) => (AttachedMode::Native, *id),
+                LinkXdp::SkbProgId(id) => (AttachedMode::Generic, *id),
+                LinkXdp::HwProgId(id) => (AttachedMode::Offload, *id),
+                _ => return None,
+            };
+            Some(XdpProgram { mode, id })
+        })
+        .collect();
+    if programs.is_empty() {
+        programs.extend(lone_program(attributes));
+    }
+
+    programs
+}
+
+/// The program of a kernel that names the mode and the id apart.
+fn lone_program(attributes: &[LinkXdp]) -> Option<XdpProgram> {
+    let id = attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::ProgId(id) => Some(*id),
+        _ => None,
+    })?;
+    let mode = attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::Attached(XdpAttached::Driver) => Some(AttachedMode::Native),
+        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(AttachedMode::Generic),
+        LinkXdp::Attached(XdpAttached::Hardware) => Some(AttachedMode::Offload),
+        _ => None,
+    })?;
+
+    Some(XdpProgram { mode, id })
+}
+
+/// The index of an interface and one of its own addresses.
+fn own_address(message: &AddressMessage) -> Option<(u32, IpNet)> {
+    let mut local = None;
+    let mut address = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(own) => local = Some(*own),
+            AddressAttribute::Address(either) => address = Some(*either),
+            _ => {}
+        }
+    }
+    // On a point-to-point link the address is the peer's, and only the local one is the host's;
+    // IPv6 gives a local one there alone.
+    let own: IpAddr = local.or(address)?;
+
+    Some((
+        message.header.index,
+        IpNet::new(own, message.header.prefix_len).ok()?,
+    ))
+}

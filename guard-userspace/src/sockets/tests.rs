@@ -1,0 +1,128 @@
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+
+use super::*;
+
+/// What both sources say about the sockets that have `port` at either end, in a fixed order.
+fn both_sources(port: u16) -> [Vec<Socket>; 2] {
+    let sources: [fn(Transport, Family, &mut Vec<Socket>); 2] = [
+        |transport, family, sockets| diag::dump(transport, family, sockets).expect("sock_diag"),
+        |transport, family, sockets| proc_net::read(transport, family, sockets).expect("/proc/net"),
+    ];
+
+    sources.map(|source| {
+        let mut sockets = Vec::new();
+        for transport in [Transport::Tcp, Transport::Udp] {
+            source(transport, Family::V4, &mut sockets);
+            source(transport, Family::V6, &mut sockets);
+        }
+        sockets.retain(|socket| socket.local.port() == port || socket.remote.port() == port);
+        sockets.sort_by_key(|socket| (socket.local, socket.remote));
+        sockets
+    })
+}
+
+#[test]
+fn both_sources_agree_on_a_mapped_connection() {
+    let listener = TcpListener::bind("[::]:0").expect("listen");
+    let port = listener.local_addr().expect("address").port();
+    let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+    let _server = listener.accept().expect("accept");
+
+    let client_end = client.local_addr().expect("address");
+    let server_end = SocketAddr::from(([127, 0, 0, 1], port));
+    let [by_diag, by_proc] = both_sources(port);
+    assert_eq!(by_diag, by_proc);
+
+    let ends: Vec<_> = by_diag
+        .iter()
+        .map(|socket| (socket.local, socket.remote, socket.state))
+        .collect();
+    assert!(
+        ends.contains(&(server_end, client_end, State::Established)),
+        "{ends:?}"
+    );
+    assert!(
+        ends.contains(&(client_end, server_end, State::Established)),
+        "{ends:?}"
+    );
+    let listening = by_diag
+        .iter()
+        .find(|socket| socket.state == State::Listen)
+        .expect("a listener");
+    assert_eq!(listening.local.to_string(), format!("[::]:{port}"));
+    assert_ne!(listening.inode, 0);
+}
+
+#[test]
+fn both_sources_agree_on_udp() {
+    let server = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    let port = server.local_addr().expect("address").port();
+    let client = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    client.connect(("127.0.0.1", port)).expect("connect");
+
+    let [by_diag, by_proc] = both_sources(port);
+    assert_eq!(by_diag, by_proc);
+    let connected: Vec<_> = by_diag.iter().map(Socket::connected).collect();
+    assert_eq!(connected.iter().filter(|connected| **connected).count(), 1);
+    assert_eq!(connected.len(), 2);
+}
+
+#[test]
+fn tables_of_proc_net() {
+    let text = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
+        0: 0100007F:9C40 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4711 1 0\n   \
+        1: 0000000000000000FFFF0000010200C0:9C41 0000000000000000FFFF00000A0200C0:01BB 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 0\n";
+    let sockets = proc_net::parse(text, Transport::Tcp);
+    let lines: Vec<_> = sockets
+        .iter()
+        .map(|socket| {
+            format!(
+                "{} {} {:?} {} {}",
+                socket.local, socket.remote, socket.state, socket.inode, socket.uid
+            )
+        })
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "127.0.0.1:40000 0.0.0.0:0 Listen 4711 1000",
+            "192.0.2.1:40001 192.0.2.10:443 Established 4712 0",
+        ]
+    );
+}
+
+#[test]
+fn a_broken_answer_is_an_error() {
+    let refused: Vec<u8> = [20_u32, 2, 0, 0]
+        .iter()
+        .flat_map(|word| word.to_ne_bytes())
+        .chain((-2_i32).to_ne_bytes())
+        .collect();
+    let done: Vec<u8> = [20_u32, 3, 0, 0]
+        .iter()
+        .flat_map(|word| word.to_ne_bytes())
+        .chain([0; 4])
+        .collect();
+    let short: Vec<u8> = [20_u32, 20, 0, 0]
+        .iter()
+        .flat_map(|word| word.to_ne_bytes())
+        .chain([2; 4])
+        .collect();
+    // name               bytes            the dump goes on, is done, or fails
+    let table: [(&str, &[u8], Option<diag::Progress>); 6] = [
+        ("no message", &[], Some(diag::Progress::More)),
+        ("done", &done, Some(diag::Progress::Done)),
+        ("refused", &refused, None),
+        ("cut off", &done[..10], None),
+        ("length too long", &done[..16], None),
+        ("short socket", &short, None),
+    ];
+    for (name, bytes, expected) in table {
+        let mut sockets = Vec::new();
+        let progress = diag::read(bytes, Transport::Tcp, &mut sockets);
+        assert_eq!(progress.ok(), expected, "{name}");
+        assert!(sockets.is_empty(), "{name}");
+    }
+    let error = diag::read(&refused, Transport::Tcp, &mut Vec::new()).expect_err("refused");
+    assert!(lacking(&error), "{error}");
+}
