@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use guard_common::{config::MAX_UNRECORDED, parse::Transport};
+use guard_common::parse::Transport;
 use ipnet::IpNet;
 use serde::Serialize;
 
@@ -114,7 +114,8 @@ impl Settings {
         let file = file.cloned().unwrap_or_default();
         let blame = Blame {
             config,
-            iface: flags.iface.is_some() || flags.egress_iface.is_some(),
+            interfaces: flags.iface.is_some() || flags.egress_iface.is_some(),
+            control_socket: flags.control_socket.is_some(),
         };
 
         let mut timeout = Timeouts::default();
@@ -175,13 +176,13 @@ impl Settings {
     fn check(&self, blame: &Blame<'_>) -> Result<(), Failure> {
         if self.iface.is_empty() {
             return Err(blame
-                .failure("no interface to guard")
+                .failure(blame.interfaces, "no interface to guard")
                 .remedy("give --iface IFACE, or the key iface in the file of --config"));
         }
         for (flag, names) in [("iface", &self.iface), ("egress-iface", &self.egress_iface)] {
             if let Some(name) = twice(names) {
                 return Err(blame
-                    .failure(&format!("{name}: named twice as {flag}"))
+                    .failure(blame.interfaces, &format!("{name}: named twice as {flag}"))
                     .remedy("name each interface once"));
             }
         }
@@ -191,22 +192,20 @@ impl Settings {
             .find(|name| self.iface.contains(name))
         {
             return Err(blame
-                .failure(&format!("{name}: named as iface and as egress-iface"))
+                .failure(
+                    blame.interfaces,
+                    &format!("{name}: named as iface and as egress-iface"),
+                )
                 .remedy("drop the latter, what leaves by a guarded interface is recorded anyway"));
         }
-        if self.unrecorded.len() > MAX_UNRECORDED {
-            return Err(Failure::bad_configuration(format!(
-                "unrecorded: {} ports, and there is room for {MAX_UNRECORDED}",
-                self.unrecorded.len()
-            ))
-            .remedy("name fewer"));
-        }
         if self.control_socket.as_os_str().as_bytes().len() > LONGEST_SOCKET_PATH {
-            return Err(Failure::bad_configuration(format!(
-                "{}: path of the control socket is longer than {LONGEST_SOCKET_PATH} bytes",
-                self.control_socket.display()
-            ))
-            .remedy("give --control-socket a shorter path"));
+            let path = self.control_socket.display();
+            return Err(blame
+                .failure(
+                    blame.control_socket,
+                    &format!("{path}: path of the control socket is longer than {LONGEST_SOCKET_PATH} bytes"),
+                )
+                .remedy("give --control-socket a shorter path"));
         }
 
         Ok(())
@@ -221,19 +220,20 @@ fn twice(names: &[String]) -> Option<&String> {
         .map(|(_, name)| name)
 }
 
-/// Whom to blame for the interfaces: the command line, or the file.
+/// Whom to blame: what the command line says is not the file's fault.
 struct Blame<'a> {
     config: Option<&'a Path>,
-    iface: bool,
+    interfaces: bool,
+    control_socket: bool,
 }
 
 impl Blame<'_> {
-    fn failure(&self, message: &str) -> Failure {
+    fn failure(&self, by_flag: bool, message: &str) -> Failure {
         match self.config {
-            Some(file) if !self.iface => {
+            Some(file) if !by_flag => {
                 Failure::bad_configuration(format!("{}: {message}", file.display()))
             }
-            _ => Failure::usage(message),
+            Some(_) | None => Failure::usage(message),
         }
     }
 }

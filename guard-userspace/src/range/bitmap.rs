@@ -48,6 +48,16 @@ impl Default for PortBitmap {
     }
 }
 
+impl FromIterator<u16> for PortBitmap {
+    fn from_iter<I: IntoIterator<Item = u16>>(ports: I) -> Self {
+        let mut bitmap = Self::default();
+        for port in ports {
+            bitmap.0[usize::from(port / 32)] |= 1 << (port % 32);
+        }
+        bitmap
+    }
+}
+
 impl fmt::Debug for PortBitmap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PortBitmap({} ports)", self.count())

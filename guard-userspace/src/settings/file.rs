@@ -31,7 +31,6 @@ pub(super) fn parse(text: &str, name: &str) -> Result<Layer, Failure> {
         let (line, column) = position(text, error.span().map_or(0, |span| span.start));
         let message = error.message().trim_end();
         Failure::bad_configuration(format!("{name}:{line}:{column}: {message}"))
-            .remedy("`portguard check --config` shows what a file means")
     })
 }
 

@@ -209,7 +209,7 @@ fn errors_say_where() {
             Usage,
             "a: named as iface and as egress-iface",
         ),
-        (&long, "", BadConfiguration, "/xxxxx"),
+        (&long, "", Usage, "/xxxxx"),
     ];
     for (line, text, code, start) in table {
         let failure = settings(line, text).expect_err(text);
