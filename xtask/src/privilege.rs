@@ -29,7 +29,9 @@ pub fn as_root<V: AsRef<OsStr>>(
 
     let mut command = Command::new("sudo");
     // sudo clears the environment, so `env` sets on its far side what has to arrive.
-    command.arg("env");
+    if !variables.is_empty() {
+        command.arg("env");
+    }
     for (name, value) in variables {
         let mut assignment = OsStr::new(name).to_os_string();
         assignment.push("=");
@@ -40,7 +42,7 @@ pub fn as_root<V: AsRef<OsStr>>(
     Ok(command)
 }
 
-/// Whether root can be had at all, and without asking a person who is not there.
+/// Whether root can be had at all.
 pub fn obtainable() -> bool {
     is_root() || process::find("sudo").is_some()
 }

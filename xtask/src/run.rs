@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::{build, privilege, toolchain};
 
@@ -20,6 +20,12 @@ pub struct Args {
 }
 
 pub fn execute(args: &Args) -> Result<()> {
+    // Asked before a build that may take minutes.
+    ensure!(
+        privilege::obtainable(),
+        "portguard needs root to load its programs, and there is no sudo: run the same command \
+         as root"
+    );
     let toolchain = toolchain::ensure()?;
     let built = build::everything(&toolchain, false)?;
     let mut portguard = privilege::as_root::<&str>(&built.binary, &[])?;

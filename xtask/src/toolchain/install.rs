@@ -1,5 +1,8 @@
 //! Installing what is missing, each step announced with its reason.
 
+use std::env;
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -76,6 +79,7 @@ pub fn linker(compiler: &Compiler) -> Result<()> {
     ));
     let mut install = cargo::foreign(&cargo::program());
     install
+        .env("PATH", path_with(&workspace::tools().join("bin")))
         .env("LLVM_PREFIX", format!("/usr/lib/llvm-{llvm}"))
         .args(["install", "bpf-linker", "--version", LINKER_VERSION])
         .args([
@@ -91,4 +95,12 @@ pub fn linker(compiler: &Compiler) -> Result<()> {
             advice::for_this_machine()
         )
     })
+}
+
+/// PATH with `folder` at its end, without which cargo would tell the user to add it.
+fn path_with(folder: &Path) -> OsString {
+    let mut path = env::var_os("PATH").unwrap_or_default();
+    path.push(":");
+    path.push(folder);
+    path
 }
