@@ -1,4 +1,4 @@
-//! How the maps are laid out, and who writes and reads them: see [`MapName`].
+//! How large the maps are, and what user space may put into them.
 
 use crate::outcome::Judged;
 
@@ -17,3 +17,31 @@ pub const MAX_REFUSED: u32 = 4096;
 
 /// Entries of the counter map.
 pub const COUNTERS: u32 = MAX_DEVICES * Judged::SLOTS;
+
+#[cfg(feature = "user")]
+mod user {
+    use aya::Pod;
+
+    use crate::{
+        config::{Config, Device},
+        flow::Flow,
+        fragment::FragmentKey,
+        key::{FlowKeyV4, FlowKeyV6},
+        ports::GuardedPorts,
+    };
+
+    // SAFETY: integers at multiples of their size, without padding.
+    unsafe impl Pod for FlowKeyV4 {}
+    // SAFETY: integers at multiples of their size, without padding.
+    unsafe impl Pod for FlowKeyV6 {}
+    // SAFETY: integers at multiples of their size, without padding.
+    unsafe impl Pod for Flow {}
+    // SAFETY: integers at multiples of their size, without padding.
+    unsafe impl Pod for FragmentKey {}
+    // SAFETY: words only.
+    unsafe impl Pod for GuardedPorts {}
+    // SAFETY: words only.
+    unsafe impl Pod for Config {}
+    // SAFETY: integers at multiples of their size, without padding.
+    unsafe impl Pod for Device {}
+}

@@ -12,6 +12,7 @@ pub const PORTS: usize = 1 << 16;
 /// and then flips [`Config::page`], so no packet ever sees half of a change.
 ///
 /// [`Config::page`]: crate::config::Config::page
+#[derive(Clone, Copy)]
 #[repr(C)]
 pub struct GuardedPorts {
     /// The first port of the range, in host byte order.

@@ -12,11 +12,14 @@ pub fn ticks() -> u32 {
     (jiffies >> JIFFIES_PER_TICK_SHIFT) as u32
 }
 
-/// Tells the daemon the time in jiffies: attached nowhere, run by hand.
-///
-/// The result is the low half; the daemon extends it by what it knows of the uptime.
+/// Tells the daemon the time in jiffies, as the first eight bytes of the frame: attached nowhere,
+/// run by hand.
 #[classifier]
-pub fn jiffies(_ctx: TcContext) -> i32 {
+pub fn clock(ctx: TcContext) -> i32 {
     // SAFETY: the helper has no arguments.
-    unsafe { bpf_jiffies64() as i32 }
+    let jiffies: u64 = unsafe { bpf_jiffies64() };
+    match ctx.store(0, &jiffies, 0) {
+        Ok(()) => 0,
+        Err(_) => -1,
+    }
 }

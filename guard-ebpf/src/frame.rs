@@ -1,12 +1,14 @@
 //! Frames that headers can be copied out of: the only place that touches packet memory.
 
-use core::{arch::asm, ffi::c_void, mem::MaybeUninit};
+use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::{
     helpers::{bpf_skb_load_bytes, bpf_xdp_load_bytes},
     programs::{TcContext, XdpContext},
 };
 use guard_common::packet::{Header, Packet};
+
+use crate::verifier;
 
 /// Headers end well before this: four VLAN tags, an IP header and eight extension headers of
 /// the greatest length, twice (an ICMP error quotes a packet). The verifier wants a limit.
@@ -34,26 +36,6 @@ impl Linear {
         // lie in it.
         Some(unsafe { H::copy_from(header) })
     }
-}
-
-/// Returns `value`, of which the compiler forgets where it came from.
-#[inline(always)]
-fn opaque(mut value: usize) -> usize {
-    // SAFETY: a register is copied to itself. An empty template would leave a source line without
-    // an instruction, which the kernel refuses.
-    unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack)) }
-    value
-}
-
-/// Returns `offset`, of which the verifier forgets what it knew.
-///
-/// `unknown` is any word the verifier knows nothing about.
-#[inline(always)]
-fn forget(offset: usize, unknown: u32) -> usize {
-    let unknown = unknown as usize;
-    let sum = opaque(offset.wrapping_add(unknown));
-
-    opaque(sum.wrapping_sub(unknown)) & MAX_OFFSET
 }
 
 /// A received frame in one piece.
@@ -84,7 +66,7 @@ impl Packet for XdpFrame {
 
     #[inline(always)]
     fn rejoin(&self, offset: usize) -> usize {
-        forget(offset, self.unknown)
+        verifier::forget(offset, self.unknown) & MAX_OFFSET
     }
 }
 
@@ -184,6 +166,6 @@ impl Packet for TcFrame<'_> {
     fn rejoin(&self, offset: usize) -> usize {
         // SAFETY: the context is this program's own.
         let unknown = unsafe { (*self.ctx.skb.skb).hash };
-        forget(offset, unknown)
+        verifier::forget(offset, unknown) & MAX_OFFSET
     }
 }

@@ -10,6 +10,7 @@ mod clock;
 mod frame;
 mod maps;
 mod tables;
+mod verifier;
 
 use aya_ebpf::{
     bindings::{TC_ACT_UNSPEC, xdp_action},

@@ -14,7 +14,7 @@ use guard_common::{
     tables::{Inserted, Tables, Use},
 };
 
-use crate::{clock, maps};
+use crate::{clock, maps, verifier};
 
 /// `EEXIST`, negated, from an insertion that must not replace.
 const EXISTS: i32 = -17;
@@ -78,7 +78,12 @@ impl Tables for KernelTables {
     fn occupancy(&self, purpose: Use, port: u16) -> Option<&Occupancy> {
         let ports = NonNull::new(maps::OCCUPANCY.get_ptr_mut(purpose as u32)?.cast::<u8>())?;
         // SAFETY: the element has a byte for each value of a `u16`, and an `Occupancy` is a byte.
-        Some(unsafe { ports.add(usize::from(port)).cast::<Occupancy>().as_ref() })
+        Some(unsafe {
+            ports
+                .add(verifier::index(port))
+                .cast::<Occupancy>()
+                .as_ref()
+        })
     }
 
     #[inline(always)]

@@ -1,10 +1,43 @@
-//! The user side of portguard.
+//! The user side of portguard: loads and attaches the kernel programs, keeps them in step with
+//! the kernel's port range, and reports.
+//!
+//! Modules in reading order: the command line and what it means ([`cli`], [`settings`],
+//! [`failure`]), what is on this host ([`range`], [`interfaces`], [`sockets`], [`listeners`],
+//! [`namespace`], [`privileges`]), the kernel programs and their maps ([`bpf`], [`pins`],
+//! [`programs`], [`maps`], [`clock`], [`attach`], [`guard`]), and the daemon around them
+//! ([`lock`], [`log`], [`observation`], [`observer`], [`metrics`], [`serve`], [`control`],
+//! [`report`], [`daemon`]).
 
 pub mod cli;
 pub mod failure;
-
 pub mod settings;
 
-pub mod range;
-
 pub mod interfaces;
+pub mod listeners;
+pub mod namespace;
+pub mod privileges;
+pub mod range;
+pub mod sockets;
+
+pub mod attach;
+pub mod bpf;
+pub mod clock;
+pub mod maps;
+pub mod pins;
+pub mod programs;
+
+pub mod guard;
+
+pub mod lock;
+pub mod log;
+
+pub mod observation;
+pub mod observer;
+
+pub mod metrics;
+pub mod serve;
+
+pub mod control;
+pub mod report;
+
+pub mod daemon;

@@ -1,0 +1,180 @@
+//! How the CLI asks a running guard.
+
+use std::{
+    io::{self, ErrorKind, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow};
+use axum::{
+    body::{Body, BodyDataStream, Bytes},
+    http::{Request, StatusCode, header::HOST},
+};
+use futures_util::TryStreamExt;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::{net::UnixStream, runtime, time::timeout};
+
+use super::{Flow, Status};
+use crate::failure::{Exit, Failure};
+
+/// Walking millions of flows takes seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a running guard can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Everything but the single flows.
+    Status,
+    /// The single flows.
+    Flows,
+}
+
+impl Question {
+    /// Where the answer is found.
+    pub(super) const fn path(self) -> &'static str {
+        match self {
+            Self::Status => "/status",
+            Self::Flows => "/flows",
+        }
+    }
+}
+
+/// Asks the guard that listens on a socket. Blocks, so it cannot be used inside a runtime.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// A client of the guard on `socket`.
+    pub fn new(socket: &Path) -> Self {
+        Self {
+            socket: socket.to_owned(),
+        }
+    }
+
+    /// Asks for everything but the single flows.
+    ///
+    /// # Errors
+    /// Exit code 69 when nobody answers, 77 when a privilege is missing, else 1.
+    pub fn status(&self) -> Result<Status, Failure> {
+        self.parse(Question::Status)
+    }
+
+    /// Asks for the single flows.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn flows(&self) -> Result<Vec<Flow>, Failure> {
+        self.parse(Question::Flows)
+    }
+
+    /// Copies the answer to `out` while it arrives.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status), and when `out` cannot be written to.
+    pub fn copy(&self, question: Question, out: &mut impl Write) -> Result<(), Failure> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::new(Exit::Runtime, error))?;
+
+        runtime.block_on(async {
+            let mut answer = self.ask(question).await?;
+            while let Some(piece) = self.next(&mut answer).await? {
+                out.write_all(&piece)
+                    .map_err(|error| Failure::new(Exit::Runtime, error))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn parse<T: DeserializeOwned>(&self, question: Question) -> Result<T, Failure> {
+        let mut text = Vec::new();
+        self.copy(question, &mut text)?;
+
+        serde_json::from_slice(&text).map_err(|error| {
+            let error = anyhow!(error).context(format!(
+                "the daemon at {} gave an answer that is not understood",
+                self.socket.display()
+            ));
+            Failure::new(Exit::Runtime, error).remedy("use the portguard that the daemon runs")
+        })
+    }
+
+    async fn ask(&self, question: Question) -> Result<BodyDataStream, Failure> {
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|error| self.unreachable(error))?;
+        let response = timeout(PATIENCE, send(stream, question))
+            .await
+            .unwrap_or_else(|_| Err(anyhow!("not within {} s", PATIENCE.as_secs())))
+            .map_err(|error| self.broken(error))?;
+        let status = response.status();
+        let mut body = Body::new(response.into_body()).into_data_stream();
+        if status == StatusCode::OK {
+            return Ok(body);
+        }
+
+        let mut reason = Vec::new();
+        while let Some(piece) = self.next(&mut body).await? {
+            reason.extend_from_slice(&piece);
+        }
+        Err(Failure::runtime(format!(
+            "the daemon at {} cannot answer {}: {status} {}",
+            self.socket.display(),
+            question.path(),
+            String::from_utf8_lossy(&reason)
+        )))
+    }
+
+    async fn next(&self, body: &mut BodyDataStream) -> Result<Option<Bytes>, Failure> {
+        timeout(PATIENCE, body.try_next())
+            .await
+            .map_err(|_| anyhow!("nothing more within {} s", PATIENCE.as_secs()))
+            .and_then(|piece| piece.context("it ends early"))
+            .map_err(|error| self.broken(error))
+    }
+
+    fn unreachable(&self, error: io::Error) -> Failure {
+        let socket = self.socket.display();
+        match error.kind() {
+            ErrorKind::PermissionDenied => Failure::new(
+                Exit::NotPermitted,
+                anyhow!(error).context(format!("cannot ask the daemon at {socket}")),
+            )
+            .remedy("run this as root"),
+            _ => Failure::new(
+                Exit::Unavailable,
+                anyhow!(error).context(format!("no daemon answers at {socket}")),
+            )
+            .remedy("start it with portguard run, or name its socket with --control-socket"),
+        }
+    }
+
+    fn broken(&self, error: anyhow::Error) -> Failure {
+        let error = error.context(format!(
+            "the daemon at {} gave no whole answer",
+            self.socket.display()
+        ));
+
+        Failure::new(Exit::Runtime, error).remedy("see what it logged, then ask again")
+    }
+}
+
+async fn send(
+    stream: UnixStream,
+    question: Question,
+) -> anyhow::Result<hyper::Response<hyper::body::Incoming>> {
+    let request = Request::get(question.path())
+        .header(HOST, "portguard")
+        .body(Body::empty())?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // It ends with the answer.
+    tokio::spawn(connection);
+
+    Ok(sender.send_request(request).await?)
+}

@@ -1,0 +1,244 @@
+//! The daemon: one loop over everything that can happen.
+
+mod announce;
+mod ports;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use rtnetlink::Handle;
+use tokio::{
+    select,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
+
+use self::ports::PortsInForce;
+use crate::{
+    control,
+    failure::Failure,
+    guard::Guard,
+    interfaces,
+    lock::InstanceLock,
+    maps::Readings,
+    namespace,
+    observer::{Knowledge, Observer},
+    pins::Pins,
+    privileges, serve,
+    settings::{Layer, Settings},
+};
+
+/// How often the sysctls are read. A change must be in force within 300 ms, and nothing tells of
+/// one: inotify does not fire on procfs.
+const RANGE_EVERY: Duration = Duration::from_millis(200);
+
+/// How often listeners are looked for.
+const LISTENERS_EVERY: Duration = Duration::from_secs(5);
+
+/// How often the interfaces' addresses are read.
+const ADDRESSES_EVERY: Duration = Duration::from_secs(2);
+
+/// What a run was started with.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// What the flags say.
+    pub flags: Layer,
+    /// The configuration file.
+    pub config: Option<PathBuf>,
+}
+
+impl Start {
+    fn settings(&self) -> Result<Settings, Failure> {
+        Settings::load(&self.flags, self.config.as_deref())
+    }
+}
+
+/// Guards until `shutdown`, then detaches, unless the settings say that the guard stays.
+///
+/// # Errors
+/// Names what failed, on what, and the remedy. Nothing is left attached, pinned or listening then.
+pub async fn run(start: Start, shutdown: impl Future<Output = ()>) -> Result<(), Failure> {
+    let mut daemon = Daemon::start(start).await?;
+    let mut reload = signal(SignalKind::hangup()).map_err(anyhow::Error::from)?;
+    let mut range = every(RANGE_EVERY);
+    let mut listeners = every(LISTENERS_EVERY);
+    let mut addresses = every(ADDRESSES_EVERY);
+    tokio::pin!(shutdown);
+    announce::ready(&daemon.guard.attachments(), daemon.ports.local.range);
+    loop {
+        select! {
+            () = &mut shutdown => break,
+            _ = reload.recv() => daemon.reload(),
+            _ = range.tick() => daemon.follow_range(),
+            _ = listeners.tick() => daemon.watch_listeners(),
+            _ = addresses.tick() => daemon.refresh_addresses().await,
+        }
+    }
+    announce::stopping();
+    daemon.stop().await;
+
+    Ok(())
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+struct Daemon {
+    start: Start,
+    settings: Settings,
+    ports: PortsInForce,
+    guard: Guard,
+    observer: Arc<Observer>,
+    netlink: Handle,
+    stop: watch::Sender<()>,
+    servers: Vec<tokio::task::JoinHandle<()>>,
+    // Last, so that it is let go of last.
+    _lock: InstanceLock,
+}
+
+impl Daemon {
+    async fn start(start: Start) -> Result<Self, Failure> {
+        let settings = start.settings()?;
+        privileges::require()?;
+        privileges::lift_memory_limit();
+        let namespace = namespace::name()?;
+        let netlink = interfaces::connect()?;
+        // A wrong name is worth more than a second instance.
+        for name in settings.iface.iter().chain(&settings.egress_iface) {
+            interfaces::find(&netlink, name)
+                .await?
+                .require_guardable()?;
+        }
+        let lock = InstanceLock::take(&namespace)?;
+        let ports = PortsInForce::start(&settings)?;
+        let metrics = serve::bind(settings.metrics_listen).await?;
+        let control = control::Socket::bind(&settings.control_socket).await?;
+
+        let pins = Pins::new(&settings.pin_dir, &namespace);
+        let mut notes = Vec::new();
+        let mut guard =
+            Guard::record(&settings, &ports.guarded(), &netlink, pins, &mut notes).await?;
+        guard.enforce(&settings, &netlink, &mut notes).await?;
+        for note in notes {
+            tracing::warn!("{note}");
+        }
+
+        let knowledge = Knowledge {
+            mode: settings.mode,
+            local: ports.local.clone(),
+            exposed: ports.exposed(),
+            blocked: ports.blocked.clone(),
+            interfaces: guard.attachments(),
+            slots: guard.slots(),
+        };
+        let readings = Readings::open(guard.pins())?;
+        let observer = Arc::new(Observer::new(readings, guard.clock(), knowledge));
+        observer.set_guarded(true);
+        let (stop, stopped) = watch::channel(());
+        let shared = serve::Shared::new(Arc::clone(&observer) as Arc<_>);
+        let servers = vec![
+            tokio::spawn(serve::run(metrics, shared.clone(), ended(stopped.clone()))),
+            tokio::spawn(control::run(control, shared, ended(stopped))),
+        ];
+
+        Ok(Self {
+            start,
+            settings,
+            ports,
+            guard,
+            observer,
+            netlink,
+            stop,
+            servers,
+            _lock: lock,
+        })
+    }
+
+    /// Reads the configuration file anew. What cannot be read leaves everything as it is.
+    fn reload(&mut self) {
+        let wanted = match self.start.settings() {
+            Ok(wanted) => wanted,
+            Err(failure) => {
+                tracing::error!("not reloaded, the running configuration stays: {failure}");
+                return;
+            }
+        };
+        let changes = self.settings.changes(&wanted);
+        if !changes.restart.is_empty() {
+            tracing::warn!("takes a restart: {}", changes.restart.join(", "));
+        }
+        let reloaded = self.settings.reloaded(&wanted);
+        let before = std::mem::replace(&mut self.settings, reloaded);
+        if let Err(failure) = self.apply_ports() {
+            tracing::error!("not reloaded, the running configuration stays: {failure}");
+            self.settings = before;
+            return;
+        }
+        self.guard.apply(&self.settings);
+        self.observer
+            .update(|knowledge| knowledge.mode = self.settings.mode);
+        match changes.reloadable.as_slice() {
+            [] => tracing::info!("reloaded, nothing has changed"),
+            changed => tracing::info!("reloaded: {}", changed.join(", ")),
+        }
+    }
+
+    /// Puts the kernel's range in force when it has changed.
+    fn follow_range(&mut self) {
+        if let Err(failure) = self.apply_ports() {
+            self.ports.complain(&failure);
+        }
+    }
+
+    fn apply_ports(&mut self) -> Result<(), Failure> {
+        let Some(next) = self.ports.next(&self.settings)? else {
+            return Ok(());
+        };
+        self.guard.guard_ports(&self.settings, &next.guarded())?;
+        next.announce(&self.ports);
+        self.ports = next;
+        self.show_ports();
+
+        Ok(())
+    }
+
+    fn watch_listeners(&mut self) {
+        if let Err(error) = self.ports.watch_listeners(&self.settings) {
+            self.ports.complain(&error.into());
+        }
+        self.show_ports();
+    }
+
+    fn show_ports(&self) {
+        self.observer.update(|knowledge| {
+            knowledge.local = self.ports.local.clone();
+            knowledge.exposed = self.ports.exposed();
+            knowledge.blocked = self.ports.blocked.clone();
+        });
+    }
+
+    async fn refresh_addresses(&mut self) {
+        if let Err(error) = self.guard.refresh(&self.netlink).await {
+            tracing::warn!("{error:#}");
+        }
+    }
+
+    async fn stop(mut self) {
+        if self.settings.keep_attached {
+            self.guard.stay();
+        }
+        // Nobody reads the channel any more when this fails.
+        let _ = self.stop.send(());
+        for server in self.servers.drain(..) {
+            let _ = server.await;
+        }
+    }
+}
+
+async fn ended(mut stopped: watch::Receiver<()>) {
+    // An error means that the sender is gone, which says the same.
+    let _ = stopped.changed().await;
+}

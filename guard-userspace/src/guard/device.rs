@@ -1,0 +1,165 @@
+//! One interface with its copy of the programs.
+
+use guard_common::{
+    address::{V4, V6},
+    config::{Device, MAX_PREFIXES, Prefix},
+};
+use ipnet::IpNet;
+
+use crate::{
+    attach::{self, Hold},
+    failure::Failure,
+    interfaces::Interface,
+    observation::{Attachment, EgressHook, XdpHook},
+    pins::{Hook, Pins},
+    programs::Programs,
+    settings,
+};
+
+/// One interface with its copy of the programs.
+#[derive(Debug)]
+pub(super) struct GuardedDevice {
+    pub(super) name: String,
+    pub(super) index: u32,
+    pub(super) slot: u32,
+    /// Whether strangers are dropped here, or what is sent is only recorded.
+    pub(super) guarded: bool,
+    pub(super) xdp: Option<Hold>,
+    pub(super) xdp_hook: Option<XdpHook>,
+    pub(super) egress: Option<Hold>,
+    egress_hook: Option<EgressHook>,
+    programs: Programs,
+}
+
+impl GuardedDevice {
+    pub(super) fn new(interface: &Interface, slot: u32, guarded: bool, programs: Programs) -> Self {
+        Self {
+            name: interface.name.clone(),
+            index: interface.index,
+            slot,
+            guarded,
+            xdp: None,
+            xdp_hook: None,
+            egress: None,
+            egress_hook: None,
+            programs,
+        }
+    }
+
+    /// Returns a line for the administrator where the hook is not the one that was preferred.
+    pub(super) fn attach_egress(
+        &mut self,
+        hook: settings::EgressHook,
+        pins: &Pins,
+    ) -> Result<Option<String>, Failure> {
+        let pin = pins.link(self.index, Hook::Egress);
+        let program = self.programs.egress()?;
+        let (hold, hook, note) = attach::egress(program, &self.name, hook, &pin)?;
+        self.egress = Some(hold);
+        self.egress_hook = Some(hook);
+
+        Ok(note.map(|reason| format!("{reason}; recording by clsact")))
+    }
+
+    /// Returns a line for the administrator where the mode is not the one that was preferred.
+    pub(super) fn attach_xdp(
+        &mut self,
+        mode: settings::XdpMode,
+        pins: &Pins,
+    ) -> Result<Option<String>, Failure> {
+        let pin = pins.link(self.index, Hook::Xdp);
+        let program = self.programs.ingress()?;
+        let (hold, note) = attach::xdp(program, (&self.name, self.index), mode, &pin)?;
+        self.xdp = Some(hold);
+
+        Ok(note.map(|reason| format!("{reason}; guarding in generic mode, which is slower")))
+    }
+
+    pub(super) fn attachment(&self) -> Attachment {
+        Attachment {
+            interface: self.name.clone(),
+            xdp: self.xdp.as_ref().and(self.xdp_hook),
+            egress: self.egress.as_ref().and(self.egress_hook),
+        }
+    }
+
+    /// What the programs are to know about this interface. One without addresses, such as a port
+    /// of a bridge, has its neighbours by those of the others.
+    pub(super) fn describe(&self, interfaces: &[Interface], others: &[Interface]) -> Device {
+        let own: Vec<IpNet> = interfaces
+            .iter()
+            .filter(|interface| interface.name == self.name)
+            .flat_map(|interface| interface.addresses.iter().copied())
+            .collect();
+        let addresses = if own.is_empty() {
+            others
+                .iter()
+                .filter(|interface| !interface.is_loopback())
+                .flat_map(|interface| interface.addresses.iter().copied())
+                .collect()
+        } else {
+            own
+        };
+
+        describe(&self.name, &addresses)
+    }
+}
+
+fn describe(name: &str, addresses: &[IpNet]) -> Device {
+    let unused_v4 = Prefix {
+        address: V4(0),
+        mask: V4(0),
+    };
+    let unused_v6 = Prefix {
+        address: V6::default(),
+        mask: V6::default(),
+    };
+    let mut device = Device {
+        name: [0; 16],
+        ipv4: [unused_v4; MAX_PREFIXES],
+        ipv6: [unused_v6; MAX_PREFIXES],
+    };
+    for (byte, of_name) in device.name.iter_mut().zip(name.bytes().take(15)) {
+        *byte = of_name;
+    }
+    let (mut v4, mut v6) = (device.ipv4.iter_mut(), device.ipv6.iter_mut());
+    for address in addresses {
+        match address {
+            IpNet::V4(net) => {
+                if let Some(prefix) = v4.next() {
+                    prefix.address = V4::from(net.addr().octets());
+                    prefix.mask = V4::from(net.netmask().octets());
+                }
+            }
+            IpNet::V6(net) => {
+                if let Some(prefix) = v6.next() {
+                    prefix.address = V6::from(net.addr().octets());
+                    prefix.mask = V6::from(net.netmask().octets());
+                }
+            }
+        }
+    }
+
+    device
+}
+
+#[cfg(test)]
+mod tests {
+    use guard_common::address::Address;
+
+    use super::*;
+
+    #[test]
+    fn neighbours_share_a_prefix() {
+        let addresses = ["10.9.0.2/24", "fd09::2/64"].map(|net| net.parse().expect("is a prefix"));
+        let device = describe("eth0", &addresses);
+        assert_eq!(&device.name[..5], b"eth0\0");
+        assert!(V4::from([10, 9, 0, 77]).on_link(&device));
+        assert!(!V4::from([10, 9, 1, 1]).on_link(&device));
+        assert!(!V4::from([0, 0, 0, 0]).on_link(&device));
+        let neighbour: std::net::Ipv6Addr = "fd09::77".parse().expect("is an address");
+        let stranger: std::net::Ipv6Addr = "fd0a::77".parse().expect("is an address");
+        assert!(V6::from(neighbour.octets()).on_link(&device));
+        assert!(!V6::from(stranger.octets()).on_link(&device));
+    }
+}

@@ -1,0 +1,127 @@
+//! The flow maps, as user space walks them.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::AsFd,
+};
+
+use anyhow::Context;
+use aya::maps::{MapData, MapInfo};
+use guard_common::{
+    address::{Address, V4, V6},
+    config::Timeouts,
+    flow::Flow,
+    key::{FlowKeyV4, FlowKeyV6},
+    outcome::{Family, Protocol},
+    parse::Transport,
+};
+
+use crate::{bpf, pins::Pins};
+
+/// The flow maps by name, family and protocol.
+const MAPS: [(&str, Family, Protocol); 4] = [
+    ("flows_tcp4", Family::Ipv4, Protocol::Tcp),
+    ("flows_udp4", Family::Ipv4, Protocol::Udp),
+    ("flows_tcp6", Family::Ipv6, Protocol::Tcp),
+    ("flows_udp6", Family::Ipv6, Protocol::Udp),
+];
+
+/// One flow map.
+#[derive(Debug)]
+pub struct FlowMap {
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// TCP, or UDP together with UDP-Lite.
+    pub protocol: Protocol,
+    /// Entries there is room for.
+    pub capacity: u32,
+    map: MapData,
+}
+
+/// One entry of a flow map, in user space's terms.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FlowEntry {
+    /// The transport protocol.
+    pub transport: Transport,
+    /// This host's end.
+    pub local: SocketAddr,
+    /// The peer's end; zero where any may answer.
+    pub remote: SocketAddr,
+    /// What is remembered.
+    pub flow: Flow,
+}
+
+impl FlowMap {
+    /// Opens all four from their pins.
+    ///
+    /// # Errors
+    /// Names the map that is missing.
+    pub fn open_all(pins: &Pins) -> anyhow::Result<Vec<Self>> {
+        MAPS.into_iter()
+            .map(|(name, family, protocol)| {
+                let path = pins.map(name);
+                let info = MapInfo::from_pin(&path)
+                    .with_context(|| format!("{}: cannot be opened", path.display()))?;
+                Ok(Self {
+                    family,
+                    protocol,
+                    capacity: info.max_entries(),
+                    map: super::open(&path)?,
+                })
+            })
+            .collect()
+    }
+
+    /// Calls `visit` with every entry, expired ones too.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn walk(&self, mut visit: impl FnMut(FlowEntry)) -> anyhow::Result<()> {
+        let map = self.map.fd().as_fd();
+        match self.family {
+            Family::Ipv4 | Family::Other => bpf::walk(map, |key: &FlowKeyV4, flow: &Flow| {
+                let ends = (key.local, key.local_port, key.remote, key.remote_port);
+                visit(entry(key.protocol, ends, ip_v4, *flow));
+            }),
+            Family::Ipv6 => bpf::walk(map, |key: &FlowKeyV6, flow: &Flow| {
+                let ends = (key.local, key.local_port, key.remote, key.remote_port);
+                visit(entry(key.protocol, ends, ip_v6, *flow));
+            }),
+        }
+        .context("flows: cannot be read")
+    }
+
+    /// How many entries have not expired at `now`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn live(&self, now: u32, timeouts: &Timeouts) -> anyhow::Result<u64> {
+        let mut live = 0;
+        self.walk(|entry| live += u64::from(entry.flow.alive(now, timeouts)))?;
+
+        Ok(live)
+    }
+}
+
+fn entry<A: Address>(
+    protocol: u32,
+    (local, local_port, remote, remote_port): (A, u16, A, u16),
+    ip: fn(A) -> IpAddr,
+    flow: Flow,
+) -> FlowEntry {
+    FlowEntry {
+        // Only these three are ever recorded.
+        transport: Transport::from_number(protocol as u8).unwrap_or(Transport::Udp),
+        local: SocketAddr::new(ip(local), u16::from_be(local_port)),
+        remote: SocketAddr::new(ip(remote), u16::from_be(remote_port)),
+        flow,
+    }
+}
+
+fn ip_v4(address: V4) -> IpAddr {
+    Ipv4Addr::from(<[u8; 4]>::from(address)).into()
+}
+
+fn ip_v6(address: V6) -> IpAddr {
+    Ipv6Addr::from(<[u8; 16]>::from(address)).into()
+}

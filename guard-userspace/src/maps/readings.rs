@@ -1,0 +1,109 @@
+//! Maps that are only read: for metrics, status and flows.
+
+use anyhow::Context;
+use aya::maps::{Map, MapData, PerCpuArray};
+use guard_common::{config::Timeouts, outcome::Protocol};
+
+use super::{ConfigMemory, FlowMap, kinds};
+use crate::{
+    clock::Clock,
+    observation::{FlowCount, FlowRow, FrameCount},
+    pins::Pins,
+};
+
+/// What observers read, opened from the pins of one network namespace.
+///
+/// Its own descriptors and memory: whoever reads never waits for the daemon, nor it for them.
+pub struct Readings {
+    config: ConfigMemory,
+    counters: PerCpuArray<MapData, u64>,
+    flows: Vec<FlowMap>,
+}
+
+impl Readings {
+    /// Opens the maps that are pinned.
+    ///
+    /// # Errors
+    /// Names the map that is missing or not what it should be.
+    pub fn open(pins: &Pins) -> anyhow::Result<Self> {
+        Ok(Self {
+            config: ConfigMemory::open(&pins.map("config"))?,
+            counters: PerCpuArray::try_from(Map::PerCpuArray(super::open(&pins.map("counters"))?))
+                .context("counters: not as this build lays it out")?,
+            flows: FlowMap::open_all(pins)?,
+        })
+    }
+
+    /// The counters of the interface in `slot` that are not 0, under the name `device`, summed
+    /// over all processors that there can be.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn frames(&self, slot: u32, device: &str) -> anyhow::Result<Vec<FrameCount>> {
+        let mut counts = Vec::new();
+        for (judged, verdict) in kinds() {
+            let frames = self
+                .counters
+                .get(&judged.slot(slot, verdict), 0)
+                .context("counters: cannot be read")?
+                .iter()
+                .sum();
+            if frames != 0 {
+                counts.push(FrameCount {
+                    device: device.to_owned(),
+                    judged,
+                    verdict,
+                    frames,
+                });
+            }
+        }
+
+        Ok(counts)
+    }
+
+    /// How many flows are live in each map, and how many there is room for.
+    pub fn flow_counts(&self, clock: &Clock) -> Vec<anyhow::Result<FlowCount>> {
+        self.flows
+            .iter()
+            .map(|map| {
+                let live = map.live(clock.now()?, &self.timeouts())?;
+                Ok(FlowCount {
+                    family: map.family,
+                    protocol: map.protocol,
+                    live,
+                    capacity: u64::from(map.capacity),
+                })
+            })
+            .collect()
+    }
+
+    /// Every flow that has not expired.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn flows(&self, clock: &Clock) -> anyhow::Result<Vec<FlowRow>> {
+        let timeouts = self.timeouts();
+        let mut rows = Vec::new();
+        for map in &self.flows {
+            let now = clock.now()?;
+            map.walk(|entry| {
+                if entry.flow.alive(now, &timeouts) {
+                    rows.push(FlowRow {
+                        protocol: entry.transport.label(),
+                        local: entry.local,
+                        remote: entry.remote,
+                        state: entry.flow.timer(),
+                        idle_ms: clock.millis(now.saturating_sub(entry.flow.last_seen)),
+                    });
+                }
+            })?;
+        }
+        rows.sort_by_key(|row| (row.protocol != Protocol::Tcp, row.local, row.remote));
+
+        Ok(rows)
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        self.config.timeouts()
+    }
+}

@@ -1,0 +1,145 @@
+//! What the daemon shows of itself.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use crate::{
+    clock::Clock,
+    listeners::{Listener, Owner},
+    maps::Readings,
+    observation::{Attachment, BlockedListener, FlowRow, Observation, Observe},
+    range::{LocalPorts, PortRange},
+    settings::{Exposed, Mode},
+};
+
+/// What the daemon knows and the maps do not.
+#[derive(Clone, Debug)]
+pub struct Knowledge {
+    /// Whether would-be drops pass.
+    pub mode: Mode,
+    /// The ports that the kernel hands out.
+    pub local: LocalPorts,
+    /// Ports that strangers may reach, whoever said so.
+    pub exposed: Vec<Exposed>,
+    /// Sockets that hear nothing.
+    pub blocked: Vec<Listener>,
+    /// Where programs are attached.
+    pub interfaces: Vec<Attachment>,
+    /// Slots of the device table, with the names of their interfaces.
+    pub slots: Vec<(u32, String)>,
+}
+
+/// Reads the maps for whoever asks, on whatever thread.
+pub struct Observer {
+    readings: Readings,
+    clock: Arc<Clock>,
+    knowledge: Mutex<Knowledge>,
+    guarded: AtomicBool,
+}
+
+impl Observer {
+    /// An observer of a guard that does not guard yet.
+    pub fn new(readings: Readings, clock: Arc<Clock>, knowledge: Knowledge) -> Self {
+        Self {
+            readings,
+            clock,
+            knowledge: Mutex::new(knowledge),
+            guarded: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes what has changed.
+    pub fn update(&self, change: impl FnOnce(&mut Knowledge)) {
+        // Whoever panicked while holding the lock has left every field whole.
+        change(
+            &mut self
+                .knowledge
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+    }
+
+    /// Notes whether every interface is guarded.
+    pub fn set_guarded(&self, guarded: bool) {
+        self.guarded.store(guarded, Ordering::Relaxed);
+    }
+
+    fn knowledge(&self) -> Knowledge {
+        self.knowledge
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl Observe for Observer {
+    fn observe(&self) -> Observation {
+        let knowledge = self.knowledge();
+        let mut read_failures = 0;
+        let mut count_failure = |error: anyhow::Error| {
+            tracing::warn!("{error:#}");
+            read_failures += 1;
+        };
+
+        let mut frames = Vec::new();
+        for (slot, device) in &knowledge.slots {
+            match self.readings.frames(*slot, device) {
+                Ok(counts) => frames.extend(counts),
+                Err(error) => count_failure(error),
+            }
+        }
+        let mut flows = Vec::new();
+        for count in self.readings.flow_counts(&self.clock) {
+            match count {
+                Ok(count) => flows.push(count),
+                Err(error) => count_failure(error),
+            }
+        }
+
+        Observation {
+            mode: knowledge.mode,
+            range: knowledge.local.range,
+            reserved: within(&knowledge.local),
+            exposed: knowledge.exposed,
+            listeners: knowledge.blocked.iter().map(blocked).collect(),
+            interfaces: knowledge.interfaces,
+            frames,
+            flows,
+            read_failures,
+        }
+    }
+
+    fn flows(&self) -> anyhow::Result<Vec<FlowRow>> {
+        self.readings.flows(&self.clock)
+    }
+
+    fn guarded(&self) -> bool {
+        self.guarded.load(Ordering::Relaxed)
+    }
+}
+
+/// Reserved ports that the range would hold otherwise.
+fn within(local: &LocalPorts) -> Vec<PortRange> {
+    local
+        .reserved
+        .iter()
+        .filter_map(|reserved| {
+            let first = reserved.first().max(local.range.first());
+            let last = reserved.last().min(local.range.last());
+            PortRange::new(first, last).ok()
+        })
+        .collect()
+}
+
+fn blocked(listener: &Listener) -> BlockedListener {
+    BlockedListener {
+        protocol: listener.transport.label(),
+        port: listener.port,
+        process: match &listener.owner {
+            Owner::Process { pid, name } => Some((name.clone(), pid.unsigned_abs())),
+            Owner::Kernel | Owner::Unknown => None,
+        },
+    }
+}

@@ -1,0 +1,154 @@
+//! The kernel programs: the object this binary carries, loaded once an interface.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::Context;
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
+    maps::MapError,
+    programs::{ProgramError, SchedClassifier, Xdp},
+    util::KernelVersion,
+};
+
+use crate::{
+    failure::Failure,
+    pins::{MAPS, Pins},
+};
+
+/// The object that the programs and maps are in.
+static OBJECT: &[u8] = include_bytes_aligned!(env!("PORTGUARD_BPF_OBJECT"));
+
+/// Maps whose capacity is `--max-flows`.
+const FLOW_MAPS: [&str; 4] = ["flows_tcp4", "flows_udp4", "flows_tcp6", "flows_udp6"];
+
+/// Name of the program that records what is sent.
+pub const EGRESS: &str = "egress";
+
+/// Name of the program that tells the time.
+const CLOCK: &str = "clock";
+
+/// A copy of the programs for one interface. All copies share the pinned maps.
+#[derive(Debug)]
+pub struct Programs {
+    ebpf: Ebpf,
+    ingress: &'static str,
+}
+
+impl Programs {
+    /// Loads the programs for the interface in `slot` of the device table. Creates and pins the
+    /// maps unless they are pinned already, which must then fit.
+    ///
+    /// # Errors
+    /// When the kernel refuses a map or a program: exit code 77 when for want of a privilege,
+    /// else 69.
+    pub fn load(slot: u32, pins: &Pins, max_flows: u32) -> Result<Self, Failure> {
+        let mut loader = EbpfLoader::new();
+        loader.btf(None).override_global("DEVICE", &slot, true);
+        for name in FLOW_MAPS {
+            loader.map_max_entries(name, max_flows);
+        }
+        for name in MAPS {
+            loader.map_pin_path(name, pins.map(name));
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(refused)?;
+
+        // Frames in several pieces need a program that says it can read them, and drivers that
+        // have such frames refuse a larger MTU under one that cannot.
+        // https://github.com/torvalds/linux/commit/c2f2cdbeffda
+        let splits =
+            KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(5, 18, 0));
+        let ingress = if splits { "ingress_frags" } else { "ingress" };
+        program::<Xdp>(&mut ebpf, ingress)?
+            .load()
+            .map_err(|error| refused_program(ingress, &error))?;
+        program::<SchedClassifier>(&mut ebpf, EGRESS)?
+            .load()
+            .map_err(|error| refused_program(EGRESS, &error))?;
+
+        Ok(Self { ebpf, ingress })
+    }
+
+    /// The XDP program.
+    ///
+    /// # Errors
+    /// Never, with the object this binary carries.
+    pub fn ingress(&mut self) -> Result<&mut Xdp, Failure> {
+        program(&mut self.ebpf, self.ingress)
+    }
+
+    /// The TC program.
+    ///
+    /// # Errors
+    /// Never, with the object this binary carries.
+    pub fn egress(&mut self) -> Result<&mut SchedClassifier, Failure> {
+        program(&mut self.ebpf, EGRESS)
+    }
+
+    /// Loads the program that tells the time.
+    ///
+    /// # Errors
+    /// When the kernel refuses it: exit code 77 when for want of a privilege, else 69.
+    pub fn clock(&mut self) -> Result<OwnedFd, Failure> {
+        let clock: &mut SchedClassifier = program(&mut self.ebpf, CLOCK)?;
+        clock
+            .load()
+            .map_err(|error| refused_program(CLOCK, &error))?;
+        let fd = clock.fd().map_err(|error| refused_program(CLOCK, &error))?;
+
+        Ok(fd
+            .as_fd()
+            .try_clone_to_owned()
+            .context("keep the program that tells the time")?)
+    }
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, Failure>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    ebpf.program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| Failure::runtime(format!("the BPF object holds no program {name}")))
+}
+
+fn refused(error: EbpfError) -> Failure {
+    let permission = match &error {
+        EbpfError::MapError(MapError::CreateError { io_error, .. }) => {
+            io_error.kind() == std::io::ErrorKind::PermissionDenied
+        }
+        _ => false,
+    };
+    let failure = if permission {
+        Failure::not_permitted("the kernel refuses to create the maps")
+    } else {
+        Failure::unavailable(format!(
+            "the kernel cannot hold the maps: {:#}",
+            anyhow::Error::from(error)
+        ))
+    };
+    failure.remedy("run as root, or with a smaller --max-flows if memory is short")
+}
+
+fn refused_program(name: &str, error: &ProgramError) -> Failure {
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            let log = verifier_log.to_string();
+            let last = log.lines().rev().find(|line| !line.trim().is_empty());
+            let failure = format!(
+                "the kernel refuses the program {name}: {io_error}{}",
+                last.map(|line| format!(" ({line})")).unwrap_or_default()
+            );
+            if io_error.kind() == std::io::ErrorKind::PermissionDenied && last.is_none() {
+                Failure::not_permitted(failure)
+                    .remedy("run as root, or grant CAP_BPF and CAP_NET_ADMIN")
+            } else {
+                Failure::unavailable(failure)
+                    .remedy("run Linux 5.10 or later, built with BPF and XDP")
+            }
+        }
+        other => Failure::unavailable(format!("the kernel refuses the program {name}: {other}")),
+    }
+}

@@ -1,0 +1,238 @@
+//! What `portguard status` and `portguard flows` print.
+
+mod table;
+
+use std::{
+    fmt,
+    io::{self, BufWriter, ErrorKind, Write},
+    path::Path,
+};
+
+use self::table::{Column, Table, printable};
+use crate::{
+    control::{Client, Flow, Interface, Listener, Question, Status},
+    failure::{Exit, Failure},
+    settings::Mode,
+};
+
+/// Prints what the guard on `socket` guards and has counted. Blocks: call it outside a runtime.
+///
+/// # Errors
+/// Exit code 69 when nobody answers, 77 when a privilege is missing, else 1.
+pub fn status(socket: &Path, json: bool) -> Result<(), Failure> {
+    let client = Client::new(socket);
+    if json {
+        return copy(&client, Question::Status);
+    }
+
+    let status = client.status()?;
+    print(|out| write!(out, "{}", StatusText(&status)))
+}
+
+/// Prints the flows that the guard on `socket` knows. Blocks: call it outside a runtime.
+///
+/// # Errors
+/// As [`status`].
+pub fn flows(socket: &Path, json: bool) -> Result<(), Failure> {
+    let client = Client::new(socket);
+    if json {
+        return copy(&client, Question::Flows);
+    }
+
+    let flows = client.flows()?;
+    print(|out| write!(out, "{}", FlowsText(&flows)))
+}
+
+/// Prints the answer as it was received, with a line end.
+fn copy(client: &Client, question: Question) -> Result<(), Failure> {
+    let mut out = Output::new();
+    client.copy(question, &mut out)?;
+
+    written(out.write_all(b"\n").and_then(|()| out.flush()))
+}
+
+fn print(text: impl FnOnce(&mut Output) -> io::Result<()>) -> Result<(), Failure> {
+    let mut out = Output::new();
+
+    written(text(&mut out).and_then(|()| out.flush()))
+}
+
+fn written(result: io::Result<()>) -> Result<(), Failure> {
+    result.map_err(|error| {
+        let error = anyhow::Error::new(error).context("cannot write to standard output");
+        Failure::new(Exit::Runtime, error)
+    })
+}
+
+/// Standard output, on which a reader that has seen enough, such as `head`, is no failure.
+struct Output(BufWriter<io::StdoutLock<'static>>);
+
+impl Output {
+    fn new() -> Self {
+        Self(BufWriter::new(io::stdout().lock()))
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes).map(|()| bytes.len())
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        forgive(self.0.write_all(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        forgive(self.0.flush())
+    }
+}
+
+fn forgive(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+/// What is guarded and how, such as
+/// `guarding eth0 (native XDP, TCX egress), ports 32768-60999`.
+#[derive(Clone, Copy, Debug)]
+pub struct Headline<'a>(pub &'a Status);
+
+impl fmt::Display for Headline<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("guarding ")?;
+        for (index, interface) in self.0.interfaces.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{}", InterfaceText(interface))?;
+        }
+
+        write!(f, ", ports {}-{}", self.0.range.first, self.0.range.last)
+    }
+}
+
+struct InterfaceText<'a>(&'a Interface);
+
+impl fmt::Display for InterfaceText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = printable(&self.0.name);
+        let egress = self.0.egress.as_deref().map(|hook| match hook {
+            "tcx" => "TCX egress",
+            "clsact" => "clsact egress",
+            _ => "egress",
+        });
+        match (self.0.xdp_mode.as_deref(), egress) {
+            (Some(mode), Some(egress)) => write!(f, "{name} ({mode} XDP, {egress})"),
+            (Some(mode), None) => write!(f, "{name} ({mode} XDP, egress not recorded)"),
+            (None, Some(egress)) => write!(f, "{name} ({egress} only)"),
+            (None, None) => write!(f, "{name} (not attached)"),
+        }
+    }
+}
+
+struct StatusText<'a>(&'a Status);
+
+impl fmt::Display for StatusText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = self.0;
+        writeln!(f, "{}", Headline(status))?;
+        match status.mode {
+            Mode::Enforce => {}
+            Mode::Monitor => writeln!(f, "mode      monitor: what would be dropped passes")?,
+        }
+        for (name, ports) in [("reserved", &status.reserved), ("exposed", &status.exposed)] {
+            if !ports.is_empty() {
+                writeln!(f, "{name:<8}  {}", ports.join(" "))?;
+            }
+        }
+        writeln!(
+            f,
+            "flows     {} of {}",
+            status.flows.entries, status.flows.capacity
+        )?;
+        write_packets(f, status)?;
+
+        write_listeners(f, &status.listeners)
+    }
+}
+
+/// Reasons that have occurred, the most frequent first.
+fn write_packets(f: &mut fmt::Formatter<'_>, status: &Status) -> fmt::Result {
+    let mut packets: Vec<_> = status.packets.iter().filter(|(_, n)| **n > 0).collect();
+    packets.sort_by_key(|(reason, frames)| (u64::MAX - **frames, *reason));
+    if packets.is_empty() {
+        return writeln!(f, "packets   none received yet");
+    }
+
+    let mut table = Table::new([Column::Left("PACKETS RECEIVED"), Column::Right("")]);
+    for (reason, frames) in packets {
+        table.row([reason.to_string(), frames.to_string()]);
+    }
+    write!(f, "\n{table}")
+}
+
+fn write_listeners(f: &mut fmt::Formatter<'_>, listeners: &[Listener]) -> fmt::Result {
+    if listeners.is_empty() {
+        return Ok(());
+    }
+
+    let mut table = Table::new([
+        Column::Left("LISTENERS CUT OFF"),
+        Column::Left("PROCESS"),
+        Column::Left("TO EXPOSE"),
+    ]);
+    for listener in listeners {
+        let Listener {
+            protocol,
+            port,
+            process,
+            pid,
+        } = listener;
+        let owner = match (process, pid) {
+            (Some(process), Some(pid)) => format!("{} (pid {pid})", printable(process)),
+            (Some(process), None) => printable(process),
+            (None, Some(pid)) => format!("pid {pid}"),
+            (None, None) => "unknown".to_owned(),
+        };
+        let exposed = if *protocol == "tcp" { "tcp" } else { "udp" };
+        table.row([
+            format!("{protocol} port {port}"),
+            owner,
+            format!("--expose {port}/{exposed}"),
+        ]);
+    }
+    write!(f, "\n{table}")
+}
+
+struct FlowsText<'a>(&'a [Flow]);
+
+impl fmt::Display for FlowsText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new([
+            Column::Left("PROTOCOL"),
+            Column::Left("LOCAL"),
+            Column::Left("REMOTE"),
+            Column::Left("STATE"),
+            Column::Right("IDLE"),
+        ]);
+        for flow in self.0 {
+            let remote = if flow.remote.port() == 0 && flow.remote.ip().is_unspecified() {
+                "any".to_owned()
+            } else {
+                flow.remote.to_string()
+            };
+            table.row([
+                flow.protocol.to_string(),
+                flow.local.to_string(),
+                remote,
+                flow.state.to_string(),
+                format!("{} s", flow.idle_ms / 1000),
+            ]);
+        }
+
+        write!(f, "{table}")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! Aligned columns of text.
+
+use std::fmt;
+
+/// A column's heading, and the side its cells keep to.
+#[derive(Clone, Copy)]
+pub(super) enum Column {
+    Left(&'static str),
+    Right(&'static str),
+}
+
+impl Column {
+    const fn heading(self) -> &'static str {
+        match self {
+            Self::Left(heading) | Self::Right(heading) => heading,
+        }
+    }
+}
+
+/// Rows under headings; displays with a line end after each.
+pub(super) struct Table<const N: usize> {
+    columns: [Column; N],
+    rows: Vec<[String; N]>,
+}
+
+impl<const N: usize> Table<N> {
+    pub(super) fn new(columns: [Column; N]) -> Self {
+        Self {
+            columns,
+            rows: Vec::new(),
+        }
+    }
+
+    pub(super) fn row(&mut self, cells: [String; N]) {
+        self.rows.push(cells);
+    }
+
+    fn widths(&self) -> [usize; N] {
+        let mut widths = self.columns.map(|column| column.heading().len());
+        for row in &self.rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        widths
+    }
+
+    fn line<'a>(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        widths: &[usize; N],
+        cells: impl IntoIterator<Item = &'a str>,
+    ) -> fmt::Result {
+        let mut line = String::new();
+        for ((column, width), cell) in self.columns.iter().zip(widths).zip(cells) {
+            line.push_str(&match column {
+                Column::Left(_) => format!("{cell:<width$}  "),
+                Column::Right(_) => format!("{cell:>width$}  "),
+            });
+        }
+
+        writeln!(f, "{}", line.trim_end())
+    }
+}
+
+impl<const N: usize> fmt::Display for Table<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let widths = self.widths();
+        self.line(f, &widths, self.columns.map(Column::heading))?;
+        for row in &self.rows {
+            self.line(f, &widths, row.iter().map(String::as_str))?;
+        }
+
+        Ok(())
+    }
+}
+
+/// `text` without what would make a terminal act: processes choose their own names.
+pub(super) fn printable(text: &str) -> String {
+    text.replace(char::is_control, "?")
+}

@@ -1,0 +1,76 @@
+use super::*;
+use crate::{
+    control,
+    serve::fake::{Fake, flow, observation},
+};
+
+#[test]
+fn snapshot_of_a_status() {
+    let status = Status::from(&observation(Mode::Enforce));
+
+    assert_eq!(
+        StatusText(&status).to_string(),
+        "\
+guarding eth0 (native XDP, TCX egress), eth1 (clsact egress only), ports 32768-60999
+reserved  40000-40010 50000
+exposed   42222/tcp
+flows     16 of 262144
+
+PACKETS RECEIVED
+known_flow        77
+no_flow           43
+trusted            1
+
+LISTENERS CUT OFF   PROCESS             TO EXPOSE
+tcp port 45000      dbus?[2J (pid 812)  --expose 45000/tcp
+udplite port 45001  unknown             --expose 45001/udp
+"
+    );
+}
+
+#[test]
+fn snapshot_of_a_quiet_monitor() {
+    let mut quiet = observation(Mode::Monitor);
+    quiet.interfaces[0].egress = None;
+    quiet.interfaces[1].egress = None;
+    quiet.reserved.clear();
+    quiet.exposed.clear();
+    quiet.listeners.clear();
+    quiet.frames.clear();
+
+    assert_eq!(
+        StatusText(&Status::from(&quiet)).to_string(),
+        "\
+guarding eth0 (native XDP, egress not recorded), eth1 (not attached), ports 32768-60999
+mode      monitor: what would be dropped passes
+flows     16 of 262144
+packets   none received yet
+"
+    );
+}
+
+#[test]
+fn snapshot_of_flows() {
+    let flows: Vec<_> = [0, 12_001].map(|index| Flow::from(&flow(index))).into();
+
+    assert_eq!(
+        FlowsText(&flows).to_string(),
+        "\
+PROTOCOL  LOCAL                REMOTE            STATE            IDLE
+tcp       192.0.2.1:40000      198.51.100.7:443  tcp-established   0 s
+udp       [2001:db8::1]:40001  any               multicast        12 s
+"
+    );
+}
+
+#[test]
+fn prints_what_a_daemon_says() {
+    let server = control::tests::Server::start(Fake {
+        flows: Some(3),
+        ..Fake::default()
+    });
+    for json in [false, true] {
+        status(&server.socket, json).expect("answers");
+        flows(&server.socket, json).expect("answers");
+    }
+}

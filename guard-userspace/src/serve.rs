@@ -1,0 +1,98 @@
+//! What Prometheus and health checks are told, over TCP and read-only.
+
+pub(crate) mod connections;
+#[cfg(test)]
+pub(crate) mod fake;
+mod shared;
+
+use std::{io::ErrorKind, net::SocketAddr, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::net::TcpListener;
+
+use self::connections::Limits;
+pub use self::shared::{Glance, Shared};
+use crate::{
+    failure::{Exit, Failure},
+    metrics,
+};
+
+/// A hundred scrapes at once find room; each costs about as much memory as its buffers, 16 KiB.
+const LIMITS: Limits = Limits {
+    connections: 128,
+    lifetime: Duration::from_secs(10),
+    request: Duration::from_secs(5),
+    patience: Duration::from_secs(1),
+};
+
+/// Binds the address that [`run`] serves.
+///
+/// # Errors
+/// Exit code 69 when somebody else has the port, 77 when a privilege is missing, else 1.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let (code, remedy) = match error.kind() {
+            ErrorKind::AddrInUse => (
+                Exit::Unavailable,
+                "stop what listens there, or give --metrics-listen another ADDR:PORT",
+            ),
+            ErrorKind::PermissionDenied => (
+                Exit::NotPermitted,
+                "run portguard as root, or give --metrics-listen a port above 1023",
+            ),
+            _ => (
+                Exit::Runtime,
+                "give --metrics-listen an address of this host",
+            ),
+        };
+        let error = anyhow::Error::new(error).context(format!("cannot serve metrics on {address}"));
+
+        Failure::new(code, error).remedy(remedy)
+    })
+}
+
+/// Serves `/metrics`, `/healthz` and `/readyz` until `stop`; then returns within 100 ms.
+pub async fn run(listener: TcpListener, shared: Shared, stop: impl Future<Output = ()>) {
+    connections::serve(listener, routes(shared), LIMITS, stop).await;
+}
+
+fn routes(shared: Shared) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(health))
+        .route("/readyz", get(health))
+        .with_state(shared)
+}
+
+async fn metrics(State(shared): State<Shared>) -> Response {
+    match shared.glance().await {
+        Ok(glance) => {
+            let text = glance.metrics.clone();
+            ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+async fn health(State(shared): State<Shared>) -> Response {
+    if shared.guarded() {
+        "ok".into_response()
+    } else {
+        let text = "not every interface is guarded";
+        (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+    }
+}
+
+/// The answer when the guard cannot be observed.
+pub(crate) fn failed(error: &anyhow::Error) -> Response {
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")).into_response()
+}
+
+#[cfg(test)]
+mod tests;

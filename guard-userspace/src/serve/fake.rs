@@ -1,0 +1,203 @@
+//! A guard that is observed by tests.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use guard_common::{
+    flow::Timer,
+    outcome::{Action, Family, Judged, Outcome, Protocol},
+};
+
+use super::Shared;
+use crate::{
+    observation::{
+        Attachment, BlockedListener, EgressHook, FlowCount, FlowRow, FrameCount, Observation,
+        Observe, XdpHook,
+    },
+    settings::Mode,
+};
+
+/// A guard whose walks are counted and take a while.
+#[derive(Default)]
+pub(crate) struct Fake {
+    /// How long a walk takes.
+    pub walk: Duration,
+    /// How many flows there are; none stands for maps that cannot be read.
+    pub flows: Option<usize>,
+    /// Whether every interface is guarded.
+    pub guarded: AtomicBool,
+    /// Walks begun.
+    pub walks: AtomicU64,
+}
+
+impl Fake {
+    pub(crate) fn shared(self) -> (Arc<Self>, Shared) {
+        let fake = Arc::new(self);
+        let shared = Shared::new(Arc::clone(&fake) as Arc<dyn Observe>);
+
+        (fake, shared)
+    }
+
+    pub(crate) fn walks(&self) -> u64 {
+        self.walks.load(Ordering::SeqCst)
+    }
+}
+
+impl Observe for Fake {
+    fn observe(&self) -> Observation {
+        self.walks.fetch_add(1, Ordering::SeqCst);
+        thread::sleep(self.walk);
+
+        observation(Mode::Enforce)
+    }
+
+    fn flows(&self) -> anyhow::Result<Vec<FlowRow>> {
+        let Some(flows) = self.flows else {
+            anyhow::bail!("map FLOWS_TCP4: cannot be read");
+        };
+
+        Ok((0..flows).map(flow).collect())
+    }
+
+    fn guarded(&self) -> bool {
+        self.guarded.load(Ordering::SeqCst)
+    }
+}
+
+/// TCP over IPv4 and UDP over IPv6 by turns.
+pub(crate) fn flow(index: usize) -> FlowRow {
+    let (protocol, local, remote, state) = if index.is_multiple_of(2) {
+        let ends = ("192.0.2.1:40000", "198.51.100.7:443");
+        (Protocol::Tcp, ends.0, ends.1, Timer::TcpEstablished)
+    } else {
+        let ends = ("[2001:db8::1]:40001", "[::]:0");
+        (Protocol::Udp, ends.0, ends.1, Timer::Multicast)
+    };
+
+    FlowRow {
+        protocol,
+        local: local.parse().expect("an address"),
+        remote: remote.parse().expect("an address"),
+        state,
+        idle_ms: index as u64,
+    }
+}
+
+/// One guarded and one recorded interface, something of everything.
+pub(crate) fn observation(mode: Mode) -> Observation {
+    let frames = |device: &str, outcome, family, protocol, verdict, frames| FrameCount {
+        device: device.to_owned(),
+        judged: Judged {
+            outcome,
+            family,
+            protocol,
+        },
+        verdict,
+        frames,
+    };
+
+    Observation {
+        mode,
+        range: "32768-60999".parse().expect("a range"),
+        reserved: vec![
+            "40000-40010".parse().expect("a range"),
+            "50000-50000".parse().expect("a range"),
+        ],
+        exposed: vec!["42222/tcp".parse().expect("ports")],
+        listeners: vec![
+            BlockedListener {
+                protocol: Protocol::Tcp,
+                port: 45000,
+                process: Some(("dbus\u{1b}[2J".to_owned(), 812)),
+            },
+            BlockedListener {
+                protocol: Protocol::UdpLite,
+                port: 45001,
+                process: None,
+            },
+        ],
+        interfaces: vec![
+            Attachment {
+                interface: "eth0".to_owned(),
+                xdp: Some(XdpHook::Native),
+                egress: Some(EgressHook::Tcx),
+            },
+            Attachment {
+                interface: "eth1".to_owned(),
+                xdp: None,
+                egress: Some(EgressHook::Clsact),
+            },
+        ],
+        frames: vec![
+            frames(
+                "eth0",
+                Outcome::DropNoFlow,
+                Family::Ipv4,
+                Protocol::Tcp,
+                Action::Drop,
+                40,
+            ),
+            frames(
+                "eth0",
+                Outcome::DropNoFlow,
+                Family::Ipv4,
+                Protocol::Udp,
+                Action::Pass,
+                2,
+            ),
+            frames(
+                "gone\"0",
+                Outcome::DropNoFlow,
+                Family::Ipv6,
+                Protocol::Tcp,
+                Action::Drop,
+                1,
+            ),
+            frames(
+                "eth0",
+                Outcome::PassKnownFlow,
+                Family::Ipv6,
+                Protocol::Tcp,
+                Action::Pass,
+                77,
+            ),
+            frames(
+                "eth1",
+                Outcome::PassRefreshedFlow,
+                Family::Ipv6,
+                Protocol::Tcp,
+                Action::Pass,
+                5,
+            ),
+            // Nobody foresees it, and yet it is shown.
+            frames(
+                "eth0",
+                Outcome::PassTrusted,
+                Family::Ipv4,
+                Protocol::Icmp,
+                Action::Pass,
+                1,
+            ),
+        ],
+        flows: [
+            (Family::Ipv4, Protocol::Tcp, 12),
+            (Family::Ipv6, Protocol::Tcp, 3),
+            (Family::Ipv4, Protocol::Udp, 1),
+            (Family::Ipv6, Protocol::Udp, 0),
+        ]
+        .map(|(family, protocol, live)| FlowCount {
+            family,
+            protocol,
+            live,
+            capacity: 65_536,
+        })
+        .into(),
+        read_failures: 1,
+    }
+}
