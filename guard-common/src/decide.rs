@@ -135,11 +135,12 @@ fn find_alive<'a, A: Address, T: Tables>(
     tables: &'a T,
 ) -> Option<&'a FlowCell> {
     let key = flow_key(tuple, tables);
-    let flow = tables.flow(tuple.transport, key.sized())?;
+    let cell = tables.flow(tuple.transport, key.sized())?;
+    let flow = cell.load();
 
-    flow.load()
-        .alive(now, tables.config().timeouts())
-        .then_some(flow)
+    // The entry of a query names no remote end, and neither does a packet from the unspecified
+    // address: it must not be taken for a flow, whose packets prolong it.
+    (!flow.is_query() && flow.alive(now, tables.config().timeouts())).then_some(cell)
 }
 
 /// The key that `tuple` is looked up and recorded under.

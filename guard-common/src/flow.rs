@@ -130,6 +130,12 @@ impl Flow {
         }
     }
 
+    /// Whether this stands for a query to a group, whose remote end is not known.
+    #[inline(always)]
+    pub const fn is_query(self) -> bool {
+        self.phase == Phase::Query as u8
+    }
+
     /// Whether the flow still counts at `now`.
     ///
     /// The subtraction saturates because another processor's clock may be a tick ahead.
