@@ -1,0 +1,328 @@
+//! Frames made by hand, valid unless asked otherwise.
+//!
+//! A frame has no family and no ends until it is built, so one description serves IPv4 and IPv6,
+//! and what the host sends reads like what it receives.
+
+mod build;
+mod ends;
+mod ip;
+mod payload;
+
+use std::ops::{Bound, RangeBounds};
+
+use etherparse::TcpHeader;
+use guard_common::outcome::{Family, Protocol};
+
+pub use ends::{EVERYBODY, End, FAR, G, G2, MDNS, N, NOBODY, P, SSDP, SUBNET};
+pub use ip::Extension;
+pub use payload::Error;
+
+use ip::{Network, Piece};
+use payload::{Payload, Quote};
+
+/// A VLAN tag type of IEEE 802.1Q.
+pub const VLAN: u16 = 0x8100;
+/// A VLAN tag type of IEEE 802.1ad.
+pub const SERVICE_VLAN: u16 = 0x88a8;
+
+/// A frame to be built.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    only: Option<Family>,
+    source: Option<End>,
+    destination: Option<End>,
+    tags: Vec<(u16, u16)>,
+    carried: Carried,
+    edits: Vec<Edit>,
+    seen_as: Option<SeenAs>,
+}
+
+#[derive(Clone, Debug)]
+enum Carried {
+    Ip(Network, Payload, Vec<u8>),
+    Other(u16, Vec<u8>),
+}
+
+/// How far a frame is read, where that is not to the end of its headers.
+#[derive(Clone, Copy, Debug)]
+enum SeenAs {
+    Nothing,
+    Family,
+    Protocol(Protocol),
+}
+
+/// A change of the finished bytes, behind the Ethernet header and the tags.
+#[derive(Clone, Debug)]
+enum Edit {
+    Network(usize, Vec<u8>),
+    Transport(usize, Vec<u8>),
+    CutTransport(usize),
+    Pad(usize),
+}
+
+/// A UDP datagram.
+pub fn udp(source: u16, destination: u16) -> Frame {
+    Frame::ip(Payload::Udp {
+        source,
+        destination,
+    })
+}
+
+/// A UDP-Lite datagram.
+pub fn udp_lite(source: u16, destination: u16) -> Frame {
+    Frame::ip(Payload::UdpLite {
+        source,
+        destination,
+    })
+}
+
+/// A TCP segment of an open connection: only ACK is set.
+pub fn tcp(source: u16, destination: u16) -> Frame {
+    let mut header = TcpHeader::new(source, destination, 1000, 65_535);
+    header.ack = true;
+    header.acknowledgment_number = 2000;
+    Frame::ip(Payload::Tcp(Box::new(header)))
+}
+
+/// An ICMP or ICMPv6 error about a packet that goes the other way. Eight bytes of that packet's
+/// transport header are quoted.
+pub fn icmp_error(error: Error, about: Frame) -> Frame {
+    let quote = Quote {
+        frame: about,
+        transport_bytes: 8,
+    };
+    Frame {
+        only: quote.frame.only,
+        ..Frame::ip(Payload::Error(error, Box::new(quote)))
+    }
+}
+
+/// An ICMP message of the first type, or an ICMPv6 message of the second. Its first bytes read
+/// like two ports.
+pub fn icmp(types: [u8; 2], rest: [u8; 4]) -> Frame {
+    Frame::ip(Payload::Icmp { types, rest })
+}
+
+/// An IP packet of a protocol with this IANA number.
+pub fn protocol(number: u8) -> Frame {
+    Frame::ip(Payload::Other(number))
+}
+
+/// A frame with this Ethernet type, and these bytes behind it.
+pub fn ethernet(ether_type: u16, bytes: &[u8]) -> Frame {
+    let mut frame = Frame::ip(Payload::Other(0));
+    frame.carried = Carried::Other(ether_type, bytes.to_vec());
+    frame.seen_as_no_ip()
+}
+
+impl Frame {
+    fn ip(payload: Payload) -> Self {
+        Self {
+            only: None,
+            source: None,
+            destination: None,
+            tags: Vec::new(),
+            carried: Carried::Ip(Network::default(), payload, b"twenty bytes of data".into()),
+            edits: Vec::new(),
+            seen_as: None,
+        }
+    }
+
+    /// Only as IPv4.
+    #[must_use]
+    pub fn v4(self) -> Self {
+        Self {
+            only: Some(Family::Ipv4),
+            ..self
+        }
+    }
+
+    /// Only as IPv6.
+    #[must_use]
+    pub fn v6(self) -> Self {
+        Self {
+            only: Some(Family::Ipv6),
+            ..self
+        }
+    }
+
+    /// From somebody else than usual.
+    #[must_use]
+    pub fn from(self, end: End) -> Self {
+        Self {
+            source: Some(end),
+            ..self
+        }
+    }
+
+    /// To somebody else than usual.
+    #[must_use]
+    pub fn to(self, end: End) -> Self {
+        Self {
+            destination: Some(end),
+            ..self
+        }
+    }
+
+    /// Behind one more VLAN tag of this type and id, inside those there are.
+    #[must_use]
+    pub fn tag(mut self, tag_type: u16, id: u16) -> Self {
+        self.tags.push((tag_type, id));
+        self
+    }
+
+    /// Behind `count` VLAN tags of id 0.
+    #[must_use]
+    pub fn tags(mut self, count: usize) -> Self {
+        self.tags.resize(self.tags.len() + count, (VLAN, 0));
+        self
+    }
+
+    /// With these IPv4 options.
+    #[must_use]
+    pub fn options(self, options: &[u8]) -> Self {
+        let options = options.to_vec();
+        self.v4().network(|network| network.options = options)
+    }
+
+    /// Behind one more IPv6 extension header, inside those there are.
+    #[must_use]
+    pub fn behind(self, extension: Extension) -> Self {
+        self.v6().network(|network| match network.piece {
+            None => network.outer.push(extension),
+            Some(_) => network.inner.push(extension),
+        })
+    }
+
+    /// Only these bytes of the datagram, from a multiple of 8 on, with this identification.
+    /// Extension headers that are added later are part of the datagram.
+    #[must_use]
+    pub fn piece(self, id: u16, range: impl RangeBounds<usize>) -> Self {
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(_) | Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Excluded(end) => Some(*end),
+            Bound::Included(_) | Bound::Unbounded => None,
+        };
+        self.network(|network| {
+            network.piece = Some(Piece {
+                id,
+                range: start..end.unwrap_or(usize::MAX),
+                more: end.is_some(),
+            });
+        })
+    }
+
+    /// With other data than usual behind the transport header.
+    #[must_use]
+    pub fn data(mut self, data: &[u8]) -> Self {
+        if let Carried::Ip(_, _, old) = &mut self.carried {
+            *old = data.to_vec();
+        }
+        self
+    }
+
+    /// A TCP segment that opens a connection.
+    #[must_use]
+    pub fn syn(self) -> Self {
+        self.flags(|header| (header.syn, header.ack) = (true, false))
+    }
+
+    /// A TCP segment that accepts a connection.
+    #[must_use]
+    pub fn syn_ack(self) -> Self {
+        self.flags(|header| header.syn = true)
+    }
+
+    /// A TCP segment that ends what its sender has to say.
+    #[must_use]
+    pub fn fin(self) -> Self {
+        self.flags(|header| header.fin = true)
+    }
+
+    /// A TCP segment that resets a connection.
+    #[must_use]
+    pub fn rst(self) -> Self {
+        self.flags(|header| header.rst = true)
+    }
+
+    /// A TCP segment without any flag.
+    #[must_use]
+    pub fn no_flags(self) -> Self {
+        self.flags(|header| header.ack = false)
+    }
+
+    /// An ICMP error that quotes so many bytes from the transport header on.
+    #[must_use]
+    pub fn quoting(mut self, bytes: usize) -> Self {
+        if let Carried::Ip(_, Payload::Error(_, quote), _) = &mut self.carried {
+            quote.transport_bytes = bytes;
+        }
+        self
+    }
+
+    /// With these bytes written over the network header, from `offset` of it on.
+    #[must_use]
+    pub fn network_bytes(mut self, offset: usize, bytes: &[u8]) -> Self {
+        self.edits.push(Edit::Network(offset, bytes.to_vec()));
+        self
+    }
+
+    /// With these bytes written over the transport header, from `offset` of it on.
+    #[must_use]
+    pub fn transport_bytes(mut self, offset: usize, bytes: &[u8]) -> Self {
+        self.edits.push(Edit::Transport(offset, bytes.to_vec()));
+        self
+    }
+
+    /// Cut off after so many bytes of the transport header.
+    #[must_use]
+    pub fn cut_transport(mut self, bytes: usize) -> Self {
+        self.edits.push(Edit::CutTransport(bytes));
+        self
+    }
+
+    /// With so many zero bytes behind the packet.
+    #[must_use]
+    pub fn padded(mut self, bytes: usize) -> Self {
+        self.edits.push(Edit::Pad(bytes));
+        self
+    }
+
+    /// Expected under this protocol, because the frame says so.
+    #[must_use]
+    pub fn seen_as(mut self, protocol: Protocol) -> Self {
+        self.seen_as = Some(SeenAs::Protocol(protocol));
+        self
+    }
+
+    /// Expected under its family alone, because the frame is not read as far as its protocol.
+    #[must_use]
+    pub fn seen_without_protocol(mut self) -> Self {
+        self.seen_as = Some(SeenAs::Family);
+        self
+    }
+
+    /// Expected under no family, because the frame is not read as far.
+    #[must_use]
+    pub fn seen_as_no_ip(mut self) -> Self {
+        self.seen_as = Some(SeenAs::Nothing);
+        self
+    }
+
+    fn network(mut self, change: impl FnOnce(&mut Network)) -> Self {
+        if let Carried::Ip(network, _, _) = &mut self.carried {
+            change(network);
+        }
+        self
+    }
+
+    fn flags(mut self, change: impl FnOnce(&mut TcpHeader)) -> Self {
+        if let Carried::Ip(_, Payload::Tcp(header), _) = &mut self.carried {
+            change(header);
+        }
+        self
+    }
+}

@@ -1,0 +1,136 @@
+//! The guard that the table of cases is judged by.
+
+use guard_common::{
+    address::{V4, V6},
+    config::{Config, Device, MAX_PREFIXES, Prefix, Timeouts},
+    layout::{LAYOUT_VERSION, MAX_DEVICES},
+    ports::{GuardedPorts, Occupancy, PORTS},
+};
+
+use crate::frames::G;
+
+/// The first guarded port.
+pub const FIRST: u16 = 32_768;
+/// The last guarded port.
+pub const LAST: u16 = 60_999;
+/// A port of the range that is reserved.
+pub const RESERVED: u16 = 45_000;
+/// A port of the range that is exposed for TCP alone.
+pub const EXPOSED_TCP: u16 = 46_000;
+/// A port of the range that is exposed for UDP alone.
+pub const EXPOSED_UDP: u16 = 46_001;
+/// Remote UDP ports that are not recorded: VXLAN by either number, GENEVE.
+pub const TUNNELS: [u16; 3] = [4789, 8472, 6081];
+
+/// The slot of the interface under test: the last one, whose counters end where the map does.
+pub const DEVICE: u32 = MAX_DEVICES - 1;
+
+/// The timers, in ticks.
+pub const TIMEOUTS: Timeouts = Timeouts {
+    tcp_syn: 940,
+    tcp_established: 29_000,
+    tcp_transitory: 930,
+    udp: 1_170,
+    udp_dns: 230,
+    multicast: 110,
+    fragment: 120,
+};
+
+/// What differs from one case to the next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Setup {
+    /// A UDP flow admits every port of the peer's address.
+    pub any_remote_port: bool,
+    /// Nothing is dropped.
+    pub monitor: bool,
+    /// The flow maps refuse every insertion.
+    pub no_room: bool,
+    /// The second page of guarded ports is in force.
+    pub second_page: bool,
+}
+
+impl Setup {
+    /// What the daemon would put into the map `config`.
+    pub fn config(self) -> Config {
+        Config {
+            layout: LAYOUT_VERSION,
+            page: u32::from(self.second_page),
+            epoch: u32::from(Occupancy::FIRST_EPOCH),
+            monitor: u32::from(self.monitor),
+            any_remote_port: u32::from(self.any_remote_port),
+            rescue: 0,
+            timeouts: TIMEOUTS,
+        }
+    }
+
+    /// Both pages of guarded ports. The one that is not in force guards nothing.
+    pub fn pages(self) -> [Box<GuardedPorts>; 2] {
+        let (guarded, nothing) = (guarded(), Box::new(NOTHING));
+        if self.second_page {
+            [nothing, guarded]
+        } else {
+            [guarded, nothing]
+        }
+    }
+}
+
+/// The interface under test, with both prefixes of the guarded host.
+pub fn device() -> Device {
+    let mut device = Device {
+        name: *b"guarded\0\0\0\0\0\0\0\0\0",
+        ipv4: [Prefix {
+            address: V4(0),
+            mask: V4(0),
+        }; MAX_PREFIXES],
+        ipv6: [Prefix {
+            address: V6 { high: 0, low: 0 },
+            mask: V6 { high: 0, low: 0 },
+        }; MAX_PREFIXES],
+    };
+    // Not in the first slot: all of them are looked at.
+    device.ipv4[MAX_PREFIXES - 1] = Prefix {
+        address: G.ipv4.octets().into(),
+        mask: [255, 255, 255, 0].into(),
+    };
+    device.ipv6[MAX_PREFIXES - 1] = Prefix {
+        address: G.ipv6.octets().into(),
+        mask: V6 {
+            high: u64::MAX,
+            low: 0,
+        },
+    };
+    device
+}
+
+const NOTHING: GuardedPorts = GuardedPorts {
+    first: 1,
+    last: 0,
+    tcp: [0; PORTS / 32],
+    udp: [0; PORTS / 32],
+    unrecorded: [0; PORTS / 32],
+};
+
+fn guarded() -> Box<GuardedPorts> {
+    let mut ports = Box::new(NOTHING);
+    (ports.first, ports.last) = (u32::from(FIRST), u32::from(LAST));
+    for port in FIRST..=LAST {
+        set(
+            &mut ports.tcp,
+            port,
+            port != RESERVED && port != EXPOSED_TCP,
+        );
+        set(
+            &mut ports.udp,
+            port,
+            port != RESERVED && port != EXPOSED_UDP,
+        );
+    }
+    for port in TUNNELS {
+        set(&mut ports.unrecorded, port, true);
+    }
+    ports
+}
+
+fn set(ports: &mut [u32; PORTS / 32], port: u16, member: bool) {
+    ports[usize::from(port / 32)] |= u32::from(member) << (port % 32);
+}

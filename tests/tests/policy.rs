@@ -1,0 +1,73 @@
+//! The table of cases and the properties of the packet logic, in memory.
+
+use std::collections::HashSet;
+
+use guard_common::{
+    decide,
+    outcome::{Direction, Judged, Outcome},
+    record,
+};
+use guard_tests::{
+    cases::{self, Step},
+    memory::MemoryTables,
+};
+
+/// Outcomes that nothing brings about yet.
+const TO_COME: [Outcome; 3] = [
+    Outcome::PassRescued,
+    Outcome::PassNotLocal,
+    Outcome::PassTrusted,
+];
+
+fn judge(direction: Direction, frame: &[u8], tables: &MemoryTables) -> Judged {
+    match direction {
+        Direction::Ingress => decide::ingress(frame, tables),
+        Direction::Egress => record::egress(frame, tables),
+    }
+}
+
+#[test]
+fn every_case_is_judged_as_specified() {
+    let mut wrong = Vec::new();
+    for case in cases::table() {
+        for family in case.families() {
+            let mut tables = MemoryTables::new(case.setup);
+            for (number, step) in case.steps.iter().enumerate() {
+                match step {
+                    Step::Waits(ticks) => tables.wait(*ticks),
+                    Step::Sweeps(sweeps) => tables.sweep(*sweeps),
+                    Step::Frame(direction, frame, outcome) => {
+                        let bytes = cases::bytes(frame, *direction, family);
+                        let judged = judge(*direction, &bytes, &tables);
+                        let due = cases::due(frame, *outcome, family);
+                        if judged != due {
+                            wrong.push(format!(
+                                "{} ({family:?}), step {number}: {judged:?}, not {due:?}",
+                                case.name
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_table_has_every_outcome() {
+    let seen: HashSet<u8> = cases::table()
+        .iter()
+        .flat_map(|case| &case.steps)
+        .filter_map(|step| match step {
+            Step::Frame(_, _, outcome) => Some(*outcome as u8),
+            Step::Waits(_) | Step::Sweeps(_) => None,
+        })
+        .collect();
+    for outcome in Outcome::ALL {
+        assert!(
+            seen.contains(&(*outcome as u8)) != TO_COME.contains(outcome),
+            "{outcome:?}"
+        );
+    }
+}
