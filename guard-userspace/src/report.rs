@@ -3,6 +3,7 @@
 mod table;
 
 use std::{
+    cmp::Reverse,
     fmt,
     io::{self, BufWriter, ErrorKind, Write},
     path::Path,
@@ -159,15 +160,17 @@ impl fmt::Display for StatusText<'_> {
 /// Reasons that have occurred, the most frequent first.
 fn write_packets(f: &mut fmt::Formatter<'_>, status: &Status) -> fmt::Result {
     let mut packets: Vec<_> = status.packets.iter().filter(|(_, n)| **n > 0).collect();
-    packets.sort_by_key(|(reason, frames)| (u64::MAX - **frames, *reason));
+    packets.sort_by_key(|(reason, frames)| (Reverse(**frames), *reason));
     if packets.is_empty() {
         return writeln!(f, "packets   none received yet");
     }
 
-    let mut table = Table::new([Column::Left("PACKETS RECEIVED"), Column::Right("")]);
-    for (reason, frames) in packets {
-        table.row([reason.to_string(), frames.to_string()]);
-    }
+    let table = Table {
+        columns: [Column::Left("PACKETS RECEIVED"), Column::Right("")],
+        rows: packets
+            .iter()
+            .map(|(reason, frames)| [reason.to_string(), frames.to_string()]),
+    };
     write!(f, "\n{table}")
 }
 
@@ -176,62 +179,72 @@ fn write_listeners(f: &mut fmt::Formatter<'_>, listeners: &[Listener]) -> fmt::R
         return Ok(());
     }
 
-    let mut table = Table::new([
-        Column::Left("LISTENERS CUT OFF"),
-        Column::Left("PROCESS"),
-        Column::Left("TO EXPOSE"),
-    ]);
-    for listener in listeners {
-        let Listener {
-            protocol,
-            port,
-            process,
-            pid,
-        } = listener;
-        let owner = match (process, pid) {
-            (Some(process), Some(pid)) => format!("{} (pid {pid})", printable(process)),
-            (Some(process), None) => printable(process),
-            (None, Some(pid)) => format!("pid {pid}"),
-            (None, None) => "unknown".to_owned(),
-        };
-        let exposed = if *protocol == "tcp" { "tcp" } else { "udp" };
-        table.row([
-            format!("{protocol} port {port}"),
-            owner,
-            format!("--expose {port}/{exposed}"),
-        ]);
-    }
+    let table = Table {
+        columns: [
+            Column::Left("LISTENERS CUT OFF"),
+            Column::Left("PROCESS"),
+            Column::Left("TO EXPOSE"),
+        ],
+        rows: listeners.iter().map(listener_cells),
+    };
     write!(f, "\n{table}")
+}
+
+fn listener_cells(listener: &Listener) -> [String; 3] {
+    let Listener {
+        protocol,
+        port,
+        process,
+        pid,
+    } = listener;
+    let owner = match (process, pid) {
+        (Some(process), Some(pid)) => format!("{} (pid {pid})", printable(process)),
+        (Some(process), None) => printable(process),
+        (None, Some(pid)) => format!("pid {pid}"),
+        (None, None) => "unknown".to_owned(),
+    };
+    let exposed = if *protocol == "tcp" { "tcp" } else { "udp" };
+
+    [
+        format!("{protocol} port {port}"),
+        owner,
+        format!("--expose {port}/{exposed}"),
+    ]
 }
 
 struct FlowsText<'a>(&'a [Flow]);
 
 impl fmt::Display for FlowsText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = Table::new([
-            Column::Left("PROTOCOL"),
-            Column::Left("LOCAL"),
-            Column::Left("REMOTE"),
-            Column::Left("STATE"),
-            Column::Right("IDLE"),
-        ]);
-        for flow in self.0 {
-            let remote = if flow.remote.port() == 0 && flow.remote.ip().is_unspecified() {
-                "any".to_owned()
-            } else {
-                flow.remote.to_string()
-            };
-            table.row([
-                flow.protocol.to_string(),
-                flow.local.to_string(),
-                remote,
-                flow.state.to_string(),
-                format!("{} s", flow.idle_ms / 1000),
-            ]);
-        }
+        let table = Table {
+            columns: [
+                Column::Left("PROTOCOL"),
+                Column::Left("LOCAL"),
+                Column::Left("REMOTE"),
+                Column::Left("STATE"),
+                Column::Right("IDLE"),
+            ],
+            rows: self.0.iter().map(flow_cells),
+        };
 
         write!(f, "{table}")
     }
+}
+
+fn flow_cells(flow: &Flow) -> [String; 5] {
+    let remote = if flow.remote.port() == 0 && flow.remote.ip().is_unspecified() {
+        "any".to_owned()
+    } else {
+        flow.remote.to_string()
+    };
+
+    [
+        flow.protocol.to_string(),
+        flow.local.to_string(),
+        remote,
+        flow.state.to_string(),
+        format!("{} s", flow.idle_ms / 1000),
+    ]
 }
 
 #[cfg(test)]

@@ -5,7 +5,11 @@ pub(crate) mod connections;
 pub(crate) mod fake;
 mod shared;
 
-use std::{io::ErrorKind, net::SocketAddr, time::Duration};
+use std::{
+    io::{self, ErrorKind},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -14,7 +18,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use self::connections::Limits;
 pub use self::shared::{Glance, Shared};
@@ -31,12 +35,15 @@ const LIMITS: Limits = Limits {
     patience: Duration::from_secs(1),
 };
 
+/// Connections that may wait. Beyond the usual 128, a scrape would be put off by a whole second.
+const BACKLOG: u32 = 1024;
+
 /// Binds the address that [`run`] serves.
 ///
 /// # Errors
 /// Exit code 69 when somebody else has the port, 77 when a privilege is missing, else 1.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| {
+    listen(address).map_err(|error| {
         let (code, remedy) = match error.kind() {
             ErrorKind::AddrInUse => (
                 Exit::Unavailable,
@@ -55,6 +62,18 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
 
         Failure::new(code, error).remedy(remedy)
     })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // Else connections of the daemon's predecessor keep the port for a minute.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+
+    socket.listen(BACKLOG)
 }
 
 /// Serves `/metrics`, `/healthz` and `/readyz` until `stop`; then returns within 100 ms.

@@ -18,27 +18,18 @@ impl Column {
 }
 
 /// Rows under headings; displays with a line end after each.
-pub(super) struct Table<const N: usize> {
-    columns: [Column; N],
-    rows: Vec<[String; N]>,
+///
+/// The rows are made twice, to measure and to print them, so that a million are never in memory.
+pub(super) struct Table<const N: usize, Rows> {
+    pub(super) columns: [Column; N],
+    pub(super) rows: Rows,
 }
 
-impl<const N: usize> Table<N> {
-    pub(super) fn new(columns: [Column; N]) -> Self {
-        Self {
-            columns,
-            rows: Vec::new(),
-        }
-    }
-
-    pub(super) fn row(&mut self, cells: [String; N]) {
-        self.rows.push(cells);
-    }
-
+impl<const N: usize, Rows: Iterator<Item = [String; N]> + Clone> Table<N, Rows> {
     fn widths(&self) -> [usize; N] {
         let mut widths = self.columns.map(|column| column.heading().len());
-        for row in &self.rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
+        for row in self.rows.clone() {
+            for (width, cell) in widths.iter_mut().zip(&row) {
                 *width = (*width).max(cell.chars().count());
             }
         }
@@ -63,11 +54,14 @@ impl<const N: usize> Table<N> {
     }
 }
 
-impl<const N: usize> fmt::Display for Table<N> {
+impl<const N: usize, Rows> fmt::Display for Table<N, Rows>
+where
+    Rows: Iterator<Item = [String; N]> + Clone,
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let widths = self.widths();
         self.line(f, &widths, self.columns.map(Column::heading))?;
-        for row in &self.rows {
+        for row in self.rows.clone() {
             self.line(f, &widths, row.iter().map(String::as_str))?;
         }
 

@@ -100,7 +100,7 @@ struct Last {
 }
 
 impl Last {
-    /// A rest is four times as long as the walk before it, within these bounds.
+    /// A rest is twice as long as the walk before it, within these bounds.
     const REST: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(250));
 
     fn renew(&mut self, source: &dyn Observe) -> anyhow::Result<Arc<Glance>> {
@@ -114,7 +114,7 @@ impl Last {
 
         let (shortest, longest) = Self::REST;
         let ended = Instant::now();
-        self.rested = Some(ended + ((ended - begun) * 4).clamp(shortest, longest));
+        self.rested = Some(ended + ((ended - begun) * 2).clamp(shortest, longest));
         self.taken = Some((begun, Arc::clone(&glance)));
 
         Ok(glance)
