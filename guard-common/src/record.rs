@@ -8,7 +8,7 @@ use crate::{
     link::{self, Payload},
     outcome::{Direction, Family, Judged, Outcome, Protocol},
     packet::Packet,
-    parse::{Fragment, Ip, Transport, Tuple},
+    parse::{Fragment, Ip, Transport, Tuple, Unreadable},
     tables::{Inserted, Tables, Use},
     wire::TcpFlags,
 };
@@ -16,14 +16,34 @@ use crate::{
 /// Takes note of a sent frame. It passes whatever it is.
 #[inline(always)]
 pub fn egress(frame: &(impl Packet + ?Sized), tables: &impl Tables) -> Judged {
+    match try_egress(frame, tables) {
+        Ok(judged) | Err(judged) => judged,
+    }
+}
+
+/// Takes note of a sent frame, as [`egress`] does. Fails with what it would be judged as when it
+/// ends inside a header: then nothing was noted, and whoever knows more of the frame may try again.
+#[inline(always)]
+pub fn try_egress(frame: &(impl Packet + ?Sized), tables: &impl Tables) -> Result<Judged, Judged> {
+    let unread = Judged {
+        outcome: Outcome::PassNotRecorded,
+        family: Family::Other,
+        protocol: Protocol::Other,
+    };
     match link::payload(frame) {
         Ok(Payload::Ipv4(offset)) => egress_ip::<V4>(frame, offset, tables),
         Ok(Payload::Ipv6(offset)) => egress_ip::<V6>(frame, offset, tables),
-        Ok(Payload::NotIp) | Err(_) => Judged {
-            outcome: Outcome::PassNotRecorded,
-            family: Family::Other,
-            protocol: Protocol::Other,
-        },
+        Ok(Payload::NotIp) => Ok(unread),
+        Err(unreadable) => ended(unreadable, unread),
+    }
+}
+
+/// More of the frame helps only where it was too short.
+#[inline(always)]
+fn ended(unreadable: Unreadable, judged: Judged) -> Result<Judged, Judged> {
+    match unreadable {
+        Unreadable::Truncated => Err(judged),
+        Unreadable::TooManyTags | Unreadable::TooManyHeaders => Ok(judged),
     }
 }
 
@@ -32,44 +52,52 @@ fn egress_ip<A: Address>(
     frame: &(impl Packet + ?Sized),
     offset: usize,
     tables: &impl Tables,
-) -> Judged {
-    let Ok(ip) = A::read_ip(frame, offset) else {
-        return Judged {
-            outcome: Outcome::PassNotRecorded,
-            family: A::FAMILY,
-            protocol: Protocol::Other,
-        };
+) -> Result<Judged, Judged> {
+    let judged = |outcome, protocol| Judged {
+        outcome,
+        family: A::FAMILY,
+        protocol,
+    };
+    let ip = match A::read_ip(frame, offset) {
+        Ok(ip) => ip,
+        Err(unreadable) => {
+            let unread = judged(Outcome::PassNotRecorded, Protocol::Other);
+            return ended(unreadable, unread);
+        }
     };
 
-    Judged {
-        outcome: record(frame, &ip, tables),
-        family: A::FAMILY,
-        protocol: ip.protocol_label(),
+    let protocol = ip.protocol_label();
+    match record(frame, &ip, tables) {
+        Ok(outcome) => Ok(judged(outcome, protocol)),
+        Err(unreadable) => ended(unreadable, judged(Outcome::PassNotRecorded, protocol)),
     }
 }
 
 /// A later fragment's bytes are payload: who chooses the payload must not choose what is recorded.
 /// ICMP is not recorded either: an error that this host sends quotes what a stranger sent.
 #[inline(always)]
-fn record<A: Address>(frame: &(impl Packet + ?Sized), ip: &Ip<A>, tables: &impl Tables) -> Outcome {
+fn record<A: Address>(
+    frame: &(impl Packet + ?Sized),
+    ip: &Ip<A>,
+    tables: &impl Tables,
+) -> Result<Outcome, Unreadable> {
     let Some(transport) = Transport::from_number(ip.protocol) else {
-        return Outcome::PassNotRecorded;
+        return Ok(Outcome::PassNotRecorded);
     };
     if ip.fragment == Fragment::Later {
-        return Outcome::PassNotRecorded;
+        return Ok(Outcome::PassNotRecorded);
     }
-    let Ok(tuple) = ip.tuple(frame, transport, Direction::Egress) else {
-        return Outcome::PassNotRecorded;
-    };
+    let tuple = ip.tuple(frame, transport, Direction::Egress)?;
     let port = u16::from_be(tuple.local_port);
     if !tables.guarded().guards(transport, port) {
-        return Outcome::PassNotRecorded;
+        return Ok(Outcome::PassNotRecorded);
     }
     if transport == Transport::Udp && (tuple.remote.is_group() || link::to_group(frame)) {
-        return record_query(&tuple, port, tables);
+        return Ok(record_query(&tuple, port, tables));
     }
 
-    record_flow(&tuple, port, ip.tcp_flags(frame, transport), tables)
+    let flags = ip.tcp_flags(frame, transport);
+    Ok(record_flow(&tuple, port, flags, tables))
 }
 
 #[inline(always)]

@@ -3,7 +3,7 @@
 use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::{
-    helpers::{bpf_skb_load_bytes, bpf_xdp_load_bytes},
+    helpers::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::{TcContext, XdpContext},
 };
 use guard_common::packet::{Header, Packet};
@@ -38,7 +38,7 @@ impl Linear {
     }
 }
 
-/// A received frame in one piece.
+/// The directly readable part of a received frame, which is nearly always all of its headers.
 pub struct XdpFrame {
     linear: Linear,
     unknown: u32,
@@ -70,31 +70,25 @@ impl Packet for XdpFrame {
     }
 }
 
-/// A received frame that may come in several pieces.
+/// All of a received frame that comes in several pieces, at the price of a helper call a header.
 pub struct SplitFrame<'a> {
-    whole: XdpFrame,
     ctx: &'a XdpContext,
 }
 
 impl<'a> SplitFrame<'a> {
-    /// The frame that an XDP program was called for.
+    /// The frame that an XDP program was called for, unless it is in one piece.
     #[inline(always)]
-    pub fn new(ctx: &'a XdpContext) -> Self {
-        Self {
-            whole: XdpFrame::new(ctx),
-            ctx,
-        }
+    pub fn new(ctx: &'a XdpContext) -> Option<Self> {
+        // SAFETY: the context is this program's own.
+        let length = unsafe { bpf_xdp_get_buff_len(ctx.ctx) };
+
+        (length > (ctx.data_end() - ctx.data()) as u64).then_some(Self { ctx })
     }
 }
 
 impl Packet for SplitFrame<'_> {
-    /// Headers are nearly always in the first piece; a helper finds the rest.
     #[inline(always)]
     fn read<H: Header>(&self, offset: usize) -> Option<H> {
-        if let Some(header) = self.whole.read(offset) {
-            return Some(header);
-        }
-
         let mut header = MaybeUninit::<H>::uninit();
         // SAFETY: the context is this program's own and `header` is as long as the helper is told.
         let copied = unsafe {
@@ -114,11 +108,11 @@ impl Packet for SplitFrame<'_> {
 
     #[inline(always)]
     fn rejoin(&self, offset: usize) -> usize {
-        self.whole.rejoin(offset)
+        verifier::forget(offset, self.ctx.rx_queue_index()) & MAX_OFFSET
     }
 }
 
-/// A frame on its way out, of which as little as the Ethernet header may be directly readable.
+/// The directly readable part of a frame on its way out.
 pub struct TcFrame<'a> {
     linear: Linear,
     ctx: &'a TcContext,
@@ -141,10 +135,32 @@ impl<'a> TcFrame<'a> {
 impl Packet for TcFrame<'_> {
     #[inline(always)]
     fn read<H: Header>(&self, offset: usize) -> Option<H> {
-        if let Some(header) = self.linear.read(offset) {
-            return Some(header);
-        }
+        self.linear.read(offset)
+    }
 
+    #[inline(always)]
+    fn rejoin(&self, offset: usize) -> usize {
+        verifier::forget(offset, hash(self.ctx)) & MAX_OFFSET
+    }
+}
+
+/// All of a frame on its way out. A packet socket may leave no more than the Ethernet header in
+/// the directly readable part.
+pub struct PagedFrame<'a> {
+    ctx: &'a TcContext,
+}
+
+impl<'a> PagedFrame<'a> {
+    /// The frame that a classifier was called for.
+    #[inline(always)]
+    pub fn new(ctx: &'a TcContext) -> Self {
+        Self { ctx }
+    }
+}
+
+impl Packet for PagedFrame<'_> {
+    #[inline(always)]
+    fn read<H: Header>(&self, offset: usize) -> Option<H> {
         let mut header = MaybeUninit::<H>::uninit();
         // SAFETY: the context is this program's own and `header` is as long as the helper is told.
         let copied = unsafe {
@@ -164,8 +180,12 @@ impl Packet for TcFrame<'_> {
 
     #[inline(always)]
     fn rejoin(&self, offset: usize) -> usize {
-        // SAFETY: the context is this program's own.
-        let unknown = unsafe { (*self.ctx.skb.skb).hash };
-        verifier::forget(offset, unknown) & MAX_OFFSET
+        verifier::forget(offset, hash(self.ctx)) & MAX_OFFSET
     }
+}
+
+#[inline(always)]
+fn hash(ctx: &TcContext) -> u32 {
+    // SAFETY: the context is this program's own.
+    unsafe { (*ctx.skb.skb).hash }
 }

@@ -17,31 +17,47 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use guard_common::{decide, outcome::Action, packet::Packet, record};
+use guard_common::{
+    decide,
+    outcome::{Action, Judged, Outcome},
+    record,
+};
 
 use crate::{
-    frame::{SplitFrame, TcFrame, XdpFrame},
+    frame::{PagedFrame, SplitFrame, TcFrame, XdpFrame},
     tables::KernelTables,
 };
 
 /// Judges what an interface receives, where a frame is one piece of memory.
 #[xdp]
 pub fn ingress(ctx: XdpContext) -> u32 {
-    judge(&XdpFrame::new(&ctx))
+    let Some(tables) = KernelTables::get() else {
+        return xdp_action::XDP_PASS;
+    };
+    let judged = decide::ingress(&XdpFrame::new(&ctx), &tables);
+
+    carry_out(judged, &tables)
 }
 
 /// The same for kernels and drivers whose frames may come in several pieces.
 #[xdp(frags)]
 pub fn ingress_frags(ctx: XdpContext) -> u32 {
-    judge(&SplitFrame::new(&ctx))
-}
-
-#[inline(always)]
-fn judge(frame: &impl Packet) -> u32 {
     let Some(tables) = KernelTables::get() else {
         return xdp_action::XDP_PASS;
     };
-    let judged = decide::ingress(frame, &tables);
+    let mut judged = decide::ingress(&XdpFrame::new(&ctx), &tables);
+    // A header may lie in a later piece. Asking for it only now costs other frames nothing.
+    if judged.outcome == Outcome::DropMalformed
+        && let Some(frame) = SplitFrame::new(&ctx)
+    {
+        judged = decide::ingress(&frame, &tables);
+    }
+
+    carry_out(judged, &tables)
+}
+
+#[inline(always)]
+fn carry_out(judged: Judged, tables: &KernelTables) -> u32 {
     let verdict = tables.verdict(judged.outcome.action());
     tables.count(judged, verdict);
 
@@ -55,7 +71,8 @@ fn judge(frame: &impl Packet) -> u32 {
 #[classifier]
 pub fn egress(ctx: TcContext) -> i32 {
     if let Some(tables) = KernelTables::get() {
-        let judged = record::egress(&TcFrame::new(&ctx), &tables);
+        let judged = record::try_egress(&TcFrame::new(&ctx), &tables)
+            .unwrap_or_else(|_| record::egress(&PagedFrame::new(&ctx), &tables));
         tables.count(judged, judged.outcome.action());
     }
 

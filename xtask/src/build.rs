@@ -14,7 +14,7 @@ use crate::{cargo, process, workspace};
 /// The instruction set: v3 has 32-bit operations and is understood since Linux 5.1.
 const BPF_CPU: &str = "v3";
 /// Features of the eBPF target beyond `BPF_CPU`, such as `+allows-misaligned-mem-access`.
-const BPF_FEATURES: &[&str] = &[];
+const BPF_FEATURES: &[&str] = &["+allows-misaligned-mem-access"];
 const BPF_TARGET: &str = if cfg!(target_endian = "big") {
     "bpfeb-unknown-none"
 } else {
