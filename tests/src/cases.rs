@@ -14,6 +14,8 @@ mod tcp;
 mod timers;
 mod udp;
 
+use std::collections::HashSet;
+
 use guard_common::outcome::{Direction, Family, Judged, Outcome};
 
 use crate::{frames::Frame, setup::Setup};
@@ -118,6 +120,25 @@ impl Case {
             Step::Waits(_) | Step::Sweeps(_) => None,
         })
     }
+}
+
+/// The bytes of every frame in the table, each once.
+pub fn frames() -> Vec<(Direction, Vec<u8>)> {
+    let mut seen = HashSet::new();
+    let mut frames = Vec::new();
+    for case in table() {
+        for family in case.families() {
+            for step in &case.steps {
+                if let Step::Frame(direction, frame, _) = step {
+                    let bytes = bytes(frame, *direction, family);
+                    if seen.insert((*direction == Direction::Egress, bytes.clone())) {
+                        frames.push((*direction, bytes));
+                    }
+                }
+            }
+        }
+    }
+    frames
 }
 
 /// The bytes that meet the hook.

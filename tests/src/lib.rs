@@ -1,8 +1,9 @@
 //! What the suites share.
 //!
-//! Modules in reading order: frames made by hand ([`frames`]), the table of verdicts that reads as
-//! the specification ([`cases`]), and the two things it is tried on: the packet logic over tables
-//! in memory ([`memory`]) and the loaded programs ([`kernel`]).
+//! Modules in reading order: frames made by hand ([`frames`]), the guard they are shown to
+//! ([`setup`]), the table of verdicts that reads as the specification ([`cases`]), and the two
+//! things the table is tried on: the packet logic over tables in [`memory`], and the loaded
+//! [`programs`].
 
 pub mod frames;
 
@@ -11,3 +12,10 @@ pub mod setup;
 pub mod cases;
 
 pub mod memory;
+pub mod mutations;
+
+pub mod build;
+pub mod kernel;
+
+pub mod bpffs;
+pub mod programs;

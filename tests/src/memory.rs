@@ -154,13 +154,12 @@ impl MemoryTables {
             .collect()
     }
 
-    /// For every use of every port, whether it is fresh in the present epoch.
-    pub fn fresh(&self) -> Vec<bool> {
-        let epoch = self.config.epoch as u8;
-        self.occupancy
-            .iter()
-            .map(|occupancy| occupancy.fresh(epoch))
-            .collect()
+    /// The epochs in which each port was last in use, one use behind the other.
+    pub fn occupancy_bytes(&self) -> Vec<u8> {
+        let marks = self.occupancy.as_ptr().cast::<u8>();
+        // SAFETY: an `Occupancy` is one byte, and nobody writes one while they are copied: the
+        // tables stay on one thread.
+        unsafe { std::slice::from_raw_parts(marks, self.occupancy.len()) }.to_vec()
     }
 }
 

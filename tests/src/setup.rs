@@ -4,6 +4,7 @@ use guard_common::{
     address::{V4, V6},
     config::{Config, Device, MAX_PREFIXES, Prefix, Timeouts},
     layout::{LAYOUT_VERSION, MAX_DEVICES},
+    outcome::Judged,
     ports::{GuardedPorts, Occupancy, PORTS},
 };
 
@@ -35,6 +36,11 @@ pub const TIMEOUTS: Timeouts = Timeouts {
     multicast: 110,
     fragment: 120,
 };
+
+/// The first counter of the interface under test.
+pub const fn first_slot() -> u32 {
+    DEVICE * Judged::SLOTS
+}
 
 /// What differs from one case to the next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -56,7 +56,7 @@ pub(super) fn cases() -> Vec<Case> {
             frame.v4().network_bytes(10, &[0xde, 0xad])
         }),
         lie("every TCP flag at once", tcp, |frame| {
-            frame.transport_bytes(13, &[0xff & !0x04])
+            frame.transport_bytes(13, &[!0x04])
         }),
         case("an IPv4 header shorter than a header")
             .receives(header_length(udp(53, 40_000), 4), DropMalformed)

@@ -1,0 +1,71 @@
+//! The BPF file system.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::{Context, Result};
+
+/// Where it is mounted.
+const MOUNTED: &str = "/sys/fs/bpf";
+
+/// A folder of this test's own, which disappears with everything pinned in it.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// Makes a folder, and mounts the file system where nobody has.
+    pub fn new() -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+
+        mount()?;
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("portguard-test-{}-{count}", process::id());
+        let path = Path::new(MOUNTED).join(name);
+        fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("{} is left behind: {error}", self.0.display());
+        }
+    }
+}
+
+fn mount() -> Result<()> {
+    const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+    // SAFETY: all zero bytes are a valid `statfs`, the path ends in zero, and the structure is
+    // only used when the call has filled it.
+    let found = unsafe {
+        let mut found: libc::statfs = std::mem::zeroed();
+        (libc::statfs(c"/sys/fs/bpf".as_ptr(), &raw mut found) == 0).then_some(found)
+    };
+    if found.is_some_and(|found| found.f_type as i64 == BPF_FS_MAGIC) {
+        return Ok(());
+    }
+    // SAFETY: every string ends in zero, and the file system takes no data.
+    let mounted = unsafe {
+        libc::mount(
+            c"bpf".as_ptr(),
+            c"/sys/fs/bpf".as_ptr(),
+            c"bpf".as_ptr(),
+            0,
+            std::ptr::null(),
+        )
+    };
+    if mounted != 0 {
+        return Err(io::Error::last_os_error()).context("mount the BPF file system");
+    }
+    Ok(())
+}

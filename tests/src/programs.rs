@@ -1,0 +1,347 @@
+//! The loaded programs, run by hand on single frames.
+
+mod per_cpu;
+
+use std::{fs, os::fd::AsFd, path::Path};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use aya::{
+    Ebpf, EbpfLoader, TestRun, TestRunOptions,
+    maps::{Array, HashMap, Map, MapData},
+    programs::{ProgramInfo, SchedClassifier, Xdp},
+    util::nr_cpus,
+};
+use guard_common::{
+    config::{Config, Device, JIFFIES_PER_TICK_SHIFT},
+    flow::Flow,
+    fragment::{FragmentKey, RefusedAt},
+    key::{FlowKeyV4, FlowKeyV6},
+    layout::COUNTERS,
+    outcome::Action,
+    parse::Transport,
+    ports::{GuardedPorts, PORTS},
+    tables::Use,
+};
+
+use crate::{
+    build,
+    kernel::Kernel,
+    memory::{Aged, Contents, Key},
+    setup::{self, Setup},
+};
+
+/// Entries of each flow map here: enough that none is ever evicted.
+const MAX_FLOWS: u32 = 4096;
+
+/// The longest frame that every kernel takes in one piece: a page less head and tail room.
+pub const LONGEST_WHOLE: usize = 3_300;
+
+/// What XDP calls frames in several pieces.
+pub const FRAGS: Kernel = Kernel::new(5, 18);
+
+/// Whether the kernel lets a classifier be run on this frame: not where it ends within the network
+/// header. Nothing such is ever recorded.
+pub fn can_be_sent(frame: &[u8]) -> bool {
+    match frame {
+        [_, _, _, _, _, _, _, _, _, _, _, _, 0x86, 0xdd, packet @ ..] => packet.len() >= 40,
+        _ => frame.len() >= 14 + 20,
+    }
+}
+
+/// One of the two entry points of XDP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Entry {
+    /// Frames are one piece of memory.
+    Whole,
+    /// Frames may come in several pieces.
+    Frags,
+}
+
+impl Entry {
+    /// The name of the program.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Whole => "ingress",
+            Self::Frags => "ingress_frags",
+        }
+    }
+}
+
+/// The programs and maps of one guard that is attached nowhere.
+pub struct Programs {
+    ebpf: Ebpf,
+    entry: Entry,
+    processors: usize,
+}
+
+impl Programs {
+    /// Loads the object, with one of its two entry points of XDP.
+    pub fn load(entry: Entry) -> Result<Self> {
+        let path = build::object();
+        let object = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        raise_locked_memory_limit();
+        let mut ebpf = EbpfLoader::new()
+            .btf(None)
+            .override_global("DEVICE", &setup::DEVICE, true)
+            .map_max_entries("flows_tcp4", MAX_FLOWS)
+            .map_max_entries("flows_udp4", MAX_FLOWS)
+            .map_max_entries("flows_tcp6", MAX_FLOWS)
+            .map_max_entries("flows_udp6", MAX_FLOWS)
+            .load(&object)
+            .context("load the object")?;
+        for name in ["egress", "clock"] {
+            let program: &mut SchedClassifier = program_mut(&mut ebpf, name)?.try_into()?;
+            program
+                .load()
+                .with_context(|| format!("load the program {name}"))?;
+        }
+        let name = entry.program();
+        let program: &mut Xdp = program_mut(&mut ebpf, name)?.try_into()?;
+        program
+            .load()
+            .with_context(|| format!("load the program {name}"))?;
+
+        let processors = nr_cpus().map_err(|(file, error)| anyhow!("{file}: {error}"))?;
+        Ok(Self {
+            ebpf,
+            entry,
+            processors,
+        })
+    }
+
+    /// Makes this the guard that `setup` says, which has seen nothing yet.
+    pub fn reset(&mut self, setup: Setup) -> Result<()> {
+        self.configure(&setup.config())?;
+        let [first, second] = setup.pages();
+        let mut guarded: Array<_, GuardedPorts> = self.array("guarded")?;
+        guarded.set(0, *first, 0)?;
+        guarded.set(1, *second, 0)?;
+        let mut devices: Array<_, Device> = self.array("devices")?;
+        devices.set(setup::DEVICE, setup::device(), 0)?;
+        let mut occupancy: Array<_, [u8; PORTS]> = self.array("occupancy")?;
+        for purpose in 0..Use::COUNT as u32 {
+            occupancy.set(purpose, [0; PORTS], 0)?;
+        }
+        for (name, _) in V4_FLOWS {
+            clear::<FlowKeyV4, Flow>(&mut self.hash(name)?)?;
+        }
+        for (name, _) in V6_FLOWS {
+            clear::<FlowKeyV6, Flow>(&mut self.hash(name)?)?;
+        }
+        clear::<FragmentKey, u32>(&mut self.hash("refused")?)
+    }
+
+    /// Writes the map `config`.
+    pub fn configure(&mut self, config: &Config) -> Result<()> {
+        let mut map: Array<_, Config> = self.array("config")?;
+        map.set(0, config, 0)?;
+        Ok(())
+    }
+
+    /// Judges a received frame.
+    pub fn ingress(&self, frame: &[u8]) -> Result<Action> {
+        let name = self.entry.program();
+        let program: &Xdp = self.ebpf.program(name).context(name)?.try_into()?;
+        let verdict = program.test_run(input(frame))?.return_value;
+        match verdict {
+            aya_xdp::DROP => Ok(Action::Drop),
+            aya_xdp::PASS => Ok(Action::Pass),
+            other => bail!("XDP does not know a verdict {other}"),
+        }
+    }
+
+    /// Records a sent frame.
+    pub fn egress(&self, frame: &[u8]) -> Result<Action> {
+        let program: &SchedClassifier =
+            self.ebpf.program("egress").context("egress")?.try_into()?;
+        let verdict = program.test_run(input(frame))?.return_value as i32;
+        // TCX_NEXT, which is TC_ACT_UNSPEC: the next program decides.
+        ensure!(verdict == -1, "egress returned {verdict}");
+        Ok(Action::Pass)
+    }
+
+    /// The time in ticks.
+    pub fn now(&self) -> Result<u32> {
+        let program: &SchedClassifier = self.ebpf.program("clock").context("clock")?.try_into()?;
+        let mut frame = [0; 64];
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(&[0; 64]),
+            data_out: Some(&mut frame),
+            ..TestRunOptions::default()
+        })?;
+        ensure!(result.return_value == 0, "the clock could not be read");
+        let jiffies: [u8; 8] = frame[..8].try_into()?;
+        Ok((u64::from_ne_bytes(jiffies) >> JIFFIES_PER_TICK_SHIFT) as u32)
+    }
+
+    /// Lets flows and refusals look `ticks` older than they are.
+    ///
+    /// The kernel's clock cannot be set, and real timers take hours; moving what it is compared
+    /// with is the same to every comparison.
+    pub fn age(&mut self, ticks: u32) -> Result<()> {
+        let older = |flow: Flow| Flow {
+            last_seen: flow.last_seen - ticks,
+            ..flow
+        };
+        for (name, _) in V4_FLOWS {
+            replace::<FlowKeyV4, Flow>(&mut self.hash(name)?, older)?;
+        }
+        for (name, _) in V6_FLOWS {
+            replace::<FlowKeyV6, Flow>(&mut self.hash(name)?, older)?;
+        }
+        replace::<FragmentKey, u32>(&mut self.hash("refused")?, |mark| {
+            if mark == 0 { 0 } else { mark - ticks }
+        })
+    }
+
+    /// Every flow, as it looks at `now`. One that is in the wrong map is an error.
+    pub fn flows(&mut self, now: u32) -> Result<Contents<Aged>> {
+        let mut flows = Contents::new();
+        for (name, tcp) in V4_FLOWS {
+            for entry in self.hash::<FlowKeyV4, Flow>(name)?.iter() {
+                let (key, flow) = entry?;
+                ensure!(belongs(key.protocol, tcp), "{key:?} is in {name}");
+                flows.insert(format!("{:?}", Key::V4(key)), Aged::new(flow, now));
+            }
+        }
+        for (name, tcp) in V6_FLOWS {
+            for entry in self.hash::<FlowKeyV6, Flow>(name)?.iter() {
+                let (key, flow) = entry?;
+                ensure!(belongs(key.protocol, tcp), "{key:?} is in {name}");
+                flows.insert(format!("{:?}", Key::V6(key)), Aged::new(flow, now));
+            }
+        }
+        Ok(flows)
+    }
+
+    /// For every datagram that was ever refused, whether its later fragments are refused at `now`.
+    pub fn refusals(&mut self, now: u32) -> Result<Contents<bool>> {
+        self.hash::<FragmentKey, u32>("refused")?
+            .iter()
+            .map(|entry| {
+                let (key, mark) = entry?;
+                let holds = RefusedAt::new(mark).holds(now, setup::TIMEOUTS.fragment);
+                Ok((format!("{key:?}"), holds))
+            })
+            .collect()
+    }
+
+    /// The epochs in which each port was last in use, one use behind the other.
+    pub fn occupancy(&mut self) -> Result<Vec<u8>> {
+        let map: Array<_, [u8; PORTS]> = self.array("occupancy")?;
+        let mut bytes = Vec::with_capacity(Use::COUNT * PORTS);
+        for purpose in 0..Use::COUNT as u32 {
+            bytes.extend(map.get(&purpose, 0)?);
+        }
+        Ok(bytes)
+    }
+
+    /// One counter, of all processors together.
+    pub fn counter(&self, slot: u32) -> Result<u64> {
+        let map = self.ebpf.map("counters").context("counters")?;
+        let Map::PerCpuArray(map) = map else {
+            bail!("counters is no array of each processor's own");
+        };
+        per_cpu::sum(map.fd().as_fd(), slot, self.processors)
+            .with_context(|| format!("read counter {slot}"))
+    }
+
+    /// Every counter, by its slot.
+    pub fn counters(&self) -> Result<Vec<u64>> {
+        (0..COUNTERS).map(|slot| self.counter(slot)).collect()
+    }
+
+    /// The counters of the interface under test.
+    pub fn counters_of_device(&self) -> Result<Vec<u64>> {
+        (setup::first_slot()..COUNTERS)
+            .map(|slot| self.counter(slot))
+            .collect()
+    }
+
+    /// What the kernel knows about each program of the object.
+    pub fn infos(&self) -> Result<Vec<(String, ProgramInfo)>> {
+        let loaded = ["egress", "clock", self.entry.program()];
+        self.ebpf
+            .programs()
+            .filter(|(name, _)| loaded.contains(name))
+            .map(|(name, program)| Ok((name.to_owned(), program.info()?)))
+            .collect()
+    }
+
+    /// Pins a map, so that another program can be asked about it.
+    pub fn pin(&self, name: &str, path: &Path) -> Result<()> {
+        let map = self.ebpf.map(name).with_context(|| name.to_owned())?;
+        map.pin(path).with_context(|| format!("pin {name}"))
+    }
+
+    fn array<V: aya::Pod>(&mut self, name: &str) -> Result<Array<&mut MapData, V>> {
+        let map = self.ebpf.map_mut(name).with_context(|| name.to_owned())?;
+        map.try_into().with_context(|| name.to_owned())
+    }
+
+    fn hash<K: aya::Pod, V: aya::Pod>(
+        &mut self,
+        name: &str,
+    ) -> Result<HashMap<&mut MapData, K, V>> {
+        let map = self.ebpf.map_mut(name).with_context(|| name.to_owned())?;
+        map.try_into().with_context(|| name.to_owned())
+    }
+}
+
+/// The verdicts of XDP.
+mod aya_xdp {
+    pub const DROP: u32 = 1;
+    pub const PASS: u32 = 2;
+}
+
+/// The flow maps of IPv4, and whether they hold TCP.
+const V4_FLOWS: [(&str, bool); 2] = [("flows_tcp4", true), ("flows_udp4", false)];
+/// The flow maps of IPv6, likewise.
+const V6_FLOWS: [(&str, bool); 2] = [("flows_tcp6", true), ("flows_udp6", false)];
+
+fn belongs(protocol: u32, tcp: bool) -> bool {
+    (protocol == Transport::Tcp as u32) == tcp
+}
+
+fn program_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::programs::Program> {
+    ebpf.program_mut(name)
+        .with_context(|| format!("the object has no program {name}"))
+}
+
+fn input(frame: &[u8]) -> TestRunOptions<'_> {
+    TestRunOptions {
+        data_in: Some(frame),
+        ..TestRunOptions::default()
+    }
+}
+
+fn entries<K: aya::Pod, V: aya::Pod>(map: &HashMap<&mut MapData, K, V>) -> Result<Vec<(K, V)>> {
+    map.iter().map(|entry| Ok(entry?)).collect()
+}
+
+fn clear<K: aya::Pod, V: aya::Pod>(map: &mut HashMap<&mut MapData, K, V>) -> Result<()> {
+    for (key, _) in entries(map)? {
+        map.remove(&key)?;
+    }
+    Ok(())
+}
+
+fn replace<K: aya::Pod, V: aya::Pod>(
+    map: &mut HashMap<&mut MapData, K, V>,
+    change: impl Fn(V) -> V,
+) -> Result<()> {
+    for (key, value) in entries(map)? {
+        map.insert(key, change(value), 0)?;
+    }
+    Ok(())
+}
+
+/// Before Linux 5.11 maps count as locked memory of the process.
+fn raise_locked_memory_limit() {
+    let unlimited = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: the structure is valid for the call. Where it fails, so does loading, and says why.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
+}

@@ -1,0 +1,338 @@
+//! The table of cases on the loaded programs, frame by frame, beside the same guard in memory.
+//!
+//! Time does not pass here: what the clock is compared with is moved back instead. A case during
+//! which the kernel's own clock moved on is tried again.
+
+use std::{collections::BTreeMap, process::Command};
+
+use anyhow::{Context, Result, bail, ensure};
+use guard_common::{
+    decide,
+    outcome::{Action, Direction, Family, Outcome},
+    record,
+};
+use guard_tests::{
+    cases::{self, Case, Step},
+    frames::{
+        Extension::{Destination, HopByHop},
+        tcp, udp,
+    },
+    memory::MemoryTables,
+    mutations::Mutations,
+    programs::{self, Entry, FRAGS, LONGEST_WHOLE, Programs},
+    setup::{self, Setup},
+};
+
+/// How often a case is tried until the clock stands still.
+const TRIES: usize = 20;
+
+#[test]
+fn frames_in_one_piece_are_judged_as_specified() -> Result<()> {
+    table(Entry::Whole)
+}
+
+#[test]
+fn frames_that_may_be_split_are_judged_as_specified() -> Result<()> {
+    if FRAGS.is_missing("XDP on frames in several pieces") {
+        return Ok(());
+    }
+    table(Entry::Frags)
+}
+
+fn table(entry: Entry) -> Result<()> {
+    let mut programs = Programs::load(entry)?;
+    let mut wrong = Vec::new();
+    // Whether the kernel's map has room is not for a test to say.
+    for case in cases::table().iter().filter(|case| !case.setup.no_room) {
+        for family in case.families() {
+            if let Err(error) = when_time_stands_still(&mut programs, case, family) {
+                wrong.push(format!("{} ({family:?}): {error:#}", case.name));
+            }
+        }
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+fn when_time_stands_still(programs: &mut Programs, case: &Case, family: Family) -> Result<()> {
+    for _ in 0..TRIES {
+        let before = programs.now()?;
+        let outcome = run(programs, case, family);
+        if programs.now()? == before {
+            return outcome;
+        }
+    }
+    bail!("the clock moved on during each of {TRIES} tries")
+}
+
+/// Runs one case, and compares everything the guard knows after each step.
+fn run(programs: &mut Programs, case: &Case, family: Family) -> Result<()> {
+    let mut tables = MemoryTables::new(case.setup);
+    programs.reset(case.setup)?;
+    let counters = programs.counters_of_device()?;
+    let mut due = BTreeMap::new();
+
+    for (number, step) in case.steps.iter().enumerate() {
+        match step {
+            Step::Waits(ticks) => {
+                tables.wait(*ticks);
+                programs.age(*ticks)?;
+            }
+            Step::Sweeps(sweeps) => {
+                tables.sweep(*sweeps);
+                programs.configure(tables.settings())?;
+            }
+            Step::Frame(direction, frame, outcome) => {
+                let bytes = cases::bytes(frame, *direction, family);
+                if *direction == Direction::Egress && !programs::can_be_sent(&bytes) {
+                    continue;
+                }
+                let judged = cases::due(frame, *outcome, family);
+                let action = verdict(case.setup, *outcome);
+                let slot = judged.slot(setup::DEVICE, action);
+                let count = programs.counter(slot)?;
+                let carried_out = match direction {
+                    Direction::Ingress => {
+                        decide::ingress(&bytes[..], &tables);
+                        programs.ingress(&bytes)
+                    }
+                    Direction::Egress => {
+                        record::egress(&bytes[..], &tables);
+                        programs.egress(&bytes)
+                    }
+                }
+                .with_context(|| format!("step {number}, {} bytes", bytes.len()))?;
+                ensure!(
+                    carried_out == action,
+                    "step {number}: {carried_out:?}, not {action:?} by {outcome:?}"
+                );
+                ensure!(
+                    programs.counter(slot)? == count + 1,
+                    "step {number}: not counted as {judged:?}"
+                );
+                *due.entry(slot).or_insert(0) += 1;
+            }
+        }
+        compare(programs, &tables).with_context(|| format!("after step {number}"))?;
+    }
+
+    // Each frame was counted where it should be; now, that none was counted elsewhere too.
+    compare_counters(&counters, &programs.counters_of_device()?, &due)
+}
+
+fn verdict(setup: Setup, outcome: Outcome) -> Action {
+    if setup.monitor {
+        Action::Pass
+    } else {
+        outcome.action()
+    }
+}
+
+fn compare(programs: &mut Programs, tables: &MemoryTables) -> Result<()> {
+    let now = programs.now()?;
+    let (flows, due) = (programs.flows(now)?, tables.flows());
+    ensure!(flows == due, "the flows are {flows:#?}, not {due:#?}");
+    let (refusals, due) = (programs.refusals(now)?, tables.refusals());
+    ensure!(refusals == due, "refused are {refusals:#?}, not {due:#?}");
+    ensure!(
+        programs.occupancy()? == tables.occupancy_bytes(),
+        "other ports are marked as in use"
+    );
+    Ok(())
+}
+
+fn compare_counters(before: &[u64], after: &[u64], due: &BTreeMap<u32, u64>) -> Result<()> {
+    let first = setup::first_slot();
+    for (index, (before, after)) in before.iter().zip(after).enumerate() {
+        let slot = first + index as u32;
+        let moved = after - before;
+        let due = due.get(&slot).copied().unwrap_or(0);
+        ensure!(moved == due, "counter {slot} moved by {moved}, not {due}");
+    }
+    Ok(())
+}
+
+/// Headers may end up on either side of where the first piece of a frame ends, or across.
+#[test]
+fn ports_beyond_the_first_piece_of_a_frame_are_read() -> Result<()> {
+    if FRAGS.is_missing("XDP on frames in several pieces") {
+        return Ok(());
+    }
+    let mut programs = Programs::load(Entry::Frags)?;
+    programs.reset(Setup::default())?;
+    programs.egress(&udp(40_000, 53).v6().sent(Family::Ipv6))?;
+    for units in 0..=255 {
+        for tags in 0..=1 {
+            let far = |source, destination| {
+                udp(source, destination)
+                    .tags(tags)
+                    .behind(HopByHop(255))
+                    .behind(Destination(units))
+                    .received(Family::Ipv6)
+            };
+            let bytes = far(53, 40_000).len();
+            let verdict = |source, destination| programs.ingress(&far(source, destination));
+            ensure!(
+                verdict(53, 40_000)? == Action::Pass,
+                "{bytes} bytes, answer"
+            );
+            ensure!(
+                verdict(54, 40_000)? == Action::Drop,
+                "{bytes} bytes, stranger"
+            );
+            ensure!(verdict(53, 80)? == Action::Pass, "{bytes} bytes, unguarded");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn any_frame_is_judged_as_in_memory() -> Result<()> {
+    alike(Entry::Whole, 200)
+}
+
+#[test]
+fn any_frame_that_may_be_split_is_judged_as_in_memory() -> Result<()> {
+    if FRAGS.is_missing("XDP on frames in several pieces") {
+        return Ok(());
+    }
+    alike(Entry::Frags, 200)
+}
+
+/// Shows both guards the same rounds of damaged frames.
+fn alike(entry: Entry, rounds: u64) -> Result<()> {
+    const FRAMES: usize = 250;
+
+    let mut programs = Programs::load(entry)?;
+    let originals = cases::frames();
+    for seed in 0..rounds {
+        let mut mutations = Mutations::new(seed);
+        let setup = Setup {
+            any_remote_port: seed % 4 == 1,
+            ..Setup::default()
+        };
+        let tables = MemoryTables::new(setup);
+        programs.reset(setup)?;
+        let before = programs.counters_of_device()?;
+        let mut due = BTreeMap::new();
+        for _ in 0..FRAMES {
+            let (direction, frame) = mutations.next(&originals);
+            if frame.len() > LONGEST_WHOLE {
+                continue;
+            }
+            if direction == Direction::Egress && !programs::can_be_sent(&frame) {
+                continue;
+            }
+            let (judged, carried_out) = match direction {
+                Direction::Ingress => (
+                    decide::ingress(&frame[..], &tables),
+                    programs.ingress(&frame),
+                ),
+                Direction::Egress => (record::egress(&frame[..], &tables), programs.egress(&frame)),
+            };
+            let action = judged.outcome.action();
+            ensure!(
+                carried_out.as_ref().is_ok_and(|verdict| *verdict == action),
+                "seed {seed}: {carried_out:?}, not {judged:?}, for {direction:?} of {frame:02x?}"
+            );
+            *due.entry(judged.slot(setup::DEVICE, action)).or_insert(0) += 1;
+        }
+
+        let context = || format!("seed {seed}");
+        compare_counters(&before, &programs.counters_of_device()?, &due).with_context(context)?;
+        let now = programs.now()?;
+        let known = programs.flows(now)?;
+        ensure!(
+            known.keys().eq(tables.flows().keys()),
+            "seed {seed}: the flows differ"
+        );
+        ensure!(
+            programs.occupancy()? == tables.occupancy_bytes(),
+            "seed {seed}: the occupancy differs"
+        );
+    }
+
+    let elsewhere: u64 = programs.counters()?[..setup::first_slot() as usize]
+        .iter()
+        .sum();
+    ensure!(elsewhere == 0, "frames were counted for other interfaces");
+    Ok(())
+}
+
+/// The verifier gives up at a million instructions, and loading takes time long before.
+#[test]
+fn the_verifier_has_little_work() -> Result<()> {
+    const MOST_VERIFIED: u32 = 250_000;
+
+    let mut entries = vec![Entry::Whole];
+    if !FRAGS.is_missing("XDP on frames in several pieces") {
+        entries.push(Entry::Frags);
+    }
+    for entry in entries {
+        for (name, info) in Programs::load(entry)?.infos()? {
+            let Some(verified) = info.verified_instruction_count() else {
+                println!("skipped: this kernel does not tell how much of {name} it verified");
+                continue;
+            };
+            let size = info.size_translated().unwrap_or(0) / 8;
+            println!("{name}: {size} instructions, {verified} verified");
+            ensure!(verified <= MOST_VERIFIED, "{name}: {verified} verified");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn bpftool_loads_the_object_and_names_every_field() -> Result<()> {
+    if Command::new("bpftool").arg("version").output().is_err() {
+        println!("skipped: bpftool is not installed");
+        return Ok(());
+    }
+    let mut programs = Programs::load(Entry::Whole)?;
+    programs.reset(Setup::default())?;
+    programs.egress(&tcp(40_000, 443).sent(Family::Ipv4))?;
+    programs.egress(&udp(40_000, 53).sent(Family::Ipv6))?;
+    let folder = guard_tests::bpffs::Folder::new()?;
+    for (map, fields) in [
+        (
+            "config",
+            &["layout", "epoch", "timeouts", "tcp_established"][..],
+        ),
+        ("devices", &["name", "ipv4", "address", "mask"]),
+        (
+            "flows_tcp4",
+            &["local_port", "remote_port", "last_seen", "fin_out"],
+        ),
+        ("flows_udp6", &["local", "remote", "high", "phase"]),
+    ] {
+        let path = folder.path().join(map);
+        programs.pin(map, &path)?;
+        let mut dump = Command::new("bpftool");
+        let text = output(dump.args(["map", "dump", "pinned"]).arg(&path))?;
+        for field in fields {
+            let quoted = format!("\"{field}\"");
+            ensure!(text.contains(&quoted), "{map} has no field {field}: {text}");
+        }
+    }
+    if FRAGS.is_missing("loading all programs of the object") {
+        return Ok(());
+    }
+    let mut load = Command::new("bpftool");
+    load.args(["prog", "loadall"])
+        .arg(guard_tests::build::object())
+        .arg(folder.path().join("all"));
+    output(&mut load)?;
+    Ok(())
+}
+
+fn output(command: &mut Command) -> Result<String> {
+    let output = command.output()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    ensure!(
+        output.status.success(),
+        "{command:?}: {}{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+    Ok(text(&output.stdout))
+}
