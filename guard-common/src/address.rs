@@ -33,6 +33,9 @@ pub trait Address: Copy + Eq {
     /// Whether this is the address of a neighbour on the interface's link.
     fn on_link(self, device: &Device) -> bool;
 
+    /// Whether this is an address of the interface itself.
+    fn is_own(self, device: &Device) -> bool;
+
     /// The bits of the address that are set in `mask`.
     fn masked(self, mask: Self) -> Self;
 
@@ -86,6 +89,11 @@ impl Address for V4 {
     }
 
     #[inline(always)]
+    fn is_own(self, device: &Device) -> bool {
+        config::is_among(self, &device.ipv4)
+    }
+
+    #[inline(always)]
     fn masked(self, mask: Self) -> Self {
         Self(self.0 & mask.0)
     }
@@ -125,6 +133,11 @@ impl Address for V6 {
     #[inline(always)]
     fn on_link(self, device: &Device) -> bool {
         config::shares_prefix(self, &device.ipv6)
+    }
+
+    #[inline(always)]
+    fn is_own(self, device: &Device) -> bool {
+        config::is_among(self, &device.ipv6)
     }
 
     #[inline(always)]

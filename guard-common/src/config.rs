@@ -56,7 +56,7 @@ impl Timeouts {
     ///
     /// The age of a flow in whole ticks may read one too many, so a timer has one more.
     pub const fn ticks(seconds: u32, hertz: u32) -> u32 {
-        let ticks = seconds as u64 * hertz as u64 >> JIFFIES_PER_TICK_SHIFT;
+        let ticks = (seconds as u64 * hertz as u64) >> JIFFIES_PER_TICK_SHIFT;
         if ticks >= u32::MAX as u64 {
             u32::MAX
         } else {
@@ -81,6 +81,9 @@ pub struct Config {
     pub any_remote_port: u32,
     /// 1 when a flow that is not in the map may be looked up among the kernel's sockets.
     pub rescue: u32,
+    /// Questions to ask before a drop: 1 when some interface forwards or bridges, 2 when the user
+    /// trusts somebody, 3 for both.
+    pub excuses: u32,
     /// Timers.
     pub timeouts: Timeouts,
 }
@@ -117,6 +120,15 @@ reads! {
     any_remote_port;
     /// Whether flows may be rescued.
     rescue;
+    /// Questions to ask before a drop.
+    excuses;
+}
+
+impl Config {
+    /// In [`excuses`](Self::excuses): some interface forwards or bridges.
+    pub const FORWARDS: u32 = 1;
+    /// In [`excuses`](Self::excuses): the user trusts somebody.
+    pub const TRUSTS: u32 = 2;
 }
 
 impl ConfigCell {
@@ -153,6 +165,10 @@ pub struct Prefix<A> {
 pub struct Device {
     /// The interface's name, padded with zeroes, for whoever reads the counters.
     pub name: [u8; 16],
+    /// 1 when the host forwards or bridges what comes in here.
+    pub forwards: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Addresses of IPv4. Those with a mask of zero bits are not in use.
     pub ipv4: [Prefix<V4>; MAX_PREFIXES],
     /// Addresses of IPv6, as above.
@@ -166,4 +182,12 @@ pub(crate) fn shares_prefix<A: Address>(remote: A, prefixes: &[Prefix<A>; MAX_PR
         prefix.mask != A::UNSPECIFIED
             && remote.masked(prefix.mask) == prefix.address.masked(prefix.mask)
     })
+}
+
+/// Whether `address` is one of the interface's own.
+#[inline(always)]
+pub(crate) fn is_among<A: Address>(address: A, prefixes: &[Prefix<A>; MAX_PREFIXES]) -> bool {
+    prefixes
+        .iter()
+        .any(|prefix| prefix.mask != A::UNSPECIFIED && address == prefix.address)
 }

@@ -2,14 +2,15 @@
 
 use crate::{
     address::{Address, V4, V6},
-    flow::FlowCell,
+    config::Config,
+    flow::Flow,
     fragment::FragmentKey,
-    key::FlowKey,
+    key::{AddressKey, FlowKey},
     link::{self, Payload},
     outcome::{Action, Direction, Family, Judged, Outcome, Protocol},
     packet::Packet,
     parse::{Fragment, Ip, Transport, Tuple},
-    tables::{Tables, Use},
+    tables::{Socket, Tables, Tally, Use},
 };
 
 /// Where the quoted packet starts in an ICMP message (RFC 792; RFC 4443, section 3).
@@ -103,19 +104,90 @@ fn judge_transport<A: Address>(
         return Outcome::PassOutsideRange;
     }
     if !in_use(Use::flow(transport), port, tables) {
-        return Outcome::DropNoFlow;
+        return judge_stranger(&tuple, tables);
     }
 
     let now = tables.now();
-    if let Some(flow) = find_alive(&tuple, now, tables) {
-        flow.received(flow.load(), ip.tcp_flags(frame, transport), now);
-        return Outcome::PassKnownFlow;
+    let flags = ip.tcp_flags(frame, transport);
+    let key = flow_key(&tuple, tables);
+    let remembered = tables.flow(transport, key.sized());
+    if let Some(cell) = remembered {
+        let flow = cell.load();
+        if flow.alive(now, tables.config().timeouts()) {
+            cell.received(flow, flags, now);
+            return Outcome::PassKnownFlow;
+        }
     }
     if transport == Transport::Udp && answers_query(&tuple, port, now, tables) {
         return Outcome::PassKnownFlow;
     }
+    if has_socket(&tuple, tables) {
+        let flow = Flow::rescued_by(&tuple, flags, now);
+        match remembered {
+            Some(cell) => {
+                cell.restart(flow);
+                tables.tally(Tally::RescuedExpired);
+            }
+            None => {
+                // Without room for it, the next packet is rescued again.
+                let _ = tables.insert(transport, key.sized(), &flow);
+                tables.tally(Tally::RescuedAbsent);
+            }
+        }
+        return Outcome::PassRescued;
+    }
+
+    judge_stranger(&tuple, tables)
+}
+
+/// Whether the kernel itself proves the flow: the map may have evicted it, the timer may have run
+/// out, or the guard may be younger than the connection.
+#[inline(always)]
+fn has_socket<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> bool {
+    tables.config().rescue() != 0
+        && tables.socket(tuple.transport, A::FlowKey::new(tuple).sized()) == Socket::Connected
+}
+
+/// Drops what answers nothing, unless it is none of this host's business or the user trusts the
+/// sender. Neither is asked where it cannot apply.
+#[inline(always)]
+fn judge_stranger<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> Outcome {
+    let excuses = tables.config().excuses();
+    if excuses & Config::FORWARDS != 0 && is_for_another(tuple, tables) {
+        return Outcome::PassNotLocal;
+    }
+    if excuses & Config::TRUSTS != 0 && tables.trusts(&AddressKey::new(tuple.remote)) {
+        return Outcome::PassTrusted;
+    }
+    if tables.config().monitor() != 0 {
+        tally_would_drop(tuple, tables);
+    }
 
     Outcome::DropNoFlow
+}
+
+/// Whether the packet goes through this host to another. Broadcast, multicast and anycast count
+/// as local, and so does whatever the routes do not clearly send on.
+#[inline(always)]
+fn is_for_another<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> bool {
+    let Some(device) = tables.device() else {
+        return false;
+    };
+    device.forwards != 0
+        && !tuple.local.is_own(device)
+        && !tuple.local.is_group()
+        && !tables.is_local(&AddressKey::new(tuple.local))
+        && tables.forwards(tuple.transport, A::FlowKey::new(tuple).sized())
+}
+
+/// In monitor mode the packet passes, and whoever takes it would have lost it.
+#[inline(always)]
+fn tally_would_drop<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) {
+    match tables.socket(tuple.transport, A::FlowKey::new(tuple).sized()) {
+        Socket::None => {}
+        Socket::Connected => tables.tally(Tally::WouldDropConnected),
+        Socket::Listener => tables.tally(Tally::WouldDropListener),
+    }
 }
 
 /// Whether any flow, or any query to a group, uses the port. This is the last question that the
@@ -128,19 +200,13 @@ fn in_use(purpose: Use, port: u16, tables: &impl Tables) -> bool {
         .is_some_and(|occupancy| occupancy.fresh(epoch))
 }
 
+/// Whether the flow is in the map and counts.
 #[inline(always)]
-fn find_alive<'a, A: Address, T: Tables>(
-    tuple: &Tuple<A>,
-    now: u32,
-    tables: &'a T,
-) -> Option<&'a FlowCell> {
+fn is_known<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> bool {
     let key = flow_key(tuple, tables);
-    let cell = tables.flow(tuple.transport, key.sized())?;
-    let flow = cell.load();
-
-    // The entry of a query names no remote end, and neither does a packet from the unspecified
-    // address: it must not be taken for a flow, whose packets prolong it.
-    (!flow.is_query() && flow.alive(now, tables.config().timeouts())).then_some(cell)
+    tables
+        .flow(tuple.transport, key.sized())
+        .is_some_and(|cell| cell.load().alive(tables.now(), tables.config().timeouts()))
 }
 
 /// The key that `tuple` is looked up and recorded under.
@@ -218,7 +284,7 @@ fn judge_icmp<A: Address>(
         return Outcome::PassIcmpOutside;
     }
     if in_use(Use::flow(transport), port, tables)
-        && find_alive(&tuple, tables.now(), tables).is_some()
+        && (is_known(&tuple, tables) || has_socket(&tuple, tables))
     {
         return Outcome::PassIcmpRelated;
     }

@@ -111,6 +111,35 @@ impl Flow {
         }
     }
 
+    /// The flow of a packet for which the kernel has a connected socket, whatever this host has
+    /// sent before.
+    #[inline(always)]
+    pub fn rescued_by<A>(tuple: &Tuple<A>, flags: TcpFlags, now: u32) -> Self {
+        match tuple.transport {
+            Transport::Tcp => Self {
+                fin_in: u8::from(flags.fin()),
+                reset: u8::from(flags.rst()),
+                ..Self::new(Phase::Established, now)
+            },
+            Transport::Udp if u16::from_be(tuple.remote_port) == DNS_PORT => {
+                Self::new(Phase::Dns, now)
+            }
+            Transport::Udp | Transport::UdpLite => Self::new(Phase::Datagram, now),
+        }
+    }
+
+    /// The flow as one word, laid out as it is in memory on a little-endian host. A BPF program
+    /// that stored the fields one by one could be refused for it: the compiler joins neighbours,
+    /// and the verifier wants words on the stack at multiples of their size.
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        self.last_seen as u64
+            | (self.phase as u64) << 32
+            | (self.fin_in as u64) << 40
+            | (self.fin_out as u64) << 48
+            | (self.reset as u64) << 56
+    }
+
     /// The timer that runs.
     #[inline(always)]
     pub const fn timer(self) -> Timer {

@@ -1,7 +1,8 @@
 //! What a flow is looked up by.
 
 use crate::{
-    address::{V4, V6},
+    address::{Address, V4, V6},
+    outcome::Family,
     parse::Tuple,
 };
 
@@ -99,5 +100,39 @@ impl FlowKey for FlowKeyV6 {
     #[inline(always)]
     fn sized(&self) -> SizedKey<'_> {
         SizedKey::V6(self)
+    }
+}
+
+/// An address in a trie of prefixes.
+///
+/// The family is part of it, so that no IPv6 address can pass for an IPv4 one. Packed, because
+/// the length of the prefix comes before it in the key of a trie.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(C, packed(4))]
+pub struct AddressKey {
+    /// 4 or 6.
+    pub family: u32,
+    /// The address in network byte order; IPv4 fills the first four bytes.
+    pub address: V6,
+}
+
+const _: () = assert!(size_of::<AddressKey>() == 20);
+
+impl AddressKey {
+    /// Bits of a key that stand before those of the address.
+    pub const FAMILY_BITS: u32 = 32;
+    /// Bits of a whole key.
+    pub const BITS: u32 = Self::FAMILY_BITS + 128;
+
+    /// The key of `address`.
+    #[inline(always)]
+    pub fn new<A: Address>(address: A) -> Self {
+        Self {
+            family: match A::FAMILY {
+                Family::Ipv4 | Family::Other => 4,
+                Family::Ipv6 => 6,
+            },
+            address: address.widened(),
+        }
     }
 }

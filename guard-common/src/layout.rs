@@ -15,6 +15,9 @@ pub const DEFAULT_MAX_FLOWS: u32 = 1 << 16;
 /// Entries of the map of refused datagrams.
 pub const MAX_REFUSED: u32 = 4096;
 
+/// Prefixes that the local table, and those that the user's trust, can hold.
+pub const MAX_ADDRESSES: u32 = 16_384;
+
 /// Entries of the counter map.
 pub const COUNTERS: u32 = MAX_DEVICES * Judged::SLOTS;
 
@@ -26,7 +29,7 @@ mod user {
         config::{Config, Device},
         flow::Flow,
         fragment::FragmentKey,
-        key::{FlowKeyV4, FlowKeyV6},
+        key::{AddressKey, FlowKeyV4, FlowKeyV6},
         ports::GuardedPorts,
     };
 
@@ -38,6 +41,8 @@ mod user {
     unsafe impl Pod for Flow {}
     // SAFETY: integers at multiples of their size, without padding.
     unsafe impl Pod for FragmentKey {}
+    // SAFETY: integers at multiples of their size, without padding.
+    unsafe impl Pod for AddressKey {}
     // SAFETY: words only.
     unsafe impl Pod for GuardedPorts {}
     // SAFETY: words only.

@@ -4,7 +4,7 @@ use crate::{
     address::{Address, V4, V6},
     decide::{flow_key, query_key},
     flow::{Flow, Phase},
-    key::{FlowKey, SizedKey},
+    key::{AddressKey, FlowKey, SizedKey},
     link::{self, Payload},
     outcome::{Direction, Family, Judged, Outcome, Protocol},
     packet::Packet,
@@ -92,12 +92,23 @@ fn record<A: Address>(
     if !tables.guarded().guards(transport, port) {
         return Ok(Outcome::PassNotRecorded);
     }
+    if tables.passes_through() && is_of_another(&tuple, tables) {
+        return Ok(Outcome::PassNotRecorded);
+    }
     if transport == Transport::Udp && (tuple.remote.is_group() || link::to_group(frame)) {
         return Ok(record_query(&tuple, port, tables));
     }
 
     let flags = ip.tcp_flags(frame, transport);
     Ok(record_flow(&tuple, port, flags, tables))
+}
+
+/// Whether what passes through is another host's. It is this host's where its source was
+/// translated to one of our addresses, and unless the routes clearly say otherwise.
+#[inline(always)]
+fn is_of_another<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> bool {
+    !tables.is_local(&AddressKey::new(tuple.local))
+        && tables.forwards(tuple.transport, A::FlowKey::new(tuple).sized())
 }
 
 #[inline(always)]

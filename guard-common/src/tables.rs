@@ -4,7 +4,7 @@ use crate::{
     config::{ConfigCell, Device},
     flow::{Flow, FlowCell},
     fragment::{FragmentKey, RefusedAt},
-    key::SizedKey,
+    key::{AddressKey, SizedKey},
     parse::Transport,
     ports::{GuardedPorts, Occupancy},
 };
@@ -49,6 +49,36 @@ pub enum Inserted {
     Failed,
 }
 
+/// What the kernel has for a packet that comes in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Socket {
+    /// Nothing that would take it.
+    None,
+    /// A socket whose peer is the sender: connected, or closing, or being opened.
+    Connected,
+    /// A socket that hears everybody.
+    Listener,
+}
+
+/// What is counted beside the frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Tally {
+    /// A flow was put back that the map had evicted, or never held.
+    RescuedAbsent = 0,
+    /// A flow was put back that had expired.
+    RescuedExpired = 1,
+    /// In monitor mode: a connected socket would have lost a packet.
+    WouldDropConnected = 2,
+    /// In monitor mode: a listener would have lost a packet.
+    WouldDropListener = 3,
+}
+
+impl Tally {
+    /// Tallies there are.
+    pub const COUNT: usize = 4;
+}
+
 /// The maps, the clock and the interface, as a decision sees them.
 pub trait Tables {
     /// The time in ticks.
@@ -78,4 +108,22 @@ pub trait Tables {
 
     /// Marks a datagram as refused at `now`. A mark that finds no room is forgotten.
     fn refuse(&self, key: &FragmentKey, now: u32);
+
+    /// What the kernel has for a packet of this flow.
+    fn socket(&self, transport: Transport, key: SizedKey<'_>) -> Socket;
+
+    /// Counts something beside the frames.
+    fn tally(&self, tally: Tally);
+
+    /// Whether the user trusts this remote address.
+    fn trusts(&self, address: &AddressKey) -> bool;
+
+    /// Whether this address is in the local table, as far as the daemon has told.
+    fn is_local(&self, address: &AddressKey) -> bool;
+
+    /// Whether the kernel's routes send this packet on to another host.
+    fn forwards(&self, transport: Transport, key: SizedKey<'_>) -> bool;
+
+    /// Whether the frame came in by an interface before it went out by this one.
+    fn passes_through(&self) -> bool;
 }

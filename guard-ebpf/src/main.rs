@@ -8,6 +8,7 @@
 
 mod clock;
 mod frame;
+mod kernel;
 mod maps;
 mod tables;
 mod verifier;
@@ -31,7 +32,7 @@ use crate::{
 /// Judges what an interface receives, where a frame is one piece of memory.
 #[xdp]
 pub fn ingress(ctx: XdpContext) -> u32 {
-    let Some(tables) = KernelTables::get() else {
+    let Some(tables) = KernelTables::get(&ctx) else {
         return xdp_action::XDP_PASS;
     };
     let judged = decide::ingress(&XdpFrame::new(&ctx), &tables);
@@ -42,7 +43,7 @@ pub fn ingress(ctx: XdpContext) -> u32 {
 /// The same for kernels and drivers whose frames may come in several pieces.
 #[xdp(frags)]
 pub fn ingress_frags(ctx: XdpContext) -> u32 {
-    let Some(tables) = KernelTables::get() else {
+    let Some(tables) = KernelTables::get(&ctx) else {
         return xdp_action::XDP_PASS;
     };
     let mut judged = decide::ingress(&XdpFrame::new(&ctx), &tables);
@@ -57,7 +58,7 @@ pub fn ingress_frags(ctx: XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn carry_out(judged: Judged, tables: &KernelTables) -> u32 {
+fn carry_out(judged: Judged, tables: &KernelTables<&XdpContext>) -> u32 {
     let verdict = tables.verdict(judged.outcome.action());
     tables.count(judged, verdict);
 
@@ -70,7 +71,7 @@ fn carry_out(judged: Judged, tables: &KernelTables) -> u32 {
 /// Records what this host sends, and lets the next program have it.
 #[classifier]
 pub fn egress(ctx: TcContext) -> i32 {
-    if let Some(tables) = KernelTables::get() {
+    if let Some(tables) = KernelTables::get(&ctx) {
         let judged = record::try_egress(&TcFrame::new(&ctx), &tables)
             .unwrap_or_else(|_| record::egress(&PagedFrame::new(&ctx), &tables));
         tables.count(judged, judged.outcome.action());

@@ -6,17 +6,17 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, LruHashMap, PerCpuArray},
+    btf_maps::{Array, LpmTrie, LruHashMap, PerCpuArray},
     macros::btf_map,
 };
 use guard_common::{
     config::{Config, Device},
     flow::Flow,
     fragment::FragmentKey,
-    key::{FlowKeyV4, FlowKeyV6},
-    layout::{COUNTERS, DEFAULT_MAX_FLOWS, MAX_DEVICES, MAX_REFUSED},
+    key::{AddressKey, FlowKeyV4, FlowKeyV6},
+    layout::{COUNTERS, DEFAULT_MAX_FLOWS, MAX_ADDRESSES, MAX_DEVICES, MAX_REFUSED},
     ports::{GuardedPorts, PORTS},
-    tables::Use,
+    tables::{Tally, Use},
 };
 
 const MAX_FLOWS: usize = DEFAULT_MAX_FLOWS as usize;
@@ -71,3 +71,16 @@ pub static COUNTERS_MAP: PerCpuArray<u64, { COUNTERS as usize }> = PerCpuArray::
 /// When full, the mark unused for longest is forgotten and its later fragments pass.
 #[btf_map(name = "refused")]
 pub static REFUSED: LruHashMap<FragmentKey, u32, { MAX_REFUSED as usize }> = LruHashMap::new();
+
+/// What is counted beside the frames, by [`Tally`]. Written by both programs.
+#[btf_map(name = "tallies")]
+pub static TALLIES: PerCpuArray<u64, { Tally::COUNT }> = PerCpuArray::new();
+
+/// Addresses of this host, broadcast and multicast included. Written by the daemon from the
+/// kernel's local table, asked only on hosts that forward.
+#[btf_map(name = "local")]
+pub static LOCAL: LpmTrie<AddressKey, u32, { MAX_ADDRESSES as usize }> = LpmTrie::new();
+
+/// Prefixes that the user trusts. Written by the daemon.
+#[btf_map(name = "trusted")]
+pub static TRUSTED: LpmTrie<AddressKey, u32, { MAX_ADDRESSES as usize }> = LpmTrie::new();

@@ -1,40 +1,109 @@
 //! The maps and the clock, as guard-common asks for them.
 
-use core::ptr::NonNull;
+use core::{ffi::c_void, ptr::NonNull};
 
-use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    btf_maps::lpm_trie::Key,
+    programs::{TcContext, XdpContext},
+};
 use guard_common::{
     config::{ConfigCell, Device},
     flow::{Flow, FlowCell},
     fragment::{FragmentKey, RefusedAt},
-    key::SizedKey,
+    key::{AddressKey, SizedKey},
     outcome::{Action, Judged},
     parse::Transport,
     ports::{GuardedPorts, Occupancy},
-    tables::{Inserted, Tables, Use},
+    tables::{Inserted, Socket, Tables, Tally, Use},
 };
 
-use crate::{clock, maps, verifier};
+use crate::{clock, kernel, maps, verifier};
 
 /// `EEXIST`, negated, from an insertion that must not replace.
 const EXISTS: i32 = -17;
 
+/// The key of a trie, where the verifier wants it: it refuses words on the stack that are not at a
+/// multiple of their size.
+#[repr(C, align(8))]
+struct TrieKey(Key<AddressKey>);
+
+impl TrieKey {
+    #[inline(always)]
+    fn new(address: &AddressKey) -> Self {
+        Self(Key::new(AddressKey::BITS, *address))
+    }
+}
+
 /// What the programs look things up in: fetched once a frame.
-pub struct KernelTables {
+pub struct KernelTables<C> {
+    ctx: C,
     config: &'static ConfigCell,
     guarded: &'static GuardedPorts,
 }
 
-impl KernelTables {
+/// The context that a program was called with.
+pub trait Context {
+    /// Its address, for helpers.
+    fn address(&self) -> *mut c_void;
+
+    /// The interface the frame is on.
+    fn interface(&self) -> u32;
+
+    /// The interface the frame came in by, or 0 when this host made it.
+    fn came_in_by(&self) -> u32;
+}
+
+impl Context for &XdpContext {
+    #[inline(always)]
+    fn address(&self) -> *mut c_void {
+        self.ctx.cast()
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        self.ingress_ifindex() as u32
+    }
+
+    #[inline(always)]
+    fn came_in_by(&self) -> u32 {
+        self.interface()
+    }
+}
+
+impl Context for &TcContext {
+    #[inline(always)]
+    fn address(&self) -> *mut c_void {
+        self.skb.skb.cast()
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        // SAFETY: the context is this program's own.
+        unsafe { (*self.skb.skb).ifindex }
+    }
+
+    #[inline(always)]
+    fn came_in_by(&self) -> u32 {
+        // SAFETY: the context is this program's own.
+        unsafe { (*self.skb.skb).ingress_ifindex }
+    }
+}
+
+impl<C: Context> KernelTables<C> {
     /// The tables in force. `None` is impossible, but only the kernel knows.
     #[inline(always)]
-    pub fn get() -> Option<Self> {
+    pub fn get(ctx: C) -> Option<Self> {
         let config = maps::CONFIG.get_ptr(0)?.cast::<ConfigCell>();
         // SAFETY: a map's element lives as long as the program and `ConfigCell` is a `Config`.
         let config = unsafe { &*config };
         let guarded = maps::GUARDED.get(config.page() & 1)?;
 
-        Some(Self { config, guarded })
+        Some(Self {
+            ctx,
+            config,
+            guarded,
+        })
     }
 
     /// What is carried out: in monitor mode nothing is dropped.
@@ -58,7 +127,7 @@ impl KernelTables {
     }
 }
 
-impl Tables for KernelTables {
+impl<C: Context> Tables for KernelTables<C> {
     #[inline(always)]
     fn now(&self) -> u32 {
         clock::ticks()
@@ -106,6 +175,9 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn insert(&self, transport: Transport, key: SizedKey<'_>, flow: &Flow) -> Inserted {
         let flags = u64::from(BPF_NOEXIST);
+        let word = flow.word();
+        // SAFETY: a `Flow` is eight bytes, which `word` lays out as it does.
+        let flow = unsafe { &*(&raw const word).cast::<Flow>() };
         let inserted = match (key, transport) {
             (SizedKey::V4(key), Transport::Tcp) => maps::FLOWS_TCP4.insert(key, flow, flags),
             (SizedKey::V4(key), Transport::Udp | Transport::UdpLite) => {
@@ -139,5 +211,38 @@ impl Tables for KernelTables {
     fn refuse(&self, key: &FragmentKey, now: u32) {
         // A mark that finds no room is forgotten: its later fragments wait for the kernel's timer.
         let _ = maps::REFUSED.insert(key, now, 0);
+    }
+
+    #[inline(always)]
+    fn socket(&self, transport: Transport, key: SizedKey<'_>) -> Socket {
+        kernel::socket(self.ctx.address(), transport, key)
+    }
+
+    #[inline(always)]
+    fn tally(&self, tally: Tally) {
+        if let Some(counter) = maps::TALLIES.get_ptr_mut(tally as u32) {
+            // SAFETY: as in `count`.
+            unsafe { *counter += 1 }
+        }
+    }
+
+    #[inline(always)]
+    fn trusts(&self, address: &AddressKey) -> bool {
+        maps::TRUSTED.get(&TrieKey::new(address).0).is_some()
+    }
+
+    #[inline(always)]
+    fn is_local(&self, address: &AddressKey) -> bool {
+        maps::LOCAL.get(&TrieKey::new(address).0).is_some()
+    }
+
+    #[inline(always)]
+    fn forwards(&self, transport: Transport, key: SizedKey<'_>) -> bool {
+        kernel::forwards(self.ctx.address(), self.ctx.interface(), transport, key)
+    }
+
+    #[inline(always)]
+    fn passes_through(&self) -> bool {
+        self.ctx.came_in_by() != 0
     }
 }

@@ -11,7 +11,9 @@ use std::{
     path::Path,
 };
 
-/// `BPF_OBJ_GET`, include/uapi/linux/bpf.h.
+/// `BPF_MAP_UPDATE_ELEM`, include/uapi/linux/bpf.h.
+const MAP_UPDATE_ELEM: libc::c_int = 2;
+/// `BPF_OBJ_GET`.
 const OBJ_GET: libc::c_int = 7;
 /// `BPF_PROG_TEST_RUN`.
 const PROG_TEST_RUN: libc::c_int = 10;
@@ -173,6 +175,38 @@ pub fn walk<K: Copy, V: Copy>(
         }
         position = next;
         started = true;
+    }
+}
+
+/// Puts a new entry into a hash map whose keys and values have these types. Returns whether it
+/// was new; an entry that is there already stays as it is.
+///
+/// # Errors
+/// When the kernel refuses, for instance when the map is full.
+pub fn insert_new<K: Copy, V: Copy>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<bool> {
+    /// `BPF_NOEXIST`.
+    const NO_EXIST: u64 = 1;
+
+    #[repr(C)]
+    struct UpdateElem {
+        map: u64,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+
+    let mut attr = UpdateElem {
+        map: map.as_raw_fd() as u64,
+        key: std::ptr::from_ref(key) as u64,
+        value: std::ptr::from_ref(value) as u64,
+        flags: NO_EXIST,
+    };
+    // SAFETY: both outlive the call, and the caller vouches for their sizes by opening the map
+    // from a pin of this layout.
+    match unsafe { bpf(MAP_UPDATE_ELEM, &mut attr) } {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -26,6 +26,7 @@ use crate::{
     pins::Pins,
     privileges, serve,
     settings::{Layer, Settings},
+    sweep::{Sweeper, Swept},
 };
 
 /// How often the sysctls are read. A change must be in force within 300 ms, and nothing tells of
@@ -121,6 +122,8 @@ impl Daemon {
         let mut notes = Vec::new();
         let mut guard =
             Guard::record(&settings, &ports.guarded(), &netlink, pins, &mut notes).await?;
+        // Whoever is connected already must not have to speak first.
+        guard.seed(&settings, &ports.guarded())?;
         guard.enforce(&settings, &netlink, &mut notes).await?;
         for note in notes {
             tracing::warn!("{note}");
@@ -137,11 +140,13 @@ impl Daemon {
         let readings = Readings::open(guard.pins())?;
         let observer = Arc::new(Observer::new(readings, guard.clock(), knowledge));
         observer.set_guarded(true);
+        let sweeper = Sweeper::open(guard.pins(), guard.clock())?;
         let (stop, stopped) = watch::channel(());
         let shared = serve::Shared::new(Arc::clone(&observer) as Arc<_>);
         let servers = vec![
             tokio::spawn(serve::run(metrics, shared.clone(), ended(stopped.clone()))),
-            tokio::spawn(control::run(control, shared, ended(stopped))),
+            tokio::spawn(control::run(control, shared, ended(stopped.clone()))),
+            tokio::spawn(sweep(sweeper, ended(stopped))),
         ];
 
         Ok(Self {
@@ -177,7 +182,9 @@ impl Daemon {
             self.settings = before;
             return;
         }
-        self.guard.apply(&self.settings);
+        if let Err(error) = self.guard.apply(&self.settings) {
+            tracing::error!("not all of the configuration is in force: {error:#}");
+        }
         self.observer
             .update(|knowledge| knowledge.mode = self.settings.mode);
         match changes.reloadable.as_slice() {
@@ -197,7 +204,9 @@ impl Daemon {
         let Some(next) = self.ports.next(&self.settings)? else {
             return Ok(());
         };
-        self.guard.guard_ports(&self.settings, &next.guarded())?;
+        let guarded = next.guarded();
+        self.guard.seed(&self.settings, &guarded)?;
+        self.guard.guard_ports(&self.settings, &guarded)?;
         next.announce(&self.ports);
         self.ports = next;
         self.show_ports();
@@ -234,6 +243,27 @@ impl Daemon {
         let _ = self.stop.send(());
         for server in self.servers.drain(..) {
             let _ = server.await;
+        }
+    }
+}
+
+/// Sweeps for as long as the daemon runs, on a thread of its own.
+async fn sweep(mut sweeper: Sweeper, stop: impl Future<Output = ()>) {
+    tokio::pin!(stop);
+    loop {
+        let swept = tokio::task::spawn_blocking(move || (sweeper.sweep(), sweeper)).await;
+        let Ok((swept, back)) = swept else {
+            tracing::error!("the sweep has failed: ports in use are not told apart any more");
+            return;
+        };
+        sweeper = back;
+        let swept = swept.unwrap_or_else(|error| {
+            tracing::warn!("ports stay marked as in use: {error:#}");
+            Swept::default()
+        });
+        select! {
+            () = &mut stop => return,
+            () = tokio::time::sleep(swept.rest()) => {}
         }
     }
 }

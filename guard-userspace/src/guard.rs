@@ -7,6 +7,7 @@ mod device;
 
 use std::{os::fd::OwnedFd, sync::Arc};
 
+use guard_common::config::Config;
 use rtnetlink::Handle;
 
 use self::device::GuardedDevice;
@@ -15,12 +16,14 @@ use crate::{
     clock::Clock,
     failure::Failure,
     interfaces::{self, Interface},
-    maps::Maps,
+    maps::{FlowMap, Maps, OccupancyMemory},
     observation::Attachment,
     pins::{Hook, Pins},
     programs::Programs,
     range::GuardedPorts,
-    settings::Settings,
+    seed::{self, Seeded},
+    settings::{Settings, UdpFilter},
+    sockets,
 };
 
 /// Programs in force on interfaces. Dropping it takes them off, in the right order.
@@ -63,7 +66,8 @@ impl Guard {
             stays: false,
         };
         guard.guard_ports(settings, ports)?;
-        guard.refresh_addresses(&interfaces, netlink).await?;
+        guard.trust(settings)?;
+        guard.refresh(netlink).await?;
         for device in &mut guard.devices {
             notes.extend(device.attach_egress(settings.egress_hook, &guard.pins)?);
         }
@@ -93,28 +97,81 @@ impl Guard {
         Ok(())
     }
 
+    /// Puts every connected socket on these ports into the maps. Call it before they are guarded.
+    ///
+    /// # Errors
+    /// When the sockets cannot be read.
+    pub fn seed(&self, settings: &Settings, ports: &GuardedPorts) -> anyhow::Result<Seeded> {
+        let flows = FlowMap::open_all(&self.pins)?;
+        let occupancy = OccupancyMemory::open(&self.pins)?;
+
+        Ok(seed::seed(
+            &sockets::list()?,
+            ports,
+            (&flows, &occupancy),
+            (self.clock.now()?, self.maps.config.epoch() as u8),
+            settings.udp_filter == UdpFilter::Address,
+        ))
+    }
+
     /// Puts other ports in force.
     ///
     /// # Errors
     /// When the kernel refuses; the ports in force stay so.
-    pub fn guard_ports(&mut self, settings: &Settings, ports: &GuardedPorts) -> anyhow::Result<()> {
+    pub fn guard_ports(
+        &mut self,
+        settings: &Settings,
+        ports: &GuardedPorts,
+    ) -> anyhow::Result<()> {
         self.maps
             .guard_ports(ports, settings.unrecorded.iter().copied())
     }
 
     /// Applies what a reload can change, but for the ports.
-    pub fn apply(&mut self, settings: &Settings) {
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn apply(&mut self, settings: &Settings) -> anyhow::Result<()> {
+        self.trust(settings)?;
         self.maps.config.apply(settings, self.clock.hertz());
+
+        Ok(())
     }
 
-    /// Tells the programs which addresses are on the interfaces' links.
+    /// Tells the programs which addresses are this host's and which are on the interfaces' links,
+    /// and whether this host forwards.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub async fn refresh(&mut self, netlink: &Handle) -> anyhow::Result<()> {
         let interfaces = interfaces::list(netlink).await?;
+        let mut forwards = false;
+        for device in &self.devices {
+            let described = device.describe(&interfaces);
+            forwards |= described.forwards != 0;
+            self.maps.set_device(device.slot, described)?;
+        }
+        // Before the programs ask for it.
+        if forwards {
+            self.maps.local.set(&interfaces::local_table(netlink).await?)?;
+        }
+        self.set_excuse(Config::FORWARDS, forwards);
 
-        self.refresh_addresses(&interfaces, netlink).await
+        Ok(())
+    }
+
+    fn trust(&mut self, settings: &Settings) -> anyhow::Result<()> {
+        self.maps.trusted.set(&settings.trust)?;
+        self.set_excuse(Config::TRUSTS, !settings.trust.is_empty());
+
+        Ok(())
+    }
+
+    fn set_excuse(&mut self, excuse: u32, applies: bool) {
+        let others = self.maps.config.excuses() & !excuse;
+        self.maps
+            .config
+            .set_excuses(others | if applies { excuse } else { 0 });
     }
 
     /// Where programs are attached, in the order of the settings.
@@ -143,29 +200,6 @@ impl Guard {
     /// Leaves both programs in force when this is dropped.
     pub fn stay(&mut self) {
         self.stays = true;
-    }
-
-    async fn refresh_addresses(
-        &mut self,
-        interfaces: &[Interface],
-        netlink: &Handle,
-    ) -> anyhow::Result<()> {
-        let everybody;
-        let borrowed = if interfaces
-            .iter()
-            .all(|interface| interface.addresses.is_empty())
-        {
-            everybody = interfaces::list(netlink).await?;
-            &everybody
-        } else {
-            interfaces
-        };
-        for device in &self.devices {
-            self.maps
-                .set_device(device.slot, device.describe(interfaces, borrowed))?;
-        }
-
-        Ok(())
     }
 }
 
@@ -283,7 +317,7 @@ fn load(settings: &Settings, pins: &Pins, interfaces: &[Interface]) -> Result<Lo
             none => none.insert(Maps::open(pins)?),
         };
         // Takes the slot, so that the next interface finds another.
-        maps.set_device(slot, device.describe(interfaces, interfaces))?;
+        maps.set_device(slot, device.describe(interfaces))?;
         devices.push(device);
     }
 

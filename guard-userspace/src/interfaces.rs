@@ -1,12 +1,16 @@
 //! The network interfaces of a namespace, and which of them can be guarded.
 
+mod local;
 mod query;
 
-use std::fmt;
+use std::{fmt, fs};
 
 use ipnet::IpNet;
 
-pub use self::query::{connect, find, list, program_name};
+pub use self::{
+    local::local_table,
+    query::{connect, find, list, program_name},
+};
 use crate::failure::Failure;
 
 /// `ARPHRD_ETHER`: frames start with an Ethernet header.
@@ -34,6 +38,10 @@ pub struct Interface {
     pub mtu: u32,
     /// Its own addresses with the length of their prefixes.
     pub addresses: Vec<IpNet>,
+    /// The bridge, bond or the like that it is a port of.
+    pub controller: Option<u32>,
+    /// The interface that it sits on, such as a macvlan on its hardware.
+    pub lower: Option<u32>,
     /// The XDP programs on it, one at most for each mode.
     pub xdp: Vec<XdpProgram>,
 }
@@ -72,6 +80,25 @@ impl Interface {
     /// Whether it is a loopback interface.
     pub fn is_loopback(&self) -> bool {
         self.link_type == LOOPBACK
+    }
+
+    /// Whether this host sends frames that come in here on to others: it routes, bridges, or
+    /// carries interfaces of containers on top.
+    pub fn forwards(&self, others: &[Self]) -> bool {
+        let routes = ["ipv4", "ipv6"].into_iter().any(|family| {
+            let name = &self.name;
+            fs::read_to_string(format!("/proc/sys/net/{family}/conf/{name}/forwarding"))
+                .is_ok_and(|text| text.trim() != "0")
+        });
+        let carries = others.iter().any(|other| {
+            other.lower == Some(self.index)
+                && matches!(
+                    other.kind.as_deref(),
+                    Some("macvlan" | "macvtap" | "ipvlan" | "ipvtap")
+                )
+        });
+
+        routes || carries || self.controller.is_some()
     }
 
     /// Refuses an interface that no guard makes sense on.
@@ -159,6 +186,8 @@ mod tests {
             up: true,
             mtu: 1500,
             addresses: Vec::new(),
+            controller: None,
+            lower: None,
             xdp,
         }
     }

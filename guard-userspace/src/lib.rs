@@ -4,7 +4,8 @@
 //! Modules in reading order: the command line and what it means ([`cli`], [`settings`],
 //! [`failure`]), what is on this host ([`range`], [`interfaces`], [`sockets`], [`listeners`],
 //! [`namespace`], [`privileges`]), the kernel programs and their maps ([`bpf`], [`pins`],
-//! [`programs`], [`maps`], [`clock`], [`attach`], [`guard`]), and the daemon around them
+//! [`programs`], [`maps`], [`clock`], [`attach`], [`guard`],
+//! [`seed`], [`sweep`]), and the daemon around them
 //! ([`lock`], [`log`], [`observation`], [`observer`], [`metrics`], [`serve`], [`control`],
 //! [`report`], [`daemon`]).
 
@@ -27,6 +28,8 @@ pub mod pins;
 pub mod programs;
 
 pub mod guard;
+pub mod seed;
+pub mod sweep;
 
 pub mod lock;
 pub mod log;

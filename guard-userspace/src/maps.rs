@@ -2,6 +2,8 @@
 
 mod config;
 mod flows;
+mod occupancy;
+mod prefixes;
 mod readings;
 
 use std::path::Path;
@@ -19,6 +21,8 @@ use guard_common::{
 pub use self::{
     config::ConfigMemory,
     flows::{FlowEntry, FlowMap},
+    occupancy::OccupancyMemory,
+    prefixes::Prefixes,
     readings::Readings,
 };
 use crate::{pins::Pins, range::GuardedPorts};
@@ -27,6 +31,10 @@ use crate::{pins::Pins, range::GuardedPorts};
 pub struct Maps {
     /// What the daemon tells the programs.
     pub config: ConfigMemory,
+    /// Addresses of this host.
+    pub local: Prefixes,
+    /// Prefixes that the user trusts.
+    pub trusted: Prefixes,
     guarded: Array<MapData, PortPage>,
     devices: Array<MapData, Device>,
     counters: PerCpuArray<MapData, u64>,
@@ -40,6 +48,8 @@ impl Maps {
     pub fn open(pins: &Pins) -> anyhow::Result<Self> {
         Ok(Self {
             config: ConfigMemory::open(&pins.map("config"))?,
+            local: Prefixes::open(pins, "local")?,
+            trusted: Prefixes::open(pins, "trusted")?,
             guarded: Array::try_from(Map::Array(open(&pins.map("guarded"))?))
                 .context("guarded: not as this build lays it out")?,
             devices: Array::try_from(Map::Array(open(&pins.map("devices"))?))

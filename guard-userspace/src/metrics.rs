@@ -50,18 +50,19 @@ pub(crate) const fn egress_label(hook: EgressHook) -> &'static str {
     }
 }
 
-/// Rescues by what had become of the flow's entry.
-///
-/// Not yet counted apart: an [`Observation`] knows only the sum, under the reason `rescued`.
-const fn rescues(_: &Observation) -> [(&'static str, u64); 2] {
-    [("absent", 0), ("expired", 0)]
+const fn rescues(observation: &Observation) -> [(&'static str, u64); 2] {
+    [
+        ("absent", observation.tallies.rescued_absent),
+        ("expired", observation.tallies.rescued_expired),
+    ]
 }
 
 /// Frames that monitor mode let through although enforcing would have cut a socket of this host.
-///
-/// Not yet counted: an [`Observation`] does not know them.
-const fn would_drop_live(_: &Observation) -> [(&'static str, u64); 2] {
-    [("connected", 0), ("listener", 0)]
+const fn would_drop_live(observation: &Observation) -> [(&'static str, u64); 2] {
+    [
+        ("connected", observation.tallies.would_drop_connected),
+        ("listener", observation.tallies.would_drop_listener),
+    ]
 }
 
 #[derive(Debug)]

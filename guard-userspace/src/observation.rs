@@ -35,6 +35,8 @@ pub enum EgressHook {
 pub struct Attachment {
     /// The interface's name.
     pub interface: String,
+    /// Whether strangers are to be dropped here, or what is sent is only to be recorded.
+    pub guarded: bool,
     /// Whether and how it is guarded.
     pub xdp: Option<XdpHook>,
     /// Whether and how what it sends is recorded.
@@ -78,6 +80,19 @@ pub struct FlowCount {
     pub capacity: u64,
 }
 
+/// What is counted beside the frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tallies {
+    /// Flows put back that the map had evicted, or never held.
+    pub rescued_absent: u64,
+    /// Flows put back that had expired.
+    pub rescued_expired: u64,
+    /// Frames that monitor mode passed and a connected socket would have lost.
+    pub would_drop_connected: u64,
+    /// Frames that monitor mode passed and a listener would have lost.
+    pub would_drop_listener: u64,
+}
+
 /// Everything but the single flows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Observation {
@@ -97,6 +112,8 @@ pub struct Observation {
     pub frames: Vec<FrameCount>,
     /// The four flow maps.
     pub flows: Vec<FlowCount>,
+    /// What is counted beside the frames.
+    pub tallies: Tallies,
     /// Maps that could not be read for this observation.
     pub read_failures: u64,
 }

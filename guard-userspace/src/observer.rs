@@ -9,7 +9,7 @@ use crate::{
     clock::Clock,
     listeners::{Listener, Owner},
     maps::Readings,
-    observation::{Attachment, BlockedListener, FlowRow, Observation, Observe},
+    observation::{Attachment, BlockedListener, FlowRow, Observation, Observe, Tallies},
     range::{LocalPorts, PortRange},
     settings::{Exposed, Mode},
 };
@@ -98,6 +98,11 @@ impl Observe for Observer {
             }
         }
 
+        let tallies = self.readings.tallies().unwrap_or_else(|error| {
+            count_failure(error);
+            Tallies::default()
+        });
+
         Observation {
             mode: knowledge.mode,
             range: knowledge.local.range,
@@ -107,6 +112,7 @@ impl Observe for Observer {
             interfaces: knowledge.interfaces,
             frames,
             flows,
+            tallies,
             read_failures,
         }
     }

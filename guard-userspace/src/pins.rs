@@ -24,7 +24,7 @@ use crate::failure::Failure;
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// The maps that outlive the daemon, by their names in the object.
-pub const MAPS: [&str; 10] = [
+pub const MAPS: [&str; 13] = [
     "flows_tcp4",
     "flows_udp4",
     "flows_tcp6",
@@ -35,6 +35,9 @@ pub const MAPS: [&str; 10] = [
     "devices",
     "counters",
     "refused",
+    "tallies",
+    "local",
+    "trusted",
 ];
 
 /// Which hook a link holds.

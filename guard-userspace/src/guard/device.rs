@@ -78,6 +78,7 @@ impl GuardedDevice {
     pub(super) fn attachment(&self) -> Attachment {
         Attachment {
             interface: self.name.clone(),
+            guarded: self.guarded,
             xdp: self.xdp.as_ref().and(self.xdp_hook),
             egress: self.egress.as_ref().and(self.egress_hook),
         }
@@ -85,23 +86,22 @@ impl GuardedDevice {
 
     /// What the programs are to know about this interface. One without addresses, such as a port
     /// of a bridge, has its neighbours by those of the others.
-    pub(super) fn describe(&self, interfaces: &[Interface], others: &[Interface]) -> Device {
-        let own: Vec<IpNet> = interfaces
+    pub(super) fn describe(&self, interfaces: &[Interface]) -> Device {
+        let own = interfaces
             .iter()
-            .filter(|interface| interface.name == self.name)
-            .flat_map(|interface| interface.addresses.iter().copied())
-            .collect();
-        let addresses = if own.is_empty() {
-            others
+            .find(|interface| interface.name == self.name);
+        let addresses = match own {
+            Some(own) if !own.addresses.is_empty() => own.addresses.clone(),
+            Some(_) | None => interfaces
                 .iter()
                 .filter(|interface| !interface.is_loopback())
                 .flat_map(|interface| interface.addresses.iter().copied())
-                .collect()
-        } else {
-            own
+                .collect(),
         };
+        let mut device = describe(&self.name, &addresses);
+        device.forwards = own.is_some_and(|own| own.forwards(interfaces)).into();
 
-        describe(&self.name, &addresses)
+        device
     }
 }
 
@@ -116,6 +116,8 @@ fn describe(name: &str, addresses: &[IpNet]) -> Device {
     };
     let mut device = Device {
         name: [0; 16],
+        forwards: 0,
+        reserved: 0,
         ipv4: [unused_v4; MAX_PREFIXES],
         ipv6: [unused_v6; MAX_PREFIXES],
     };

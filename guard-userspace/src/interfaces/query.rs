@@ -91,6 +91,8 @@ fn interface(link: &LinkMessage) -> Interface {
         up: link.header.flags.contains(LinkFlags::Up),
         mtu: 0,
         addresses: Vec::new(),
+        controller: None,
+        lower: None,
         xdp: Vec::new(),
     };
     for attribute in &link.attributes {
@@ -99,6 +101,8 @@ fn interface(link: &LinkMessage) -> Interface {
             LinkAttribute::Address(address) => interface.mac = address.as_slice().try_into().ok(),
             LinkAttribute::Mtu(mtu) => interface.mtu = *mtu,
             LinkAttribute::LinkInfo(infos) => interface.kind = kind(infos),
+            LinkAttribute::Controller(index) => interface.controller = Some(*index),
+            LinkAttribute::Link(index) => interface.lower = Some(*index),
             LinkAttribute::Xdp(attributes) => interface.xdp = programs(attributes),
             _ => {}
         }

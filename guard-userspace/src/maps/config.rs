@@ -57,6 +57,8 @@ words! {
     any_remote_port, set_any_remote_port: any_remote_port;
     /// Whether flows may be rescued.
     rescue, set_rescue: rescue;
+    /// Questions to ask before a drop.
+    excuses, set_excuses: excuses;
 }
 
 impl ConfigMemory {

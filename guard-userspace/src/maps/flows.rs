@@ -5,15 +5,15 @@ use std::{
     os::fd::AsFd,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use aya::maps::{MapData, MapInfo};
 use guard_common::{
     address::{Address, V4, V6},
     config::Timeouts,
     flow::Flow,
-    key::{FlowKeyV4, FlowKeyV6},
+    key::{FlowKey, FlowKeyV4, FlowKeyV6},
     outcome::{Family, Protocol},
-    parse::Transport,
+    parse::{Transport, Tuple},
 };
 
 use crate::{bpf, pins::Pins};
@@ -89,6 +89,50 @@ impl FlowMap {
             }),
         }
         .context("flows: cannot be read")
+    }
+
+    /// Whether flows of this transport between such ends live here.
+    pub fn holds(&self, transport: Transport, local: SocketAddr) -> bool {
+        let family = if local.is_ipv4() {
+            Family::Ipv4
+        } else {
+            Family::Ipv6
+        };
+
+        self.family == family && (self.protocol == Protocol::Tcp) == (transport == Transport::Tcp)
+    }
+
+    /// Puts in a flow that is not there yet, and returns whether it was not.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or the ends are of two families.
+    pub fn insert(&self, entry: &FlowEntry) -> anyhow::Result<bool> {
+        let map = self.map.fd().as_fd();
+        let inserted = match (entry.local, entry.remote) {
+            (SocketAddr::V4(local), SocketAddr::V4(remote)) => {
+                let tuple = Tuple {
+                    transport: entry.transport,
+                    local: V4::from(local.ip().octets()),
+                    remote: V4::from(remote.ip().octets()),
+                    local_port: local.port().to_be(),
+                    remote_port: remote.port().to_be(),
+                };
+                bpf::insert_new(map, &FlowKeyV4::new(&tuple), &entry.flow)
+            }
+            (SocketAddr::V6(local), SocketAddr::V6(remote)) => {
+                let tuple = Tuple {
+                    transport: entry.transport,
+                    local: V6::from(local.ip().octets()),
+                    remote: V6::from(remote.ip().octets()),
+                    local_port: local.port().to_be(),
+                    remote_port: remote.port().to_be(),
+                };
+                bpf::insert_new(map, &FlowKeyV6::new(&tuple), &entry.flow)
+            }
+            _ => bail!("{} and {}: of two families", entry.local, entry.remote),
+        };
+
+        inserted.context("flows: cannot be written")
     }
 
     /// How many entries have not expired at `now`.

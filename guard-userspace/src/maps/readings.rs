@@ -2,12 +2,12 @@
 
 use anyhow::Context;
 use aya::maps::{Map, MapData, PerCpuArray};
-use guard_common::{config::Timeouts, outcome::Protocol};
+use guard_common::{config::Timeouts, outcome::Protocol, tables::Tally};
 
 use super::{ConfigMemory, FlowMap, kinds};
 use crate::{
     clock::Clock,
-    observation::{FlowCount, FlowRow, FrameCount},
+    observation::{FlowCount, FlowRow, FrameCount, Tallies},
     pins::Pins,
 };
 
@@ -17,6 +17,7 @@ use crate::{
 pub struct Readings {
     config: ConfigMemory,
     counters: PerCpuArray<MapData, u64>,
+    tallies: PerCpuArray<MapData, u64>,
     flows: Vec<FlowMap>,
 }
 
@@ -30,6 +31,8 @@ impl Readings {
             config: ConfigMemory::open(&pins.map("config"))?,
             counters: PerCpuArray::try_from(Map::PerCpuArray(super::open(&pins.map("counters"))?))
                 .context("counters: not as this build lays it out")?,
+            tallies: PerCpuArray::try_from(Map::PerCpuArray(super::open(&pins.map("tallies"))?))
+                .context("tallies: not as this build lays it out")?,
             flows: FlowMap::open_all(pins)?,
         })
     }
@@ -59,6 +62,27 @@ impl Readings {
         }
 
         Ok(counts)
+    }
+
+    /// What is counted beside the frames.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn tallies(&self) -> anyhow::Result<Tallies> {
+        let read = |tally: Tally| -> anyhow::Result<u64> {
+            let values = self
+                .tallies
+                .get(&(tally as u32), 0)
+                .context("tallies: cannot be read")?;
+            Ok(values.iter().sum())
+        };
+
+        Ok(Tallies {
+            rescued_absent: read(Tally::RescuedAbsent)?,
+            rescued_expired: read(Tally::RescuedExpired)?,
+            would_drop_connected: read(Tally::WouldDropConnected)?,
+            would_drop_listener: read(Tally::WouldDropListener)?,
+        })
     }
 
     /// How many flows are live in each map, and how many there is room for.

@@ -124,11 +124,13 @@ pub(crate) fn observation(mode: Mode) -> Observation {
         ],
         interfaces: vec![
             Attachment {
+                guarded: true,
                 interface: "eth0".to_owned(),
                 xdp: Some(XdpHook::Native),
                 egress: Some(EgressHook::Tcx),
             },
             Attachment {
+                guarded: true,
                 interface: "eth1".to_owned(),
                 xdp: None,
                 egress: Some(EgressHook::Clsact),
@@ -185,6 +187,7 @@ pub(crate) fn observation(mode: Mode) -> Observation {
                 1,
             ),
         ],
+        tallies: crate::observation::Tallies::default(),
         flows: [
             (Family::Ipv4, Protocol::Tcp, 12),
             (Family::Ipv6, Protocol::Tcp, 3),

@@ -1,0 +1,143 @@
+//! What the kernel itself knows: its sockets and its routes.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::{
+        BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_NOT_FWDED, bpf_fib_lookup as FibLookup, bpf_sock,
+        bpf_sock_tuple,
+    },
+    helpers::{bpf_fib_lookup, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
+};
+use guard_common::{address::Address, key::SizedKey, parse::Transport, tables::Socket};
+
+/// `TCP_ESTABLISHED`, include/net/tcp_states.h: also what a connected UDP socket is in.
+const ESTABLISHED: u32 = 1;
+/// `TCP_LISTEN`.
+const LISTEN: u32 = 10;
+
+/// `AF_INET`.
+const INET: u64 = 2;
+/// `AF_INET6`.
+const INET6: u64 = 10;
+
+/// The addresses and ports of a packet that comes in, as the kernel looks them up.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Ends<A> {
+    source: A,
+    destination: A,
+    source_port: u16,
+    destination_port: u16,
+}
+
+/// What the kernel has for a packet of this flow. UDP-Lite has a table that no helper reads.
+#[inline(always)]
+pub fn socket(ctx: *mut c_void, transport: Transport, key: SizedKey<'_>) -> Socket {
+    match (key, transport) {
+        (_, Transport::UdpLite) => Socket::None,
+        (SizedKey::V4(key), transport) => {
+            let mut ends = Ends {
+                source: key.remote,
+                destination: key.local,
+                source_port: key.remote_port,
+                destination_port: key.local_port,
+            };
+            look_up(ctx, transport, (&raw mut ends).cast(), 12)
+        }
+        (SizedKey::V6(key), transport) => {
+            let mut ends = Ends {
+                source: key.remote,
+                destination: key.local,
+                source_port: key.remote_port,
+                destination_port: key.local_port,
+            };
+            look_up(ctx, transport, (&raw mut ends).cast(), 36)
+        }
+    }
+}
+
+/// The two helpers return different kinds of socket, which must not meet in one branch: the
+/// verifier follows each to its release apart.
+#[inline(always)]
+fn look_up(ctx: *mut c_void, transport: Transport, ends: *mut bpf_sock_tuple, size: u32) -> Socket {
+    let here = BPF_F_CURRENT_NETNS as u64;
+    match transport {
+        Transport::Tcp => {
+            // SAFETY: `ends` points to `size` bytes of addresses and ports.
+            let socket = unsafe { bpf_skc_lookup_tcp(ctx, ends, size, here, 0) };
+            if socket.is_null() {
+                return Socket::None;
+            }
+            // SAFETY: the helper has returned a socket, which is ours until its release.
+            let state = unsafe { state(socket) };
+            // SAFETY: as above; nothing reads it afterwards.
+            unsafe { bpf_sk_release(socket.cast()) };
+            if state == LISTEN {
+                Socket::Listener
+            } else {
+                Socket::Connected
+            }
+        }
+        Transport::Udp | Transport::UdpLite => {
+            // SAFETY: `ends` points to `size` bytes of addresses and ports.
+            let socket = unsafe { bpf_sk_lookup_udp(ctx, ends, size, here, 0) };
+            if socket.is_null() {
+                return Socket::None;
+            }
+            // SAFETY: the helper has returned a socket, which is ours until its release. The
+            // kernel returns a connected one only for a packet from its peer (`compute_score`,
+            // net/ipv4/udp.c).
+            let state = unsafe { state(socket) };
+            // SAFETY: as above; nothing reads it afterwards.
+            unsafe { bpf_sk_release(socket.cast()) };
+            if state == ESTABLISHED {
+                Socket::Connected
+            } else {
+                Socket::Listener
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// `socket` must not have been released.
+#[inline(always)]
+unsafe fn state(socket: *const bpf_sock) -> u32 {
+    // SAFETY: the caller vouches for the socket.
+    unsafe { (&raw const (*socket).state).read_volatile() }
+}
+
+/// Whether the kernel's routes send a packet of this flow on to another host. What they deliver
+/// here, drop, or have no answer for is not sent on.
+#[inline(always)]
+pub fn forwards(ctx: *mut c_void, interface: u32, transport: Transport, key: SizedKey<'_>) -> bool {
+    let (family, source, destination) = match key {
+        SizedKey::V4(key) => (INET, key.remote.widened(), key.local.widened()),
+        SizedKey::V6(key) => (INET6, key.remote, key.local),
+    };
+    // The structure as little-endian words: its fields, stored one by one, would be joined where
+    // the verifier wants them apart.
+    let mut lookup: [u64; size_of::<FibLookup>() / 8] = [
+        family | (transport as u64) << 8,
+        u64::from(interface),
+        source.high,
+        source.low,
+        destination.high,
+        destination.low,
+        0,
+        0,
+    ];
+    // SAFETY: `lookup` is as long and as aligned as the structure, and laid out as it is.
+    let answer = unsafe {
+        bpf_fib_lookup(
+            ctx,
+            lookup.as_mut_ptr().cast(),
+            size_of::<FibLookup>() as i32,
+            0,
+        )
+    };
+
+    answer >= 0 && answer != i64::from(BPF_FIB_LKUP_RET_NOT_FWDED)
+}

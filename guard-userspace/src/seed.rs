@@ -1,0 +1,120 @@
+//! Telling the maps about connections that are older than the guard.
+
+use std::net::SocketAddr;
+
+use guard_common::{
+    flow::{Flow, Phase},
+    parse::Transport,
+    tables::Use,
+};
+
+use crate::{
+    maps::{FlowEntry, FlowMap, OccupancyMemory},
+    range::GuardedPorts,
+    sockets::{Socket, State},
+};
+
+/// The port of DNS, whose flows have a timer of their own.
+const DNS_PORT: u16 = 53;
+
+/// What came of seeding.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Seeded {
+    /// Flows that are in the maps from now on.
+    pub new: usize,
+    /// Connections whose ports are marked, although the maps had no room for them: their next
+    /// packet is rescued.
+    pub failed: usize,
+}
+
+/// Puts every connected socket on a guarded port into the maps, and marks its port as in use.
+///
+/// `any_remote_port` says that a UDP flow admits every port of the peer's address.
+pub fn seed(
+    sockets: &[Socket],
+    guarded: &GuardedPorts,
+    (flows, occupancy): (&[FlowMap], &OccupancyMemory),
+    (now, epoch): (u32, u8),
+    any_remote_port: bool,
+) -> Seeded {
+    let mut seeded = Seeded::default();
+    for socket in sockets.iter().filter(|socket| {
+        socket.connected() && guarded.guarded(socket.transport, socket.local.port())
+    }) {
+        let entry = entry(socket, now, any_remote_port);
+        let inserted = flows
+            .iter()
+            .find(|map| map.holds(entry.transport, entry.local))
+            .map(|map| map.insert(&entry));
+        match inserted {
+            Some(Ok(true)) => seeded.new += 1,
+            Some(Ok(false)) => {}
+            Some(Err(_)) | None => seeded.failed += 1,
+        }
+        occupancy.mark(Use::flow(socket.transport), socket.local.port(), epoch);
+    }
+
+    seeded
+}
+
+fn entry(socket: &Socket, now: u32, any_remote_port: bool) -> FlowEntry {
+    let remote_port = match socket.transport {
+        Transport::Udp | Transport::UdpLite if any_remote_port => 0,
+        Transport::Tcp | Transport::Udp | Transport::UdpLite => socket.remote.port(),
+    };
+
+    FlowEntry {
+        transport: socket.transport,
+        local: socket.local,
+        remote: SocketAddr::new(socket.remote.ip(), remote_port),
+        flow: match socket.transport {
+            Transport::Tcp => tcp(socket.state, now),
+            Transport::Udp if remote_port == DNS_PORT => Flow::new(Phase::Dns, now),
+            Transport::Udp | Transport::UdpLite => Flow::new(Phase::Datagram, now),
+        },
+    }
+}
+
+/// Which FINs a socket in this state has sent and heard.
+fn tcp(state: State, now: u32) -> Flow {
+    let (phase, fin_out, fin_in) = match state {
+        State::SynSent => (Phase::Opening, 0, 0),
+        State::Established | State::SynReceived | State::Listen | State::Close => {
+            (Phase::Established, 0, 0)
+        }
+        State::FinWait1 | State::FinWait2 => (Phase::Established, 1, 0),
+        State::CloseWait => (Phase::Established, 0, 1),
+        State::LastAck | State::Closing | State::TimeWait => (Phase::Established, 1, 1),
+    };
+
+    Flow {
+        fin_in,
+        fin_out,
+        ..Flow::new(phase, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use guard_common::flow::Timer;
+
+    use super::*;
+
+    #[test]
+    fn states_and_timers() {
+        let table = [
+            (State::SynSent, Timer::TcpSyn),
+            (State::Established, Timer::TcpEstablished),
+            (State::SynReceived, Timer::TcpEstablished),
+            (State::FinWait1, Timer::TcpEstablished),
+            (State::FinWait2, Timer::TcpEstablished),
+            (State::CloseWait, Timer::TcpEstablished),
+            (State::LastAck, Timer::TcpTransitory),
+            (State::Closing, Timer::TcpTransitory),
+            (State::TimeWait, Timer::TcpTransitory),
+        ];
+        for (state, timer) in table {
+            assert_eq!(tcp(state, 7).timer(), timer, "{state:?}");
+        }
+    }
+}
