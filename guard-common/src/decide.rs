@@ -7,14 +7,13 @@ use crate::{
     fragment::FragmentKey,
     key::{AddressKey, FlowKey},
     link::{self, Payload},
-    outcome::{Action, Direction, Family, Judged, Outcome, Protocol},
+    outcome::{Action, Family, Judged, Outcome, Protocol},
     packet::Packet,
     parse::{Fragment, Ip, Transport, Tuple},
+    subject::{Subject, subject},
     tables::{Socket, Tables, Tally, Use},
+    wire::TcpFlags,
 };
-
-/// Where the quoted packet starts in an ICMP message (RFC 792; RFC 4443, section 3).
-const ICMP_QUOTE: usize = 8;
 
 /// Judges a received frame, cheapest questions first, and takes note of it in the flow it
 /// belongs to.
@@ -51,15 +50,14 @@ fn ingress_ip<A: Address>(
         }
     };
 
-    let outcome = match ip.fragment {
-        Fragment::Whole => judge_datagram(frame, &ip, tables),
-        Fragment::First => {
-            let outcome = judge_datagram(frame, &ip, tables);
-            remember_first(&FragmentKey::new(&ip), outcome, tables);
-            outcome
-        }
-        Fragment::Later => judge_later(&FragmentKey::new(&ip), tables),
+    let outcome = if ip.fragment == Fragment::Later {
+        judge_later(&FragmentKey::new(&ip), tables)
+    } else {
+        judge_datagram(frame, &ip, tables)
     };
+    if ip.fragment == Fragment::First {
+        remember_first(&FragmentKey::new(&ip), outcome, tables);
+    }
 
     Judged {
         outcome,
@@ -68,102 +66,127 @@ fn ingress_ip<A: Address>(
     }
 }
 
-/// Judges what has a transport header.
+/// Judges what has a transport header, by its own flow or by that of the packet it quotes.
+///
+/// There is one way through for both: a verifier walks what stands here twice also twice.
 #[inline(always)]
 fn judge_datagram<A: Address>(
     frame: &(impl Packet + ?Sized),
     ip: &Ip<A>,
     tables: &impl Tables,
 ) -> Outcome {
-    if let Some(transport) = Transport::from_number(ip.protocol) {
-        return judge_transport(frame, ip, transport, tables);
-    }
-    if ip.protocol == A::ICMP {
-        return judge_icmp(frame, ip, tables);
-    }
-
-    Outcome::PassOtherProtocol
-}
-
-#[inline(always)]
-fn judge_transport<A: Address>(
-    frame: &(impl Packet + ?Sized),
-    ip: &Ip<A>,
-    transport: Transport,
-    tables: &impl Tables,
-) -> Outcome {
-    let tuple = match ip.tuple(frame, transport, Direction::Ingress) {
-        Ok(tuple) => tuple,
-        Err(unreadable) => return unreadable.outcome(),
+    let (tuple, quoted) = match subject(frame, ip) {
+        Subject::Packet(tuple) => (tuple, false),
+        Subject::Quote(tuple) => (tuple, true),
+        Subject::Itself(outcome) => return outcome,
     };
     let port = u16::from_be(tuple.local_port);
-    if !tables.guarded().guards(transport, port) {
-        if tables.guarded().in_range(port) {
-            return Outcome::PassExempt;
-        }
-        return Outcome::PassOutsideRange;
+    if !tables.guarded().guards(tuple.transport, port) {
+        return match (quoted, tables.guarded().in_range(port)) {
+            (true, _) => Outcome::PassIcmpOutside,
+            (false, true) => Outcome::PassExempt,
+            (false, false) => Outcome::PassOutsideRange,
+        };
     }
-    if !in_use(Use::flow(transport), port, tables) {
-        return judge_stranger(&tuple, tables);
-    }
-
-    let now = tables.now();
-    let flags = ip.tcp_flags(frame, transport);
-    let key = flow_key(&tuple, tables);
-    let remembered = tables.flow(transport, key.sized());
-    if let Some(cell) = remembered {
-        let flow = cell.load();
-        if flow.alive(now, tables.config().timeouts()) {
-            cell.received(flow, flags, now);
-            return Outcome::PassKnownFlow;
+    if in_use(Use::flow(tuple.transport), port, tables) {
+        let flags = (!quoted).then(|| ip.tcp_flags(frame, tuple.transport));
+        if let Some(outcome) = judge_flow(&tuple, port, flags, tables) {
+            return outcome;
         }
     }
-    if transport == Transport::Udp && answers_query(&tuple, port, now, tables) {
-        return Outcome::PassKnownFlow;
+    if let Some(outcome) = excuse(&tuple, ip.source, tables) {
+        return outcome;
     }
-    if has_socket(&tuple, tables) {
-        let flow = Flow::rescued_by(&tuple, flags, now);
-        match remembered {
-            Some(cell) => {
-                cell.restart(flow);
-                tables.tally(Tally::RescuedExpired);
-            }
-            None => {
-                // Without room for it, the next packet is rescued again.
-                let _ = tables.insert(transport, key.sized(), &flow);
-                tables.tally(Tally::RescuedAbsent);
-            }
-        }
-        return Outcome::PassRescued;
-    }
-
-    judge_stranger(&tuple, tables)
-}
-
-/// Whether the kernel itself proves the flow: the map may have evicted it, the timer may have run
-/// out, or the guard may be younger than the connection.
-#[inline(always)]
-fn has_socket<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> bool {
-    tables.config().rescue() != 0
-        && tables.socket(tuple.transport, A::FlowKey::new(tuple).sized()) == Socket::Connected
-}
-
-/// Drops what answers nothing, unless it is none of this host's business or the user trusts the
-/// sender. Neither is asked where it cannot apply.
-#[inline(always)]
-fn judge_stranger<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> Outcome {
-    let excuses = tables.config().excuses();
-    if excuses & Config::FORWARDS != 0 && is_for_another(tuple, tables) {
-        return Outcome::PassNotLocal;
-    }
-    if excuses & Config::TRUSTS != 0 && tables.trusts(&AddressKey::new(tuple.remote)) {
-        return Outcome::PassTrusted;
+    if quoted {
+        return Outcome::DropIcmpUnrelated;
     }
     if tables.config().monitor() != 0 {
-        tally_would_drop(tuple, tables);
+        tally_would_drop(&tuple, tables);
     }
 
     Outcome::DropNoFlow
+}
+
+/// Whether any flow, or any query to a group, uses the port. This is the last question that the
+/// flood of a random sprayer reaches.
+#[inline(always)]
+fn in_use(purpose: Use, port: u16, tables: &impl Tables) -> bool {
+    let epoch = tables.config().epoch() as u8;
+    tables
+        .occupancy(purpose, port)
+        .is_some_and(|occupancy| occupancy.fresh(epoch))
+}
+
+/// Judges a packet by its flow, if that is known, or if the kernel itself proves it.
+///
+/// A packet that only quotes the flow has no `flags`, and changes nothing: whoever forges an ICMP
+/// error must not prolong or shorten anything.
+#[inline(always)]
+fn judge_flow<A: Address>(
+    tuple: &Tuple<A>,
+    port: u16,
+    flags: Option<TcpFlags>,
+    tables: &impl Tables,
+) -> Option<Outcome> {
+    let now = tables.now();
+    let key = flow_key(tuple, tables);
+    let remembered = tables.flow(tuple.transport, key.sized());
+    if let Some(cell) = remembered {
+        let flow = cell.load();
+        if flow.alive(now, tables.config().timeouts()) {
+            let Some(flags) = flags else {
+                return Some(Outcome::PassIcmpRelated);
+            };
+            cell.received(flow, flags, now);
+            return Some(Outcome::PassKnownFlow);
+        }
+    }
+    if flags.is_some()
+        && tuple.transport == Transport::Udp
+        && answers_query(tuple, port, now, tables)
+    {
+        return Some(Outcome::PassKnownFlow);
+    }
+
+    // The map may have evicted the flow, its timer may have run out, or the guard may be younger
+    // than the connection.
+    if tables.config().rescue() == 0
+        || tables.socket(tuple.transport, A::FlowKey::new(tuple).sized()) != Socket::Connected
+    {
+        return None;
+    }
+    let Some(flags) = flags else {
+        return Some(Outcome::PassIcmpRelated);
+    };
+    let flow = Flow::rescued_by(tuple, flags, now);
+    match remembered {
+        Some(cell) => {
+            cell.restart(flow);
+            tables.tally(Tally::RescuedExpired);
+        }
+        None => {
+            // Without room for it, the next packet is rescued again.
+            let _ = tables.insert(tuple.transport, key.sized(), &flow);
+            tables.tally(Tally::RescuedAbsent);
+        }
+    }
+
+    Some(Outcome::PassRescued)
+}
+
+/// Why a packet that answers nothing passes all the same: it is none of this host's business, or
+/// the user trusts the sender. Neither is asked where it cannot apply.
+#[inline(always)]
+fn excuse<A: Address>(tuple: &Tuple<A>, sender: A, tables: &impl Tables) -> Option<Outcome> {
+    let excuses = tables.config().excuses();
+    if excuses & Config::FORWARDS != 0 && is_for_another(tuple, tables) {
+        return Some(Outcome::PassNotLocal);
+    }
+    if excuses & Config::TRUSTS != 0 && tables.trusts(&AddressKey::new(sender)) {
+        return Some(Outcome::PassTrusted);
+    }
+
+    None
 }
 
 /// Whether the packet goes through this host to another. Broadcast, multicast and anycast count
@@ -188,25 +211,6 @@ fn tally_would_drop<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) {
         Socket::Connected => tables.tally(Tally::WouldDropConnected),
         Socket::Listener => tables.tally(Tally::WouldDropListener),
     }
-}
-
-/// Whether any flow, or any query to a group, uses the port. This is the last question that the
-/// flood of a random sprayer reaches.
-#[inline(always)]
-fn in_use(purpose: Use, port: u16, tables: &impl Tables) -> bool {
-    let epoch = tables.config().epoch() as u8;
-    tables
-        .occupancy(purpose, port)
-        .is_some_and(|occupancy| occupancy.fresh(epoch))
-}
-
-/// Whether the flow is in the map and counts.
-#[inline(always)]
-fn is_known<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> bool {
-    let key = flow_key(tuple, tables);
-    tables
-        .flow(tuple.transport, key.sized())
-        .is_some_and(|cell| cell.load().alive(tables.now(), tables.config().timeouts()))
 }
 
 /// The key that `tuple` is looked up and recorded under.
@@ -248,48 +252,6 @@ pub(crate) fn query_key<A: Address>(tuple: &Tuple<A>) -> A::FlowKey {
         remote_port: 0,
         ..*tuple
     })
-}
-
-/// Judges ICMP. An error is about a packet that this host sent, so its source is the local end.
-/// No flow changes: whoever forges an error must not prolong or shorten anything.
-#[inline(always)]
-fn judge_icmp<A: Address>(
-    frame: &(impl Packet + ?Sized),
-    ip: &Ip<A>,
-    tables: &impl Tables,
-) -> Outcome {
-    let Some(icmp_type) = frame.read::<u8>(ip.transport) else {
-        return Outcome::DropMalformed;
-    };
-    if !A::icmp_quotes(icmp_type) {
-        return Outcome::PassIcmpInfo;
-    }
-
-    let quoted = match A::read_ip(frame, ip.transport + ICMP_QUOTE) {
-        Ok(quoted) => quoted,
-        Err(unreadable) => return unreadable.outcome(),
-    };
-    let Some(transport) = Transport::from_number(quoted.protocol) else {
-        return Outcome::PassIcmpOutside;
-    };
-    if quoted.fragment == Fragment::Later {
-        return Outcome::DropIcmpUnrelated;
-    }
-    let tuple = match quoted.tuple(frame, transport, Direction::Egress) {
-        Ok(tuple) => tuple,
-        Err(unreadable) => return unreadable.outcome(),
-    };
-    let port = u16::from_be(tuple.local_port);
-    if !tables.guarded().guards(transport, port) {
-        return Outcome::PassIcmpOutside;
-    }
-    if in_use(Use::flow(transport), port, tables)
-        && (is_known(&tuple, tables) || has_socket(&tuple, tables))
-    {
-        return Outcome::PassIcmpRelated;
-    }
-
-    Outcome::DropIcmpUnrelated
 }
 
 #[inline(always)]

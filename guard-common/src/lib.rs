@@ -5,7 +5,8 @@
 //!
 //! Modules in reading order: what can happen to a frame ([`outcome`]), how bytes become a tuple
 //! ([`packet`], [`wire`], [`link`], [`address`], [`parse`]), what is remembered ([`key`], [`flow`],
-//! [`fragment`], [`ports`], [`config`]), what is decided ([`tables`], [`decide`], [`record`]), and
+//! [`fragment`], [`ports`], [`config`]), what is decided ([`tables`], [`subject`], [`decide`],
+//! [`record`]), and
 //! how the maps are laid out ([`layout`]).
 //!
 //! [`Outcome`]: outcome::Outcome
@@ -34,7 +35,10 @@ pub mod config;
 
 pub mod tables;
 
+pub mod subject;
+
 pub mod decide;
+
 pub mod record;
 
 pub mod layout;

@@ -1,0 +1,66 @@
+//! What a packet with a transport header is judged by.
+
+use crate::{
+    address::Address,
+    outcome::{Direction, Outcome},
+    packet::Packet,
+    parse::{Fragment, Ip, Transport, Tuple},
+};
+
+/// Where the quoted packet starts in an ICMP message (RFC 792; RFC 4443, section 3).
+const ICMP_QUOTE: usize = 8;
+
+/// What a packet is judged by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Subject<A> {
+    /// The flow that it belongs to.
+    Packet(Tuple<A>),
+    /// The flow of the packet that it quotes.
+    Quote(Tuple<A>),
+    /// Nothing but itself.
+    Itself(Outcome),
+}
+
+/// Finds what a packet is judged by. It must not be a later fragment.
+#[inline(always)]
+pub fn subject<A: Address>(frame: &(impl Packet + ?Sized), ip: &Ip<A>) -> Subject<A> {
+    if let Some(transport) = Transport::from_number(ip.protocol) {
+        return match ip.tuple(frame, transport, Direction::Ingress) {
+            Ok(tuple) => Subject::Packet(tuple),
+            Err(unreadable) => Subject::Itself(unreadable.outcome()),
+        };
+    }
+    if ip.protocol == A::ICMP {
+        return quoted(frame, ip);
+    }
+
+    Subject::Itself(Outcome::PassOtherProtocol)
+}
+
+/// An ICMP error is about a packet that this host sent, so the local end is its source.
+#[inline(always)]
+fn quoted<A: Address>(frame: &(impl Packet + ?Sized), ip: &Ip<A>) -> Subject<A> {
+    let Some(icmp_type) = frame.read::<u8>(ip.transport) else {
+        return Subject::Itself(Outcome::DropMalformed);
+    };
+    if !A::icmp_quotes(icmp_type) {
+        return Subject::Itself(Outcome::PassIcmpInfo);
+    }
+
+    let quoted = match A::read_ip(frame, ip.transport + ICMP_QUOTE) {
+        Ok(quoted) => quoted,
+        Err(unreadable) => return Subject::Itself(unreadable.outcome()),
+    };
+    let Some(transport) = Transport::from_number(quoted.protocol) else {
+        return Subject::Itself(Outcome::PassIcmpOutside);
+    };
+    // What is quoted of a later fragment is payload, and not about any port.
+    if quoted.fragment == Fragment::Later {
+        return Subject::Itself(Outcome::DropIcmpUnrelated);
+    }
+
+    match quoted.tuple(frame, transport, Direction::Egress) {
+        Ok(tuple) => Subject::Quote(tuple),
+        Err(unreadable) => Subject::Itself(unreadable.outcome()),
+    }
+}
