@@ -133,7 +133,9 @@ fn judge_flow<A: Address>(
     let remembered = tables.flow(tuple.transport, key.sized());
     if let Some(cell) = remembered {
         let flow = cell.load();
-        if flow.alive(now, tables.config().timeouts()) {
+        // The entry of a query names no remote end, and neither does a packet from the unspecified
+        // address: it must not be taken for a flow, whose packets prolong it.
+        if !flow.is_query() && flow.alive(now, tables.config().timeouts()) {
             let Some(flags) = flags else {
                 return Some(Outcome::PassIcmpRelated);
             };
