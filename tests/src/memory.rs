@@ -6,10 +6,10 @@ use guard_common::{
     config::{Config, ConfigCell, Device},
     flow::{Flow, FlowCell},
     fragment::{FragmentKey, RefusedAt},
-    key::{FlowKeyV4, FlowKeyV6, SizedKey},
+    key::{AddressKey, FlowKeyV4, FlowKeyV6, SizedKey},
     parse::Transport,
     ports::{GuardedPorts, Occupancy, PORTS},
-    tables::{Inserted, Tables, Use},
+    tables::{Inserted, Socket, Tables, Tally, Use},
 };
 
 use crate::setup::{self, Setup};
@@ -98,7 +98,7 @@ pub struct MemoryTables {
     cell: ConfigCell,
     guarded: Box<GuardedPorts>,
     device: Device,
-    occupancy: Vec<Occupancy>,
+    occupancy: Box<[Occupancy]>,
     flows: Entries<Key, FlowCell>,
     refused: Entries<FragmentKey, RefusedAt>,
 }
@@ -114,7 +114,7 @@ impl MemoryTables {
             cell: ConfigCell::new(config),
             guarded: if config.page == 0 { first } else { second },
             device: setup::device(),
-            occupancy: (0..Use::COUNT * PORTS).map(|_| Occupancy::new(0)).collect(),
+            occupancy: unmarked(),
             flows: Entries::new(if setup.no_room { 0 } else { ROOM }),
             refused: Entries::new(ROOM),
         }
@@ -131,9 +131,9 @@ impl MemoryTables {
         self.cell = ConfigCell::new(self.config);
     }
 
-    /// The configuration in force.
-    pub fn settings(&self) -> &Config {
-        &self.config
+    /// The epoch in force.
+    pub fn epoch(&self) -> u32 {
+        self.config.epoch
     }
 
     /// Every flow.
@@ -161,6 +161,13 @@ impl MemoryTables {
         // tables stay on one thread.
         unsafe { std::slice::from_raw_parts(marks, self.occupancy.len()) }.to_vec()
     }
+}
+
+/// No port was ever in use.
+fn unmarked() -> Box<[Occupancy]> {
+    let bytes = vec![0u8; Use::COUNT * PORTS].into_boxed_slice();
+    // SAFETY: an `Occupancy` is a byte in a cell, of any value.
+    unsafe { Box::from_raw(Box::into_raw(bytes) as *mut [Occupancy]) }
 }
 
 impl Tables for MemoryTables {
@@ -206,5 +213,31 @@ impl Tables for MemoryTables {
 
     fn refuse(&self, key: &FragmentKey, now: u32) {
         self.refused.add(*key, RefusedAt::new(now));
+    }
+
+    /// No socket is known here: rescues are tried on real ones.
+    fn socket(&self, _transport: Transport, _key: SizedKey<'_>) -> Socket {
+        Socket::None
+    }
+
+    fn tally(&self, _tally: Tally) {}
+
+    fn trusts(&self, address: &AddressKey) -> bool {
+        setup::trusted()
+            .into_iter()
+            .any(|prefix| setup::covers(prefix, address))
+    }
+
+    /// Without interfaces that forward, nobody asks.
+    fn is_local(&self, _address: &AddressKey) -> bool {
+        true
+    }
+
+    fn forwards(&self, _transport: Transport, _key: SizedKey<'_>) -> bool {
+        false
+    }
+
+    fn passes_through(&self) -> bool {
+        false
     }
 }

@@ -1,32 +1,34 @@
 //! The loaded programs, run by hand on single frames.
 
-mod per_cpu;
+mod element;
+mod state;
 
-use std::{fs, os::fd::AsFd, path::Path};
+use std::{
+    fs,
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, TestRun, TestRunOptions,
-    maps::{Array, HashMap, Map, MapData},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, lpm_trie::Key},
     programs::{ProgramInfo, SchedClassifier, Xdp},
     util::nr_cpus,
 };
 use guard_common::{
-    config::{Config, Device, JIFFIES_PER_TICK_SHIFT},
+    config::{Device, JIFFIES_PER_TICK_SHIFT},
     flow::Flow,
     fragment::{FragmentKey, RefusedAt},
-    key::{FlowKeyV4, FlowKeyV6},
-    layout::COUNTERS,
-    outcome::Action,
+    key::{AddressKey, FlowKeyV4, FlowKeyV6},
+    outcome::{Action, Judged},
     parse::Transport,
-    ports::{GuardedPorts, PORTS},
-    tables::Use,
 };
 
 use crate::{
     build,
     kernel::Kernel,
-    memory::{Aged, Contents, Key},
+    memory::{self, Aged, Contents},
     setup::{self, Setup},
 };
 
@@ -111,16 +113,14 @@ impl Programs {
 
     /// Makes this the guard that `setup` says, which has seen nothing yet.
     pub fn reset(&mut self, setup: Setup) -> Result<()> {
-        self.configure(&setup.config())?;
-        let [first, second] = setup.pages();
-        let mut guarded: Array<_, GuardedPorts> = self.array("guarded")?;
-        guarded.set(0, *first, 0)?;
-        guarded.set(1, *second, 0)?;
+        element::write(self.map("state")?, 0, &state::of(setup))?;
         let mut devices: Array<_, Device> = self.array("devices")?;
         devices.set(setup::DEVICE, setup::device(), 0)?;
-        let mut occupancy: Array<_, [u8; PORTS]> = self.array("occupancy")?;
-        for purpose in 0..Use::COUNT as u32 {
-            occupancy.set(purpose, [0; PORTS], 0)?;
+        for (prefix, bits) in setup::trusted() {
+            let bits = AddressKey::FAMILY_BITS + bits;
+            let map = self.map_mut("trusted")?;
+            let mut trusted: LpmTrie<_, AddressKey, u32> = map.try_into()?;
+            trusted.insert(&Key::new(bits, prefix), 1, 0)?;
         }
         for (name, _) in V4_FLOWS {
             clear::<FlowKeyV4, Flow>(&mut self.hash(name)?)?;
@@ -131,11 +131,11 @@ impl Programs {
         clear::<FragmentKey, u32>(&mut self.hash("refused")?)
     }
 
-    /// Writes the map `config`.
-    pub fn configure(&mut self, config: &Config) -> Result<()> {
-        let mut map: Array<_, Config> = self.array("config")?;
-        map.set(0, config, 0)?;
-        Ok(())
+    /// Puts another epoch in force.
+    pub fn set_epoch(&mut self, epoch: u32) -> Result<()> {
+        let mut state = self.state()?;
+        state::set_epoch(&mut state, epoch);
+        element::write(self.map("state")?, 0, &state)
     }
 
     /// Judges a received frame.
@@ -201,14 +201,14 @@ impl Programs {
             for entry in self.hash::<FlowKeyV4, Flow>(name)?.iter() {
                 let (key, flow) = entry?;
                 ensure!(belongs(key.protocol, tcp), "{key:?} is in {name}");
-                flows.insert(format!("{:?}", Key::V4(key)), Aged::new(flow, now));
+                flows.insert(format!("{:?}", memory::Key::V4(key)), Aged::new(flow, now));
             }
         }
         for (name, tcp) in V6_FLOWS {
             for entry in self.hash::<FlowKeyV6, Flow>(name)?.iter() {
                 let (key, flow) = entry?;
                 ensure!(belongs(key.protocol, tcp), "{key:?} is in {name}");
-                flows.insert(format!("{:?}", Key::V6(key)), Aged::new(flow, now));
+                flows.insert(format!("{:?}", memory::Key::V6(key)), Aged::new(flow, now));
             }
         }
         Ok(flows)
@@ -227,35 +227,21 @@ impl Programs {
     }
 
     /// The epochs in which each port was last in use, one use behind the other.
-    pub fn occupancy(&mut self) -> Result<Vec<u8>> {
-        let map: Array<_, [u8; PORTS]> = self.array("occupancy")?;
-        let mut bytes = Vec::with_capacity(Use::COUNT * PORTS);
-        for purpose in 0..Use::COUNT as u32 {
-            bytes.extend(map.get(&purpose, 0)?);
+    pub fn occupancy(&self) -> Result<Vec<u8>> {
+        Ok(state::occupancy(&self.state()?).to_vec())
+    }
+
+    /// The counters of one interface, of all processors together.
+    pub fn counters(&self, device: u32) -> Result<Vec<u64>> {
+        const SLOTS: usize = Judged::SLOTS as usize;
+
+        let mut bytes = vec![0; self.processors * SLOTS * 8];
+        element::read(self.map("counters")?, device, &mut bytes)?;
+        let mut sums = vec![0; SLOTS];
+        for (index, counter) in bytes.chunks_exact(8).enumerate() {
+            sums[index % SLOTS] += u64::from_ne_bytes(counter.try_into()?);
         }
-        Ok(bytes)
-    }
-
-    /// One counter, of all processors together.
-    pub fn counter(&self, slot: u32) -> Result<u64> {
-        let map = self.ebpf.map("counters").context("counters")?;
-        let Map::PerCpuArray(map) = map else {
-            bail!("counters is no array of each processor's own");
-        };
-        per_cpu::sum(map.fd().as_fd(), slot, self.processors)
-            .with_context(|| format!("read counter {slot}"))
-    }
-
-    /// Every counter, by its slot.
-    pub fn counters(&self) -> Result<Vec<u64>> {
-        (0..COUNTERS).map(|slot| self.counter(slot)).collect()
-    }
-
-    /// The counters of the interface under test.
-    pub fn counters_of_device(&self) -> Result<Vec<u64>> {
-        (setup::first_slot()..COUNTERS)
-            .map(|slot| self.counter(slot))
-            .collect()
+        Ok(sums)
     }
 
     /// What the kernel knows about each program of the object.
@@ -274,8 +260,26 @@ impl Programs {
         map.pin(path).with_context(|| format!("pin {name}"))
     }
 
+    fn state(&self) -> Result<Vec<u8>> {
+        let mut state = vec![0; state::SIZE];
+        element::read(self.map("state")?, 0, &mut state)?;
+        Ok(state)
+    }
+
+    fn map(&self, name: &str) -> Result<BorrowedFd<'_>> {
+        let data = match self.ebpf.map(name).with_context(|| name.to_owned())? {
+            Map::Array(data) | Map::PerCpuArray(data) => data,
+            other => bail!("{name} is no array: {other:?}"),
+        };
+        Ok(data.fd().as_fd())
+    }
+
+    fn map_mut(&mut self, name: &str) -> Result<&mut Map> {
+        self.ebpf.map_mut(name).with_context(|| name.to_owned())
+    }
+
     fn array<V: aya::Pod>(&mut self, name: &str) -> Result<Array<&mut MapData, V>> {
-        let map = self.ebpf.map_mut(name).with_context(|| name.to_owned())?;
+        let map = self.map_mut(name)?;
         map.try_into().with_context(|| name.to_owned())
     }
 
@@ -283,7 +287,7 @@ impl Programs {
         &mut self,
         name: &str,
     ) -> Result<HashMap<&mut MapData, K, V>> {
-        let map = self.ebpf.map_mut(name).with_context(|| name.to_owned())?;
+        let map = self.map_mut(name)?;
         map.try_into().with_context(|| name.to_owned())
     }
 }

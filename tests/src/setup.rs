@@ -1,14 +1,16 @@
 //! The guard that the table of cases is judged by.
 
+use std::sync::LazyLock;
+
 use guard_common::{
     address::{V4, V6},
     config::{Config, Device, MAX_PREFIXES, Prefix, Timeouts},
+    key::AddressKey,
     layout::{LAYOUT_VERSION, MAX_DEVICES},
-    outcome::Judged,
     ports::{GuardedPorts, Occupancy, PORTS},
 };
 
-use crate::frames::G;
+use crate::frames::{FAR, G};
 
 /// The first guarded port.
 pub const FIRST: u16 = 32_768;
@@ -23,7 +25,7 @@ pub const EXPOSED_UDP: u16 = 46_001;
 /// Remote UDP ports that are not recorded: VXLAN by either number, GENEVE.
 pub const TUNNELS: [u16; 3] = [4789, 8472, 6081];
 
-/// The slot of the interface under test: the last one, whose counters end where the map does.
+/// The slot of the interface under test: the last one.
 pub const DEVICE: u32 = MAX_DEVICES - 1;
 
 /// The timers, in ticks.
@@ -37,11 +39,6 @@ pub const TIMEOUTS: Timeouts = Timeouts {
     fragment: 120,
 };
 
-/// The first counter of the interface under test.
-pub const fn first_slot() -> u32 {
-    DEVICE * Judged::SLOTS
-}
-
 /// What differs from one case to the next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Setup {
@@ -51,6 +48,8 @@ pub struct Setup {
     pub monitor: bool,
     /// The flow maps refuse every insertion.
     pub no_room: bool,
+    /// The prefix of somebody behind a router is trusted.
+    pub trusts: bool,
     /// The second page of guarded ports is in force.
     pub second_page: bool,
 }
@@ -65,13 +64,14 @@ impl Setup {
             monitor: u32::from(self.monitor),
             any_remote_port: u32::from(self.any_remote_port),
             rescue: 0,
+            excuses: if self.trusts { Config::TRUSTS } else { 0 },
             timeouts: TIMEOUTS,
         }
     }
 
     /// Both pages of guarded ports. The one that is not in force guards nothing.
     pub fn pages(self) -> [Box<GuardedPorts>; 2] {
-        let (guarded, nothing) = (guarded(), Box::new(NOTHING));
+        let (guarded, nothing) = (GUARDED.clone(), Box::new(NOTHING));
         if self.second_page {
             [nothing, guarded]
         } else {
@@ -84,6 +84,8 @@ impl Setup {
 pub fn device() -> Device {
     let mut device = Device {
         name: *b"guarded\0\0\0\0\0\0\0\0\0",
+        forwards: 0,
+        reserved: 0,
         ipv4: [Prefix {
             address: V4(0),
             mask: V4(0),
@@ -108,6 +110,25 @@ pub fn device() -> Device {
     device
 }
 
+/// The trusted prefixes and their lengths, where any are: 192.0.2.0/24 and 2001:db8::/64.
+pub fn trusted() -> [(AddressKey, u32); 2] {
+    let ipv4 = V4::from([192, 0, 2, 0]);
+    let ipv6 = V6 {
+        low: 0,
+        ..V6::from(FAR.ipv6.octets())
+    };
+    [(AddressKey::new(ipv4), 24), (AddressKey::new(ipv6), 64)]
+}
+
+/// Whether `address` lies in the prefix, bit by bit.
+pub fn covers((prefix, bits): (AddressKey, u32), address: &AddressKey) -> bool {
+    let bit = |key: &AddressKey, index: usize| {
+        <[u8; 16]>::from(key.address)[index / 8] >> (7 - index % 8) & 1
+    };
+    prefix.family == address.family
+        && (0..bits as usize).all(|index| bit(&prefix, index) == bit(address, index))
+}
+
 const NOTHING: GuardedPorts = GuardedPorts {
     first: 1,
     last: 0,
@@ -116,7 +137,7 @@ const NOTHING: GuardedPorts = GuardedPorts {
     unrecorded: [0; PORTS / 32],
 };
 
-fn guarded() -> Box<GuardedPorts> {
+static GUARDED: LazyLock<Box<GuardedPorts>> = LazyLock::new(|| {
     let mut ports = Box::new(NOTHING);
     (ports.first, ports.last) = (u32::from(FIRST), u32::from(LAST));
     for port in FIRST..=LAST {
@@ -135,7 +156,7 @@ fn guarded() -> Box<GuardedPorts> {
         set(&mut ports.unrecorded, port, true);
     }
     ports
-}
+});
 
 fn set(ports: &mut [u32; PORTS / 32], port: u16, member: bool) {
     ports[usize::from(port / 32)] |= u32::from(member) << (port % 32);

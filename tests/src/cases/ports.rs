@@ -3,13 +3,16 @@
 use std::net::Ipv6Addr;
 
 use guard_common::outcome::Outcome::{
-    DropNoFlow, PassExempt, PassKnownFlow, PassNewFlow, PassNotRecorded, PassOutsideRange,
-    PassRefreshedFlow,
+    DropIcmpUnrelated, DropNoFlow, PassExempt, PassKnownFlow, PassNewFlow, PassNotRecorded,
+    PassOutsideRange, PassRefreshedFlow, PassTrusted,
 };
 
 use super::{Case, case};
 use crate::{
-    frames::{EVERYBODY, End, FAR, Frame, G, G2, MDNS, N, P, SUBNET, tcp, udp, udp_lite},
+    frames::{
+        EVERYBODY, End, Error, FAR, Frame, G, G2, MDNS, N, P, SUBNET, icmp_error, tcp, udp,
+        udp_lite,
+    },
     setup::{EXPOSED_TCP, EXPOSED_UDP, FIRST, LAST, RESERVED},
 };
 
@@ -41,6 +44,8 @@ pub(super) fn cases() -> Vec<Case> {
             .receives(udp(53, 80), PassOutsideRange)
             .sends(udp(40_000, 53), PassNewFlow)
             .receives(udp(53, 40_000), PassKnownFlow),
+        trusted(udp),
+        trusted(tcp),
         case("the page in force is the one that counts")
             .set_up(|setup| setup.second_page = true)
             .receives(udp(53, 40_000), DropNoFlow)
@@ -109,6 +114,25 @@ fn of_transport(to: Build) -> Vec<Case> {
             .receives(to(443, 40_000).to(G2), PassKnownFlow)
             .receives(to(443, 40_000), DropNoFlow),
     ]
+}
+
+fn trusted(to: Build) -> Case {
+    case("whoever is trusted passes, and opens nothing")
+        .set_up(|setup| setup.trusts = true)
+        .receives(to(443, 40_000).from(FAR), PassTrusted)
+        .receives(to(443, 40_000).from(N), DropNoFlow)
+        .receives(to(443, 80).from(FAR), PassOutsideRange)
+        .sends(to(40_000, 443).to(FAR), PassNewFlow)
+        .receives(to(443, 40_000).from(FAR), PassKnownFlow)
+        .receives(to(444, 40_000).from(FAR), PassTrusted)
+        .receives(
+            icmp_error(Error::PortUnreachable, to(40_001, 443)).from(FAR),
+            PassTrusted,
+        )
+        .receives(
+            icmp_error(Error::PortUnreachable, to(40_001, 443).to(FAR)),
+            DropIcmpUnrelated,
+        )
 }
 
 /// Another transport than this one.

@@ -1,0 +1,48 @@
+//! The one element of the map `state`, as bytes: it is too large for a stack.
+
+use std::mem::offset_of;
+
+use guard_common::{
+    config::Config,
+    ports::{GuardedPorts, PORTS},
+    state::State,
+    tables::Use,
+};
+
+use super::element;
+use crate::setup::Setup;
+
+/// How long it is.
+pub(super) const SIZE: usize = size_of::<State>();
+
+const EPOCH: usize = offset_of!(State, config) + offset_of!(Config, epoch);
+
+/// The element of a guard that has seen nothing yet.
+pub(super) fn of(setup: Setup) -> Vec<u8> {
+    let mut state = vec![0; SIZE];
+    put(
+        &mut state,
+        offset_of!(State, config),
+        element::bytes(&setup.config()),
+    );
+    for (index, page) in setup.pages().iter().enumerate() {
+        let at = offset_of!(State, guarded) + index * size_of::<GuardedPorts>();
+        put(&mut state, at, element::bytes(&**page));
+    }
+    state
+}
+
+/// Puts another epoch in force.
+pub(super) fn set_epoch(state: &mut [u8], epoch: u32) {
+    put(state, EPOCH, &epoch.to_ne_bytes());
+}
+
+/// The epochs in which each port was last in use, one use behind the other.
+pub(super) fn occupancy(state: &[u8]) -> &[u8] {
+    let start = offset_of!(State, occupancy);
+    &state[start..start + Use::COUNT * PORTS]
+}
+
+fn put(state: &mut [u8], at: usize, bytes: &[u8]) {
+    state[at..at + bytes.len()].copy_from_slice(bytes);
+}

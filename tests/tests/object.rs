@@ -1,0 +1,90 @@
+//! The BPF object as other tools see it.
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use guard_common::outcome::Family;
+use guard_tests::{
+    bpffs, build,
+    frames::{tcp, udp},
+    programs::{Entry, FRAGS, Programs},
+    setup::Setup,
+};
+
+/// The verifier gives up at a million instructions, and loading takes time long before.
+#[test]
+fn the_verifier_has_little_work() -> Result<()> {
+    const MOST_VERIFIED: u32 = 250_000;
+
+    let mut entries = vec![Entry::Whole];
+    if !FRAGS.is_missing("XDP on frames in several pieces") {
+        entries.push(Entry::Frags);
+    }
+    for entry in entries {
+        for (name, info) in Programs::load(entry)?.infos()? {
+            let Some(verified) = info.verified_instruction_count() else {
+                println!("skipped: this kernel does not tell how much of {name} it verified");
+                continue;
+            };
+            let size = info.size_translated().unwrap_or(0) / 8;
+            println!("{name}: {size} instructions, {verified} verified");
+            ensure!(verified <= MOST_VERIFIED, "{name}: {verified} verified");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn bpftool_loads_the_object_and_names_every_field() -> Result<()> {
+    if Command::new("bpftool").arg("version").output().is_err() {
+        println!("skipped: bpftool is not installed");
+        return Ok(());
+    }
+    let mut programs = Programs::load(Entry::Whole)?;
+    programs.reset(Setup::default())?;
+    programs.egress(&tcp(40_000, 443).sent(Family::Ipv4))?;
+    programs.egress(&udp(40_000, 53).sent(Family::Ipv6))?;
+    let folder = bpffs::Folder::new()?;
+    for (map, fields) in [
+        (
+            "state",
+            &["config", "epoch", "timeouts", "tcp_established"][..],
+        ),
+        ("devices", &["name", "ipv4", "address", "mask"]),
+        (
+            "flows_tcp4",
+            &["local_port", "remote_port", "last_seen", "fin_out"],
+        ),
+        ("flows_udp6", &["local", "remote", "high", "phase"]),
+    ] {
+        let path = folder.path().join(map);
+        programs.pin(map, &path)?;
+        let mut dump = Command::new("bpftool");
+        let text = output(dump.args(["map", "dump", "pinned"]).arg(&path))?;
+        for field in fields {
+            let quoted = format!("\"{field}\"");
+            ensure!(text.contains(&quoted), "{map} has no field {field}: {text}");
+        }
+    }
+    if FRAGS.is_missing("loading all programs of the object") {
+        return Ok(());
+    }
+    let mut load = Command::new("bpftool");
+    load.args(["prog", "loadall"])
+        .arg(build::object())
+        .arg(folder.path().join("all"));
+    output(&mut load)?;
+    Ok(())
+}
+
+fn output(command: &mut Command) -> Result<String> {
+    let output = command.output()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    ensure!(
+        output.status.success(),
+        "{command:?}: {}{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+    Ok(text(&output.stdout))
+}

@@ -1,0 +1,189 @@
+//! What holds for any frame, in memory.
+
+use guard_common::{
+    decide,
+    outcome::{Direction, Family, Judged, Outcome, Protocol},
+    record,
+};
+use guard_tests::{
+    cases,
+    frames::{self, Extension, Frame, tcp, udp, udp_lite},
+    memory::MemoryTables,
+    mutations::Mutations,
+    setup::Setup,
+};
+use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
+
+fn judge(direction: Direction, frame: &[u8], tables: &MemoryTables) -> Judged {
+    match direction {
+        Direction::Ingress => decide::ingress(frame, tables),
+        Direction::Egress => record::egress(frame, tables),
+    }
+}
+
+/// A judgement belongs to the hook that made it.
+fn is_of(judged: Judged, direction: Direction) -> bool {
+    judged.outcome.direction() == direction
+}
+
+/// A frame that ends early is judged as if it did not, or refused as malformed, and never less
+/// strictly the more of it is missing.
+#[test]
+fn every_prefix_of_every_frame_is_judged_like_the_frame_or_refused() {
+    for (direction, frame) in cases::frames() {
+        // A received frame leaves nothing behind that its own prefix would be judged by.
+        let shared = MemoryTables::new(Setup::default());
+        let judge = |length: usize| match direction {
+            Direction::Ingress => judge(direction, &frame[..length], &shared),
+            Direction::Egress => {
+                let own = MemoryTables::new(Setup::default());
+                judge(direction, &frame[..length], &own)
+            }
+        };
+        let cut_off = match direction {
+            Direction::Ingress => Outcome::DropMalformed,
+            Direction::Egress => Outcome::PassNotRecorded,
+        };
+        let whole = judge(frame.len());
+        if direction == Direction::Egress && whole.protocol == Protocol::Tcp {
+            // Without its flags, what opens nothing looks like what opens a flow.
+            continue;
+        }
+        let mut expected = whole.outcome;
+        for length in (0..frame.len()).rev() {
+            let outcome = judge(length).outcome;
+            if outcome == cut_off {
+                expected = cut_off;
+            }
+            assert_eq!(outcome, expected, "{length} bytes of {frame:02x?}");
+        }
+        assert_eq!(expected, cut_off, "no byte of {frame:02x?}");
+    }
+}
+
+/// The same with every flow known: a frame whose ports are cut off belongs to none.
+#[test]
+fn no_prefix_without_ports_belongs_to_a_flow() {
+    let builds: [fn(u16, u16) -> Frame; 3] = [udp, udp_lite, tcp];
+    let tables = MemoryTables::new(Setup::default());
+    for family in [Family::Ipv4, Family::Ipv6] {
+        for build in builds {
+            record::egress(&build(40_000, 53).sent(family)[..], &tables);
+        }
+    }
+    let dressed: [fn(Frame) -> Frame; 5] = [
+        |frame| frame,
+        |frame| frame.tags(4),
+        |frame| frame.options(&[1; 40]),
+        |frame| {
+            frame
+                .behind(Extension::Destination(3))
+                .behind(Extension::Atomic)
+        },
+        |frame| frame.behind(Extension::HopByHop(0)).piece(7, ..8),
+    ];
+    for build in builds {
+        for dress in dressed {
+            for family in [Family::Ipv4, Family::Ipv6] {
+                let frame = dress(build(53, 40_000).data(&[]));
+                if !frame.exists_in(family) {
+                    continue;
+                }
+                let ports = dress(build(53, 40_000).data(&[])).cut_transport(4);
+                let ports = ports.received(family).len();
+                let bytes = frame.received(family);
+                for length in 0..=bytes.len() {
+                    let outcome = decide::ingress(&bytes[..length], &tables).outcome;
+                    let due = if length < ports {
+                        Outcome::DropMalformed
+                    } else {
+                        Outcome::PassKnownFlow
+                    };
+                    assert_eq!(outcome, due, "{length} of {bytes:02x?}");
+                }
+            }
+        }
+    }
+}
+
+/// Nothing that is received ever opens a flow.
+#[test]
+fn received_frames_open_nothing() {
+    let originals: Vec<_> = cases::frames()
+        .into_iter()
+        .filter(|(direction, _)| *direction == Direction::Ingress)
+        .collect();
+    let tables = MemoryTables::new(Setup::default());
+    let mut mutations = Mutations::new(1);
+    for _ in 0..100_000 {
+        let (direction, frame) = mutations.next(&originals);
+        let judged = judge(direction, &frame, &tables);
+        assert!(is_of(judged, direction));
+        assert_ne!(judged.outcome, Outcome::PassKnownFlow, "{frame:02x?}");
+        assert_ne!(judged.outcome, Outcome::PassIcmpRelated, "{frame:02x?}");
+    }
+    assert!(tables.flows().is_empty());
+    assert!(tables.occupancy_bytes().iter().all(|mark| *mark == 0));
+}
+
+fn direction() -> impl Strategy<Value = Direction> {
+    prop::bool::ANY.prop_map(|out| {
+        if out {
+            Direction::Egress
+        } else {
+            Direction::Ingress
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, cases: 512, ..Default::default() })]
+
+    #[test]
+    fn random_bytes_are_judged_once(bytes in prop::collection::vec(any::<u8>(), 0..200), direction in direction()) {
+        let judged = judge(direction, &bytes, &MemoryTables::new(Setup::default()));
+        prop_assert!(is_of(judged, direction));
+    }
+
+    #[test]
+    fn random_packets_are_judged_once(
+        tags in 0usize..7,
+        version in prop::sample::select(vec![0x45u8, 0x46, 0x4f, 0x60]),
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+        direction in direction(),
+    ) {
+        let ether_type = if version == 0x60 { 0x86dd } else { 0x0800 };
+        let mut packet = bytes;
+        packet.insert(0, version);
+        let frame = frames::ethernet(ether_type, &packet).tags(tags).received(Family::Ipv4);
+        let judged = judge(direction, &frame, &MemoryTables::new(Setup::default()));
+        prop_assert!(is_of(judged, direction));
+        if tags > 4 && direction == Direction::Ingress {
+            prop_assert_eq!(judged.outcome, Outcome::DropVlanDepth);
+        }
+    }
+
+    #[test]
+    fn only_the_range_is_guarded(source in any::<u16>(), destination in any::<u16>(), v6 in any::<bool>()) {
+        let family = if v6 { Family::Ipv6 } else { Family::Ipv4 };
+        let tables = MemoryTables::new(Setup::default());
+        let judged = decide::ingress(&udp(source, destination).received(family)[..], &tables);
+        let inside = (32_768..=60_999).contains(&destination);
+        prop_assert_eq!(judged.outcome == Outcome::PassOutsideRange, !inside);
+        prop_assert_eq!(judged.protocol, Protocol::Udp);
+        prop_assert_eq!(judged.family, family);
+    }
+
+    #[test]
+    fn whatever_was_sent_is_answered(local in any::<u16>(), remote in any::<u16>(), v6 in any::<bool>(), over_tcp in any::<bool>()) {
+        let family = if v6 { Family::Ipv6 } else { Family::Ipv4 };
+        let build = if over_tcp { tcp } else { udp };
+        let tables = MemoryTables::new(Setup::default());
+        let sent = record::egress(&build(local, remote).sent(family)[..], &tables).outcome;
+        let answer = decide::ingress(&build(remote, local).received(family)[..], &tables).outcome;
+        match sent {
+            Outcome::PassNewFlow => prop_assert_eq!(answer, Outcome::PassKnownFlow),
+            _ => prop_assert!(answer != Outcome::PassKnownFlow),
+        }
+    }
+}
