@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 const MOUNTED: &str = "/sys/fs/bpf";
 
 /// A folder of this test's own, which disappears with everything pinned in it.
+#[derive(Debug)]
 pub struct Folder(PathBuf);
 
 impl Folder {
@@ -36,14 +37,17 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
+        // The daemon removes its own folder when it ends.
+        if let Err(error) = fs::remove_dir_all(&self.0)
+            && error.kind() != io::ErrorKind::NotFound
+        {
             eprintln!("{} is left behind: {error}", self.0.display());
         }
     }
 }
 
 fn mount() -> Result<()> {
-    const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+    const BPF_FS_MAGIC: libc::__fsword_t = 0xcafe_4a11;
 
     // SAFETY: all zero bytes are a valid `statfs`, the path ends in zero, and the structure is
     // only used when the call has filled it.
@@ -51,7 +55,7 @@ fn mount() -> Result<()> {
         let mut found: libc::statfs = std::mem::zeroed();
         (libc::statfs(c"/sys/fs/bpf".as_ptr(), &raw mut found) == 0).then_some(found)
     };
-    if found.is_some_and(|found| found.f_type as i64 == BPF_FS_MAGIC) {
+    if found.is_some_and(|found| found.f_type == BPF_FS_MAGIC) {
         return Ok(());
     }
     // SAFETY: every string ends in zero, and the file system takes no data.

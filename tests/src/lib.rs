@@ -3,7 +3,8 @@
 //! Modules in reading order: frames made by hand ([`frames`]), the guard they are shown to
 //! ([`setup`]), the table of verdicts that reads as the specification ([`cases`]), and the two
 //! things the table is tried on: the packet logic over tables in [`memory`], and the loaded
-//! [`programs`].
+//! [`programs`]. Then the same on real interfaces: hosts and links ([`netns`]), frames and
+//! listeners ([`wire`]), what the daemon measures ([`metrics`]) and the daemon itself ([`guard`]).
 
 pub mod frames;
 
@@ -19,3 +20,10 @@ pub mod kernel;
 
 pub mod bpffs;
 pub mod programs;
+
+pub mod netns;
+pub mod wire;
+
+pub mod metrics;
+
+pub mod guard;

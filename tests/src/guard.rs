@@ -1,0 +1,220 @@
+//! The daemon, guarding a host of this test's own.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use guard_common::outcome::Outcome;
+
+use crate::{
+    bpffs, build,
+    metrics::{self, Packets, Sample},
+    netns::Namespace,
+};
+
+/// How long the daemon may take to guard. It needs a third of a second; an emulated machine more.
+const START: Duration = Duration::from_secs(20);
+/// How long it may take to end.
+const STOP: Duration = Duration::from_secs(5);
+/// How long counters may lag behind frames.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// What hosts say to each other unasked, and the guard need not be told to expect.
+const NOISE: [Outcome; 3] = [
+    Outcome::PassIcmpInfo,
+    Outcome::PassNotIp,
+    Outcome::PassNotRecorded,
+];
+
+/// A daemon that runs, and ends with the test.
+#[derive(Debug)]
+pub struct Guard<'a> {
+    host: &'a Namespace,
+    child: Child,
+    // Dropped after the child has ended.
+    folder: Folder,
+}
+
+/// What is the daemon's own: its pins, its socket and what it says.
+#[derive(Debug)]
+struct Folder {
+    pins: bpffs::Folder,
+    files: PathBuf,
+}
+
+impl<'a> Guard<'a> {
+    /// Guards an interface of `host`, with these flags beside those that keep it apart from other
+    /// daemons, and waits until it does.
+    pub fn start(host: &'a Namespace, interface: &str, flags: &[&str]) -> Result<Self> {
+        let folder = Folder::new()?;
+        let child = host
+            .command(build::binary())
+            .args(["run", "--iface", interface])
+            .args(["--metrics-listen", metrics::ADDRESS])
+            .arg("--control-socket")
+            .arg(folder.files.join("control.sock"))
+            .arg("--pin-dir")
+            .arg(folder.pins.path())
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(folder.log())?)
+            .spawn()
+            .context("run the daemon")?;
+        let mut guard = Self {
+            host,
+            child,
+            folder,
+        };
+        guard.wait_until_healthy()?;
+        Ok(guard)
+    }
+
+    /// What it has said so far.
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.folder.log()).unwrap_or_default()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where it listens for `status`, `flows` and the like.
+    pub fn control_socket(&self) -> PathBuf {
+        self.folder.files.join("control.sock")
+    }
+
+    /// Where it pins maps and links.
+    pub fn pins(&self) -> &Path {
+        self.folder.pins.path()
+    }
+
+    /// Everything it measures.
+    pub fn scrape(&self) -> Result<Vec<Sample>> {
+        metrics::scrape(self.host)
+    }
+
+    /// The frames it has counted.
+    pub fn packets(&self) -> Result<Packets> {
+        Ok(Packets::new(&self.scrape()?))
+    }
+
+    /// Checks that `act` moves these counters so far, and that nothing else moves but what hosts
+    /// say unasked.
+    pub fn expect<const N: usize>(
+        &self,
+        due: [(Outcome, u64); N],
+        act: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let before = self.packets()?;
+        act()?;
+        let deadline = Instant::now() + SETTLE;
+        let moved = loop {
+            let moved = self.packets()?.since(&before);
+            let settled = due
+                .iter()
+                .all(|(outcome, count)| moved.of(*outcome) >= *count);
+            if settled || Instant::now() > deadline {
+                break moved;
+            }
+            thread::sleep(Duration::from_millis(10));
+        };
+
+        for outcome in Outcome::ALL {
+            let expected = due.iter().find(|(expected, _)| expected == outcome);
+            let Some(count) = expected.map(|(_, count)| *count).or_else(|| {
+                let tolerated = NOISE.contains(outcome);
+                (!tolerated).then_some(0)
+            }) else {
+                continue;
+            };
+            let reason = outcome.reason();
+            let found = moved.of(*outcome);
+            ensure!(
+                found == count,
+                "{reason} moved by {found}, not {count}:{moved}"
+            );
+        }
+        Ok(())
+    }
+
+    /// Asks the daemon to end, and waits until it has.
+    pub fn stop(mut self) -> Result<ExitStatus> {
+        self.terminate();
+        self.ended(STOP)?
+            .with_context(|| format!("the daemon does not end: {}", self.said()))
+    }
+
+    fn terminate(&self) {
+        // SAFETY: no memory is involved, and the process is this guard's own child.
+        unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) };
+    }
+
+    fn wait_until_healthy(&mut self) -> Result<()> {
+        let deadline = Instant::now() + START;
+        loop {
+            if let Ok((200, _)) = metrics::get(self.host, "/healthz") {
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the daemon ended with {status}: {}", self.said());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "the daemon does not guard: {}",
+                self.said()
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn ended(&mut self, patience: Duration) -> Result<Option<ExitStatus>> {
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(Some(status));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(None)
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.terminate();
+        if !matches!(self.ended(STOP), Ok(Some(_))) {
+            eprintln!("the daemon had to be killed: {}", self.said());
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+impl Folder {
+    fn new() -> Result<Self> {
+        let pins = bpffs::Folder::new()?;
+        let name = pins.path().file_name().context("a folder has a name")?;
+        let files = std::env::temp_dir().join(name);
+        fs::create_dir(&files).with_context(|| format!("create {}", files.display()))?;
+        Ok(Self { pins, files })
+    }
+
+    fn log(&self) -> PathBuf {
+        self.files.join("log")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.files) {
+            eprintln!("{} is left behind: {error}", self.files.display());
+        }
+    }
+}

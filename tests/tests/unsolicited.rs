@@ -1,0 +1,128 @@
+//! What nobody asked for dies on a real interface, and what was asked for arrives.
+//!
+//! Every frame that must die is first shown to be delivered where nobody guards.
+
+use anyhow::{Result, ensure};
+use guard_common::outcome::{
+    Family,
+    Outcome::{DropNoFlow, PassKnownFlow, PassNewFlow, PassOutsideRange},
+};
+use guard_tests::{
+    frames::{Extension, Frame, G2, N, P, SUBNET, udp},
+    guard::Guard,
+    netns::Direct,
+    wire::{Listener, QUIET, Wire},
+};
+
+const MODES: [&str; 2] = ["native", "generic"];
+const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+
+/// Frames to a listener's port that answer nothing.
+fn strangers() -> Vec<(&'static str, Frame)> {
+    let stranger = || udp(53, 40_000);
+    vec![
+        ("a datagram", stranger()),
+        ("from an exotic port", udp(0, 40_000)),
+        ("behind a tag", stranger().tags(1)),
+        ("behind four tags", stranger().tags(4)),
+        ("with options", stranger().options(&[1; 40])),
+        ("to everybody in the prefix", stranger().to(SUBNET).v4()),
+        (
+            "behind destination options",
+            stranger().behind(Extension::Destination(3)),
+        ),
+        ("an atomic fragment", stranger().behind(Extension::Atomic)),
+    ]
+}
+
+#[test]
+fn strangers_reach_no_listener() -> Result<()> {
+    for mode in MODES {
+        let topology = Direct::new()?;
+        let listener = Listener::new(&topology.guarded, 40_000)?;
+        let wire = Wire::open(&topology.peer, topology.peer_interface())?;
+        let cases: Vec<(&str, Vec<u8>)> = strangers()
+            .into_iter()
+            .flat_map(|(name, frame)| {
+                FAMILIES
+                    .into_iter()
+                    .filter(|family| frame.exists_in(*family))
+                    .map(|family| (name, frame.received(family)))
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        for (name, frame) in &cases {
+            wire.send(frame)?;
+            let delivered = listener.delivered(QUIET);
+            ensure!(
+                delivered == 1,
+                "{name}: {delivered} delivered without a guard"
+            );
+        }
+
+        let guard = Guard::start(
+            &topology.guarded,
+            topology.interface(),
+            &["--xdp-mode", mode],
+        )?;
+        for (name, frame) in &cases {
+            guard.expect([(DropNoFlow, 1)], || wire.send(frame))?;
+            let delivered = listener.delivered(QUIET);
+            ensure!(delivered == 0, "{mode}, {name}: {delivered} delivered");
+        }
+        ensure!(guard.stop()?.success(), "the daemon ends well");
+    }
+    Ok(())
+}
+
+#[test]
+fn only_the_answer_to_a_query_arrives() -> Result<()> {
+    for mode in MODES {
+        let topology = Direct::new()?;
+        topology.guarded.ip("addr add 10.9.0.22/24 dev vg")?;
+        topology.guarded.ip("addr add fd09::22/64 dev vg nodad")?;
+        let listener = Listener::new(&topology.guarded, 40_000)?;
+        // Without it the peer would report that nobody listens.
+        let _server = Listener::new(&topology.peer, 53)?;
+        let wire = Wire::open(&topology.peer, topology.peer_interface())?;
+        let guard = Guard::start(
+            &topology.guarded,
+            topology.interface(),
+            &["--xdp-mode", mode],
+        )?;
+        for family in FAMILIES {
+            guard.expect([(PassNewFlow, 1)], || {
+                let peer: std::net::IpAddr = match family {
+                    Family::Ipv6 => P.ipv6.into(),
+                    // The listener is one socket for both families.
+                    Family::Ipv4 | Family::Other => P.ipv4.to_ipv6_mapped().into(),
+                };
+                listener.socket().send_to(b"query", (peer, 53))?;
+                Ok(())
+            })?;
+            let others = [
+                udp(54, 40_000),
+                udp(53, 40_000).from(N),
+                udp(53, 40_000).to(G2),
+            ];
+            guard.expect([(DropNoFlow, 3), (PassKnownFlow, 1)], || {
+                others
+                    .iter()
+                    .chain([&udp(53, 40_000)])
+                    .try_for_each(|frame| wire.send(&frame.received(family)))
+            })?;
+            let delivered = listener.delivered(QUIET);
+            ensure!(delivered == 1, "{mode}, {family:?}: {delivered} delivered");
+        }
+        // The wire itself works: a port outside the range is anybody's.
+        let service = Listener::new(&topology.guarded, 5000)?;
+        guard.expect([(PassOutsideRange, 1)], || {
+            wire.send(&udp(53, 5000).received(Family::Ipv4))
+        })?;
+        ensure!(
+            service.delivered(QUIET) == 1,
+            "{mode}: the service hears nobody"
+        );
+    }
+    Ok(())
+}
