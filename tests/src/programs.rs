@@ -1,6 +1,7 @@
 //! The loaded programs, run by hand on single frames.
 
 mod element;
+mod memory;
 mod state;
 
 use std::{
@@ -12,23 +13,19 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, TestRun, TestRunOptions,
-    maps::{Array, HashMap, LpmTrie, Map, MapData, lpm_trie::Key},
+    maps::{Array, LpmTrie, Map, MapData, lpm_trie::Key},
     programs::{ProgramInfo, SchedClassifier, Xdp},
     util::nr_cpus,
 };
 use guard_common::{
     config::{Device, JIFFIES_PER_TICK_SHIFT},
-    flow::Flow,
-    fragment::{FragmentKey, RefusedAt},
-    key::{AddressKey, FlowKeyV4, FlowKeyV6},
-    outcome::{Action, Judged},
-    parse::Transport,
+    key::AddressKey,
+    outcome::Action,
 };
 
 use crate::{
     build,
     kernel::Kernel,
-    memory::{self, Aged, Contents},
     setup::{self, Setup},
 };
 
@@ -122,13 +119,7 @@ impl Programs {
             let mut trusted: LpmTrie<_, AddressKey, u32> = map.try_into()?;
             trusted.insert(&Key::new(bits, prefix), 1, 0)?;
         }
-        for (name, _) in V4_FLOWS {
-            clear::<FlowKeyV4, Flow>(&mut self.hash(name)?)?;
-        }
-        for (name, _) in V6_FLOWS {
-            clear::<FlowKeyV6, Flow>(&mut self.hash(name)?)?;
-        }
-        clear::<FragmentKey, u32>(&mut self.hash("refused")?)
+        self.forget()
     }
 
     /// Puts another epoch in force.
@@ -174,76 +165,6 @@ impl Programs {
         Ok((u64::from_ne_bytes(jiffies) >> JIFFIES_PER_TICK_SHIFT) as u32)
     }
 
-    /// Lets flows and refusals look `ticks` older than they are.
-    ///
-    /// The kernel's clock cannot be set, and real timers take hours; moving what it is compared
-    /// with is the same to every comparison.
-    pub fn age(&mut self, ticks: u32) -> Result<()> {
-        let older = |flow: Flow| Flow {
-            last_seen: flow.last_seen - ticks,
-            ..flow
-        };
-        for (name, _) in V4_FLOWS {
-            replace::<FlowKeyV4, Flow>(&mut self.hash(name)?, older)?;
-        }
-        for (name, _) in V6_FLOWS {
-            replace::<FlowKeyV6, Flow>(&mut self.hash(name)?, older)?;
-        }
-        replace::<FragmentKey, u32>(&mut self.hash("refused")?, |mark| {
-            if mark == 0 { 0 } else { mark - ticks }
-        })
-    }
-
-    /// Every flow, as it looks at `now`. One that is in the wrong map is an error.
-    pub fn flows(&mut self, now: u32) -> Result<Contents<Aged>> {
-        let mut flows = Contents::new();
-        for (name, tcp) in V4_FLOWS {
-            for entry in self.hash::<FlowKeyV4, Flow>(name)?.iter() {
-                let (key, flow) = entry?;
-                ensure!(belongs(key.protocol, tcp), "{key:?} is in {name}");
-                flows.insert(format!("{:?}", memory::Key::V4(key)), Aged::new(flow, now));
-            }
-        }
-        for (name, tcp) in V6_FLOWS {
-            for entry in self.hash::<FlowKeyV6, Flow>(name)?.iter() {
-                let (key, flow) = entry?;
-                ensure!(belongs(key.protocol, tcp), "{key:?} is in {name}");
-                flows.insert(format!("{:?}", memory::Key::V6(key)), Aged::new(flow, now));
-            }
-        }
-        Ok(flows)
-    }
-
-    /// For every datagram that was ever refused, whether its later fragments are refused at `now`.
-    pub fn refusals(&mut self, now: u32) -> Result<Contents<bool>> {
-        self.hash::<FragmentKey, u32>("refused")?
-            .iter()
-            .map(|entry| {
-                let (key, mark) = entry?;
-                let holds = RefusedAt::new(mark).holds(now, setup::TIMEOUTS.fragment);
-                Ok((format!("{key:?}"), holds))
-            })
-            .collect()
-    }
-
-    /// The epochs in which each port was last in use, one use behind the other.
-    pub fn occupancy(&self) -> Result<Vec<u8>> {
-        Ok(state::occupancy(&self.state()?).to_vec())
-    }
-
-    /// The counters of one interface, of all processors together.
-    pub fn counters(&self, device: u32) -> Result<Vec<u64>> {
-        const SLOTS: usize = Judged::SLOTS as usize;
-
-        let mut bytes = vec![0; self.processors * SLOTS * 8];
-        element::read(self.map("counters")?, device, &mut bytes)?;
-        let mut sums = vec![0; SLOTS];
-        for (index, counter) in bytes.chunks_exact(8).enumerate() {
-            sums[index % SLOTS] += u64::from_ne_bytes(counter.try_into()?);
-        }
-        Ok(sums)
-    }
-
     /// What the kernel knows about each program of the object.
     pub fn infos(&self) -> Result<Vec<(String, ProgramInfo)>> {
         let loaded = ["egress", "clock", self.entry.program()];
@@ -282,29 +203,12 @@ impl Programs {
         let map = self.map_mut(name)?;
         map.try_into().with_context(|| name.to_owned())
     }
-
-    fn hash<K: aya::Pod, V: aya::Pod>(
-        &mut self,
-        name: &str,
-    ) -> Result<HashMap<&mut MapData, K, V>> {
-        let map = self.map_mut(name)?;
-        map.try_into().with_context(|| name.to_owned())
-    }
 }
 
 /// The verdicts of XDP.
 mod aya_xdp {
     pub const DROP: u32 = 1;
     pub const PASS: u32 = 2;
-}
-
-/// The flow maps of IPv4, and whether they hold TCP.
-const V4_FLOWS: [(&str, bool); 2] = [("flows_tcp4", true), ("flows_udp4", false)];
-/// The flow maps of IPv6, likewise.
-const V6_FLOWS: [(&str, bool); 2] = [("flows_tcp6", true), ("flows_udp6", false)];
-
-fn belongs(protocol: u32, tcp: bool) -> bool {
-    (protocol == Transport::Tcp as u32) == tcp
 }
 
 fn program_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::programs::Program> {
@@ -317,27 +221,6 @@ fn input(frame: &[u8]) -> TestRunOptions<'_> {
         data_in: Some(frame),
         ..TestRunOptions::default()
     }
-}
-
-fn entries<K: aya::Pod, V: aya::Pod>(map: &HashMap<&mut MapData, K, V>) -> Result<Vec<(K, V)>> {
-    map.iter().map(|entry| Ok(entry?)).collect()
-}
-
-fn clear<K: aya::Pod, V: aya::Pod>(map: &mut HashMap<&mut MapData, K, V>) -> Result<()> {
-    for (key, _) in entries(map)? {
-        map.remove(&key)?;
-    }
-    Ok(())
-}
-
-fn replace<K: aya::Pod, V: aya::Pod>(
-    map: &mut HashMap<&mut MapData, K, V>,
-    change: impl Fn(V) -> V,
-) -> Result<()> {
-    for (key, value) in entries(map)? {
-        map.insert(key, change(value), 0)?;
-    }
-    Ok(())
 }
 
 /// Before Linux 5.11 maps count as locked memory of the process.
