@@ -31,7 +31,7 @@ use crate::{
 
 /// Later than any filter that somebody else is likely to add: what rewrites packets must have
 /// done so before they are recorded.
-const CLSACT_PRIORITY: u16 = 0xfff0;
+pub const CLSACT_PRIORITY: u16 = 0xfff0;
 
 /// Our filter at that priority.
 const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 1);
@@ -342,7 +342,8 @@ fn cause(error: &ProgramError) -> String {
     }
 }
 
-fn errno(error: &ProgramError) -> Option<i32> {
+/// The error number of the system call that failed, where one did.
+pub(crate) fn errno(error: &ProgramError) -> Option<i32> {
     match error {
         ProgramError::SyscallError(SyscallError { io_error, .. }) => io_error.raw_os_error(),
         ProgramError::TcError(error) => errno_tc(error),

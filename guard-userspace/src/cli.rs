@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
 use crate::settings::{CONTROL_SOCKET, Layer, PIN_DIR};
 
@@ -13,6 +13,38 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// What is wrong with a command line, in one line, when `error` says that something is. What was
+/// asked for, such as help, has as many lines as it takes.
+pub fn complaint(error: &clap::Error) -> Option<String> {
+    match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => return None,
+        _ => {}
+    }
+
+    // Paragraphs: what is wrong, tips, how the command is used, where to find more.
+    let text = error.render().to_string();
+    let mut paragraphs = text.split("\n\n").map(|paragraph| {
+        let lines: Vec<_> = paragraph.lines().map(str::trim).collect();
+        lines.join(" ").trim().to_owned()
+    });
+    let wrong = paragraphs.next().unwrap_or_default();
+    let tips: Vec<_> = paragraphs
+        .filter_map(|paragraph| paragraph.strip_prefix("tip: ").map(str::to_owned))
+        .collect();
+    let remedy = if tips.is_empty() {
+        "see --help".to_owned()
+    } else {
+        tips.join(", ")
+    };
+
+    Some(format!(
+        "{}; {remedy}",
+        wrong.strip_prefix("error: ").unwrap_or(&wrong)
+    ))
 }
 
 /// What the binary can do.
@@ -83,6 +115,38 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_told_in_one_line() {
+        // words                 what is said
+        let table = [
+            (
+                "run --ifce eth0",
+                "unexpected argument '--ifce' found; a similar argument exists: '--iface'",
+            ),
+            (
+                "run --range 9-1",
+                "invalid value '9-1' for '--range <FIRST-LAST>': range 9-1 is empty; write the \
+                 lower port first; see --help",
+            ),
+            (
+                "run --mode of",
+                "invalid value 'of' for '--mode <MODE>' [possible values: enforce, monitor]; \
+                 see --help",
+            ),
+            ("guard", "unrecognized subcommand 'guard'; see --help"),
+        ];
+        for (line, said) in table {
+            let words = ["portguard"].into_iter().chain(line.split_whitespace());
+            let error = Cli::try_parse_from(words).expect_err(line);
+            assert_eq!(complaint(&error).as_deref(), Some(said), "{line}");
+        }
+        for line in ["--help", "--version", ""] {
+            let words = ["portguard"].into_iter().chain(line.split_whitespace());
+            let error = Cli::try_parse_from(words).expect_err(line);
+            assert_eq!(complaint(&error), None, "{line}");
+        }
     }
 
     #[test]

@@ -78,6 +78,27 @@ impl Failure {
         self.remedy = Some(remedy.into());
         self
     }
+
+    /// What failed and why, in one line, without the remedy.
+    pub fn message(&self) -> String {
+        let text = format!("{:#}", self.chain);
+        let lines: Vec<_> = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .collect();
+
+        if lines.is_empty() {
+            "unknown failure".to_owned()
+        } else {
+            lines.join(" ")
+        }
+    }
+
+    /// What the administrator can do about it, where that is known.
+    pub fn advice(&self) -> Option<&str> {
+        self.remedy.as_deref()
+    }
 }
 
 impl From<anyhow::Error> for Failure {
@@ -101,12 +122,7 @@ impl From<anyhow::Error> for Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = format!("{:#}", self.chain);
-        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        f.write_str(lines.next().unwrap_or("unknown failure"))?;
-        for line in lines {
-            write!(f, " {line}")?;
-        }
+        f.write_str(&self.message())?;
         if let Some(remedy) = &self.remedy {
             write!(f, "; {remedy}")?;
         }

@@ -7,7 +7,7 @@
 //! [`programs`], [`maps`], [`clock`], [`attach`], [`guard`],
 //! [`seed`], [`sweep`]), and the daemon around them
 //! ([`lock`], [`log`], [`observation`], [`observer`], [`metrics`], [`serve`], [`control`],
-//! [`report`], [`daemon`]).
+//! [`report`], [`daemon`]). Commands that need no daemon come last ([`check`], [`detach`]).
 
 pub mod cli;
 pub mod failure;
@@ -44,3 +44,6 @@ pub mod control;
 pub mod report;
 
 pub mod daemon;
+
+pub mod check;
+pub mod detach;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{Read, Seek, Write},
+    io::{self, Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process,
@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 
 /// Where locks are.
 const FOLDER: &str = "/run/portguard";
@@ -38,7 +38,7 @@ impl InstanceLock {
             .recursive(true)
             .mode(0o755)
             .create(folder)
-            .with_context(|| format!("{}: cannot be created", folder.display()))?;
+            .map_err(|error| refused(folder, "created", error))?;
         let path: PathBuf = folder.join(format!("{namespace}.lock"));
         let file = OpenOptions::new()
             .read(true)
@@ -48,20 +48,13 @@ impl InstanceLock {
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
             .open(&path)
-            .with_context(|| format!("{}: cannot be opened", path.display()))?;
+            .map_err(|error| refused(&path, "opened", error))?;
 
         let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => file,
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
                 let holder = fs::read_to_string(&path).unwrap_or_default();
-                let holder = match holder.trim() {
-                    "" => "another process".to_owned(),
-                    pid => format!("pid {pid}"),
-                };
-                return Err(Failure::unavailable(format!(
-                    "this network namespace is guarded by {holder} already"
-                ))
-                .remedy("give it the further interfaces, or stop it first"));
+                return Err(Self::taken(holder.trim().parse().ok()));
             }
             Err((_, error)) => {
                 return Err(Failure::runtime(format!(
@@ -78,6 +71,17 @@ impl InstanceLock {
         Ok(Self { _file: file })
     }
 
+    /// What a run ends with while `holder` has the lock.
+    pub fn taken(holder: Option<u32>) -> Failure {
+        let holder =
+            holder.map_or_else(|| "another process".to_owned(), |pid| format!("pid {pid}"));
+
+        Failure::unavailable(format!(
+            "this network namespace is guarded by {holder} already"
+        ))
+        .remedy("give it the further interfaces, or stop it first")
+    }
+
     /// The process that holds the lock of `namespace`, if one does.
     pub fn holder(namespace: &str) -> Option<u32> {
         let mut file = File::open(Path::new(FOLDER).join(format!("{namespace}.lock"))).ok()?;
@@ -88,6 +92,16 @@ impl InstanceLock {
             Err(_) => text.trim().parse().ok(),
         }
     }
+}
+
+fn refused(path: &Path, verb: &str, error: io::Error) -> Failure {
+    let code = match error.kind() {
+        io::ErrorKind::PermissionDenied => Exit::NotPermitted,
+        _ => Exit::Runtime,
+    };
+    let error = anyhow::Error::new(error).context(format!("{}: cannot be {verb}", path.display()));
+
+    Failure::new(code, error).remedy("run as root, or make it writable for this user")
 }
 
 #[cfg(test)]

@@ -4,15 +4,26 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use guard_userspace::{
-    cli::{Cli, Command},
+    check,
+    cli::{self, CheckFlags, Cli, Command},
     daemon::{self, Start},
+    detach,
     failure::{Exit, Failure},
     log, report,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => match cli::complaint(&error) {
+            Some(complaint) => {
+                eprintln!("{complaint}");
+                return Exit::Usage.into();
+            }
+            None => error.exit(),
+        },
+    };
     log::to_stderr();
     let done = match cli.command {
         Command::Run(flags) => run(Start {
@@ -21,7 +32,8 @@ fn main() -> ExitCode {
         }),
         Command::Status(flags) => report::status(&flags.control_socket, flags.json),
         Command::Flows(flags) => report::flows(&flags.control_socket, flags.json),
-        Command::Check(_) | Command::Detach(_) => Ok(()),
+        Command::Check(flags) => return check(flags),
+        Command::Detach(flags) => block_on(detach::run(&flags.pin_dir)),
     };
 
     match done {
@@ -33,14 +45,22 @@ fn main() -> ExitCode {
     }
 }
 
-/// One thread does everything: the daemon waits far more than it works.
-fn run(start: Start) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)?;
+fn check(flags: CheckFlags) -> ExitCode {
+    let start = Start {
+        flags: flags.run.layer,
+        config: flags.run.config,
+    };
+    match block_on(check::run(&start, flags.json)) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.code.into()
+        }
+    }
+}
 
-    runtime.block_on(async {
+fn run(start: Start) -> Result<(), Failure> {
+    block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(anyhow::Error::from)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(anyhow::Error::from)?;
         let shutdown = async move {
@@ -51,4 +71,13 @@ fn run(start: Start) -> Result<(), Failure> {
         };
         daemon::run(start, shutdown).await
     })
+}
+
+/// One thread does everything: the daemon waits far more than it works.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)?
+        .block_on(work)
 }

@@ -3,25 +3,18 @@
 //! `PIN_DIR/<network namespace>/v<layout>/`: maps by name, links as `<ifindex>-xdp` and
 //! `<ifindex>-egress`.
 
+mod place;
+
 use std::{
-    fs::{self, DirBuilder, Permissions},
-    io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context;
 use guard_common::layout::LAYOUT_VERSION;
-use nix::{
-    mount::{MsFlags, mount},
-    sys::statfs::{BPF_FS_MAGIC, statfs},
-    unistd::geteuid,
-};
 
+pub use self::place::{Place, is_plain};
 use crate::failure::Failure;
-
-/// Where bpffs belongs.
-const BPFFS: &str = "/sys/fs/bpf";
 
 /// The maps that outlive the daemon, by their names in the object.
 pub const MAPS: [&str; 13] = [
@@ -80,20 +73,66 @@ impl Pins {
         }
     }
 
+    /// The folders of this network namespace that exist below `base`, one for each layout that
+    /// some build has pinned there.
+    pub fn layouts(base: &Path, namespace: &str) -> Vec<Self> {
+        let namespace = base.join(namespace);
+        let Ok(entries) = fs::read_dir(&namespace) else {
+            return Vec::new();
+        };
+        let mut folders: Vec<_> = entries
+            .filter_map(Result::ok)
+            .filter(|entry| is_layout(&entry.file_name().to_string_lossy()))
+            .map(|entry| entry.path())
+            .collect();
+        folders.sort();
+
+        folders
+            .into_iter()
+            .map(|folder| Self {
+                base: base.to_owned(),
+                namespace: namespace.clone(),
+                folder,
+            })
+            .collect()
+    }
+
     /// Creates the folders that are missing, and checks that nobody else can write into any.
     ///
     /// Mounts bpffs at its usual place where nothing is mounted there.
     ///
     /// # Errors
-    /// When the folder is not on bpffs, cannot be created (exit code 69), or belongs to somebody
-    /// else (77).
+    /// As [`inspect`](Self::inspect), and when a folder cannot be created.
     pub fn prepare(&self) -> Result<(), Failure> {
-        self.require_bpffs()?;
-        for folder in [&self.base, &self.namespace, &self.folder] {
-            create(folder)?;
+        match place::inspect(&self.base)? {
+            Place::Ready => {}
+            Place::Unmounted => place::mount_bpffs()?,
+        }
+        for folder in self.folders() {
+            place::create(folder)?;
         }
 
         Ok(())
+    }
+
+    /// Says whether [`prepare`](Self::prepare) can work, as far as that can be told without
+    /// touching anything.
+    ///
+    /// # Errors
+    /// When the folder is not on bpffs (exit code 69), belongs to somebody else (77), or is named
+    /// by way of another (2).
+    pub fn inspect(&self) -> Result<Place, Failure> {
+        let place = place::inspect(&self.base)?;
+        for folder in self.folders() {
+            place::require_private(folder)?;
+        }
+
+        Ok(place)
+    }
+
+    /// The folder itself.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Where the map called `name` is pinned.
@@ -155,76 +194,32 @@ impl Pins {
         Ok(())
     }
 
-    fn require_bpffs(&self) -> Result<(), Failure> {
-        let existing = self
-            .base
-            .ancestors()
-            .find(|folder| folder.exists())
-            .unwrap_or(Path::new("/"));
-        if on_bpffs(existing)? {
-            return Ok(());
-        }
-        if self.base.starts_with(BPFFS) && Path::new(BPFFS).is_dir() {
-            mount(
-                Some("bpf"),
-                BPFFS,
-                Some("bpf"),
-                MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
-                Some("mode=0700"),
-            )
-            .map_err(|error| {
-                Failure::unavailable(format!("{BPFFS}: bpffs is not mounted: {error}"))
-                    .remedy(format!("run `mount -t bpf bpf {BPFFS}`"))
-            })?;
-            return Ok(());
+    /// Unpins everything in the folder, whatever its name, and removes the folders that are empty
+    /// then. Links must be released before.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn remove_all(&self) -> anyhow::Result<()> {
+        for entry in fs::read_dir(&self.folder)
+            .with_context(|| format!("{}: cannot be read", self.folder.display()))?
+        {
+            let path = entry?.path();
+            fs::remove_file(&path)
+                .with_context(|| format!("{}: cannot be unpinned", path.display()))?;
         }
 
-        Err(Failure::unavailable(format!(
-            "{}: not on bpffs, and only there can programs outlive the daemon",
-            self.base.display()
-        ))
-        .remedy(format!(
-            "give --pin-dir a folder below a mounted bpffs, such as {BPFFS}/portguard"
-        )))
+        self.remove_maps()
+    }
+
+    /// From the outermost in.
+    fn folders(&self) -> [&Path; 3] {
+        [&self.base, &self.namespace, &self.folder]
     }
 }
 
-fn on_bpffs(folder: &Path) -> Result<bool, Failure> {
-    let filesystem = statfs(folder)
-        .with_context(|| format!("{}: cannot tell its file system", folder.display()))?;
-
-    Ok(filesystem.filesystem_type() == BPF_FS_MAGIC)
-}
-
-/// Creates `folder` with mode 0700, or checks that it is ours alone.
-fn create(folder: &Path) -> Result<(), Failure> {
-    match DirBuilder::new().mode(0o700).recursive(true).create(folder) {
-        Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(libc::EROFS) => {
-            return Err(
-                Failure::unavailable(format!("{}: {error}", folder.display()))
-                    .remedy("mount bpffs for writing, or give --pin-dir another folder"),
-            );
-        }
-        Err(error) => {
-            return Err(Failure::unavailable(format!(
-                "{}: cannot be created: {error}",
-                folder.display()
-            )));
-        }
-    }
-
-    let metadata = fs::symlink_metadata(folder)
-        .with_context(|| format!("{}: cannot be read", folder.display()))?;
-    if !metadata.is_dir() || metadata.uid() != geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
-        return Err(Failure::not_permitted(format!(
-            "{}: others can write into it, so what is pinned there cannot be trusted",
-            folder.display()
-        ))
-        .remedy("remove it, and portguard makes one of its own"));
-    }
-    fs::set_permissions(folder, Permissions::from_mode(0o700))
-        .with_context(|| format!("{}: cannot be closed to others", folder.display()))?;
-
-    Ok(())
+/// Whether a folder of this name holds the pins of some layout, such as `v1`.
+fn is_layout(name: &str) -> bool {
+    name.strip_prefix('v').is_some_and(|version| {
+        !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::Context;
 use aya::{
     Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
-    maps::MapError,
+    maps::{Map, MapError, MapInfo},
     programs::{ProgramError, SchedClassifier, Xdp},
     util::KernelVersion,
 };
@@ -13,13 +13,17 @@ use aya::{
 use crate::{
     failure::Failure,
     pins::{MAPS, Pins},
+    privileges,
 };
 
 /// The object that the programs and maps are in.
 static OBJECT: &[u8] = include_bytes_aligned!(env!("PORTGUARD_BPF_OBJECT"));
 
 /// Maps whose capacity is `--max-flows`.
-const FLOW_MAPS: [&str; 4] = ["flows_tcp4", "flows_udp4", "flows_tcp6", "flows_udp6"];
+pub const FLOW_MAPS: [&str; 4] = ["flows_tcp4", "flows_udp4", "flows_tcp6", "flows_udp6"];
+
+/// Capacity of flow maps that no flow will ever be in.
+const TRIAL_FLOWS: u32 = 1024;
 
 /// Name of the program that records what is sent.
 pub const EGRESS: &str = "egress";
@@ -40,24 +44,50 @@ impl Programs {
     ///
     /// # Errors
     /// When the kernel refuses a map or a program: exit code 77 when for want of a privilege,
-    /// else 69.
+    /// else 69. Nothing is pinned then that was not before.
     pub fn load(slot: u32, pins: &Pins, max_flows: u32) -> Result<Self, Failure> {
+        let fresh = !pins.exist();
         let mut loader = EbpfLoader::new();
-        loader.btf(None).override_global("DEVICE", &slot, true);
-        for name in FLOW_MAPS {
-            loader.map_max_entries(name, max_flows);
-        }
         for name in MAPS {
             loader.map_pin_path(name, pins.map(name));
+        }
+        let programs = Self::load_with(loader, &slot, max_flows);
+        if programs.is_err() && fresh {
+            // The failure to load is worth more than one to clean up.
+            let _ = pins.remove_maps();
+        }
+
+        programs
+    }
+
+    /// Loads the programs with small maps of their own, which go when the value is dropped: says
+    /// whether the kernel takes them.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn try_out() -> Result<Self, Failure> {
+        Self::load_with(EbpfLoader::new(), &0, TRIAL_FLOWS)
+    }
+
+    fn load_with<'a>(
+        mut loader: EbpfLoader<'a>,
+        slot: &'a u32,
+        max_flows: u32,
+    ) -> Result<Self, Failure> {
+        loader.btf(None).override_global("DEVICE", slot, true);
+        for name in FLOW_MAPS {
+            loader.map_max_entries(name, max_flows);
         }
         let mut ebpf = loader.load(OBJECT).map_err(refused)?;
 
         // Frames in several pieces need a program that says it can read them, and drivers that
         // have such frames refuse a larger MTU under one that cannot.
         // https://github.com/torvalds/linux/commit/c2f2cdbeffda
-        let splits =
-            KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(5, 18, 0));
-        let ingress = if splits { "ingress_frags" } else { "ingress" };
+        let ingress = if reads_frags() {
+            "ingress_frags"
+        } else {
+            "ingress"
+        };
         program::<Xdp>(&mut ebpf, ingress)?
             .load()
             .map_err(|error| refused_program(ingress, &error))?;
@@ -84,6 +114,22 @@ impl Programs {
         program(&mut self.ebpf, EGRESS)
     }
 
+    /// The maps as the kernel describes them.
+    pub fn maps(&self) -> impl Iterator<Item = (&str, MapInfo)> {
+        self.ebpf.maps().filter_map(|(name, map)| {
+            let data = match map {
+                Map::Array(data)
+                | Map::HashMap(data)
+                | Map::LpmTrie(data)
+                | Map::LruHashMap(data)
+                | Map::PerCpuArray(data)
+                | Map::RingBuf(data) => data,
+                _ => return None,
+            };
+            Some((name, data.info().ok()?))
+        })
+    }
+
     /// Loads the program that tells the time.
     ///
     /// # Errors
@@ -102,6 +148,11 @@ impl Programs {
     }
 }
 
+/// Whether the kernel knows XDP programs that can read frames in several pieces.
+pub fn reads_frags() -> bool {
+    KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(5, 18, 0))
+}
+
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, Failure>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
@@ -114,7 +165,7 @@ where
 fn refused(error: EbpfError) -> Failure {
     let permission = match &error {
         EbpfError::MapError(MapError::CreateError { io_error, .. }) => {
-            io_error.kind() == std::io::ErrorKind::PermissionDenied
+            matches!(io_error.raw_os_error(), Some(libc::EPERM | libc::EACCES))
         }
         _ => false,
     };
@@ -136,14 +187,17 @@ fn refused_program(name: &str, error: &ProgramError) -> Failure {
             verifier_log,
         } => {
             let log = verifier_log.to_string();
-            let last = log.lines().rev().find(|line| !line.trim().is_empty());
+            let reason = reason(&log);
             let failure = format!(
                 "the kernel refuses the program {name}: {io_error}{}",
-                last.map(|line| format!(" ({line})")).unwrap_or_default()
+                reason.map(|line| format!(" ({line})")).unwrap_or_default()
             );
-            if io_error.kind() == std::io::ErrorKind::PermissionDenied && last.is_none() {
+            let denied = matches!(io_error.raw_os_error(), Some(libc::EPERM | libc::EACCES));
+            if denied && !privileges::trusted_by_verifier() {
+                Failure::not_permitted(failure).remedy("run as root, or grant CAP_PERFMON too")
+            } else if denied && reason.is_none() {
                 Failure::not_permitted(failure)
-                    .remedy("run as root, or grant CAP_BPF and CAP_NET_ADMIN")
+                    .remedy("run as root, on a kernel that is not locked down")
             } else {
                 Failure::unavailable(failure)
                     .remedy("run Linux 5.10 or later, built with BPF and XDP")
@@ -151,4 +205,13 @@ fn refused_program(name: &str, error: &ProgramError) -> Failure {
         }
         other => Failure::unavailable(format!("the kernel refuses the program {name}: {other}")),
     }
+}
+
+/// The line of the verifier's log that says what is wrong, without the statistics at its end.
+fn reason(log: &str) -> Option<&str> {
+    let statistics = ["processed ", "verification time ", "stack depth "];
+
+    log.lines()
+        .map(str::trim)
+        .rfind(|line| !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start)))
 }

@@ -26,7 +26,7 @@ pub use self::{
     timeouts::{Seconds, Timeout, TimeoutName, Timeouts},
     values::{Exposed, MaxFlows, Trusted},
 };
-use crate::{failure::Failure, range::PortRange};
+use crate::{failure::Failure, pins, range::PortRange};
 
 /// Where the CLI finds the daemon unless told otherwise.
 pub const CONTROL_SOCKET: &str = "/run/portguard/control.sock";
@@ -116,6 +116,7 @@ impl Settings {
             config,
             interfaces: flags.iface.is_some() || flags.egress_iface.is_some(),
             control_socket: flags.control_socket.is_some(),
+            pin_dir: flags.pin_dir.is_some(),
         };
 
         let mut timeout = Timeouts::default();
@@ -207,6 +208,15 @@ impl Settings {
                 )
                 .remedy("give --control-socket a shorter path"));
         }
+        if !pins::is_plain(&self.pin_dir) {
+            let path = self.pin_dir.display();
+            return Err(blame
+                .failure(
+                    blame.pin_dir,
+                    &format!("{path}: no absolute path, or one with `..`"),
+                )
+                .remedy(format!("give --pin-dir a path such as {PIN_DIR}")));
+        }
 
         Ok(())
     }
@@ -225,6 +235,7 @@ struct Blame<'a> {
     config: Option<&'a Path>,
     interfaces: bool,
     control_socket: bool,
+    pin_dir: bool,
 }
 
 impl Blame<'_> {

@@ -16,6 +16,15 @@ use crate::failure::{Exit, Failure};
 /// Callers that may wait while others are answered.
 const BACKLOG: u32 = 64;
 
+/// What is at the path of a control socket that nobody answers on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Spot {
+    /// Nothing.
+    Free,
+    /// The socket of a daemon that was killed.
+    Stale,
+}
+
 /// A listening control socket. Its file goes with it.
 #[derive(Debug)]
 pub struct Socket {
@@ -31,7 +40,9 @@ impl Socket {
     /// Exit code 69 when somebody answers there or the file is no socket, 77 when a privilege is
     /// missing, else 1.
     pub async fn bind(path: &Path) -> Result<Self, Failure> {
-        remove_stale(path).await?;
+        if Self::inspect(path).await? == Spot::Stale {
+            fs::remove_file(path).map_err(|error| not_usable(path, error))?;
+        }
 
         Self::listen(path).map_err(|error| {
             let denied = error
@@ -46,6 +57,34 @@ impl Socket {
             Failure::new(code, error)
                 .remedy("run portguard as root, or give another --control-socket")
         })
+    }
+
+    /// Says whether [`bind`](Self::bind) finds room at `path`. Touches nothing.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub async fn inspect(path: &Path) -> Result<Spot, Failure> {
+        let metadata = match fs::symlink_metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Spot::Free),
+            Err(error) => return Err(not_usable(path, error)),
+        };
+        if !metadata.file_type().is_socket() {
+            return Err(Failure::unavailable(format!(
+                "{}: exists and is no socket",
+                path.display()
+            ))
+            .remedy("remove it, or give another --control-socket"));
+        }
+
+        match UnixStream::connect(path).await {
+            Ok(stream) => Err(taken(path, pid(&stream))),
+            // A daemon that is too busy to accept is alive.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Err(taken(path, None)),
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(Spot::Stale),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Spot::Free),
+            Err(error) => Err(not_usable(path, error)),
+        }
     }
 
     fn listen(path: &Path) -> anyhow::Result<Self> {
@@ -79,32 +118,6 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o755).create(folder)?;
 
     fs::set_permissions(folder, Permissions::from_mode(0o755))
-}
-
-/// Removes the socket of a daemon that was killed.
-async fn remove_stale(path: &Path) -> Result<(), Failure> {
-    let metadata = match fs::symlink_metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(not_usable(path, error)),
-    };
-    if !metadata.file_type().is_socket() {
-        return Err(
-            Failure::unavailable(format!("{}: exists and is no socket", path.display()))
-                .remedy("remove it, or give another --control-socket"),
-        );
-    }
-
-    match UnixStream::connect(path).await {
-        Ok(stream) => Err(taken(path, pid(&stream))),
-        // A daemon that is too busy to accept is alive.
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(taken(path, None)),
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(|error| not_usable(path, error))
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(not_usable(path, error)),
-    }
 }
 
 fn pid(stream: &UnixStream) -> Option<i32> {

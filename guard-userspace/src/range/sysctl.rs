@@ -2,9 +2,10 @@
 
 use std::{fs::File, os::unix::fs::FileExt};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 
 use super::{PortRange, parse_port};
+use crate::failure::{Exit, Failure};
 
 /// Where the kernel shows the range it takes local ports from.
 pub const LOCAL_PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -54,13 +55,20 @@ pub fn parse_reserved(text: &str) -> anyhow::Result<Vec<PortRange>> {
 
 /// Reads the sysctl `path` of the calling thread's network namespace and parses it.
 pub(super) fn read<T>(path: &str, parse: fn(&str) -> anyhow::Result<T>) -> anyhow::Result<T> {
-    let text = read_whole(path)
-        .with_context(|| format!("{path}: cannot be read; show the process /proc/sys/net"))?;
-
-    parse(&text).with_context(|| {
+    let text = read_whole(path).map_err(|error| {
+        Failure::new(
+            Exit::Runtime,
+            error.context(format!("{path}: cannot be read")),
+        )
+        .remedy("show the process the whole of /proc/sys/net")
+    })?;
+    let ports = parse(&text).map_err(|error| {
         let shown: String = text.trim().chars().take(60).collect();
-        format!("{path}: cannot make sense of {shown:?}; write it anew with sysctl")
-    })
+        let error = error.context(format!("{path}: cannot make sense of {shown:?}"));
+        Failure::new(Exit::Runtime, error).remedy("write it anew with sysctl")
+    })?;
+
+    Ok(ports)
 }
 
 fn read_whole(path: &str) -> anyhow::Result<String> {

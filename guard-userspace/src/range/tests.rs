@@ -150,12 +150,16 @@ fn sysctls_of_this_host() {
 #[test]
 fn an_error_names_file_text_and_remedy() {
     let missing = sysctl::read("/proc/sys/net/ipv4/no_such", parse_range).expect_err("no file");
-    assert!(format!("{missing:#}").starts_with("/proc/sys/net/ipv4/no_such: cannot be read; show"));
+    assert_eq!(
+        format!("{missing:#}"),
+        "/proc/sys/net/ipv4/no_such: cannot be read: No such file or directory (os error 2); show \
+         the process the whole of /proc/sys/net"
+    );
 
     let malformed = sysctl::read("/proc/sys/kernel/ostype", parse_range).expect_err("no range");
     assert_eq!(
         format!("{malformed:#}"),
-        "/proc/sys/kernel/ostype: cannot make sense of \"Linux\"; write it anew with sysctl: \
-         expected two ports"
+        "/proc/sys/kernel/ostype: cannot make sense of \"Linux\": expected two ports; write it \
+         anew with sysctl"
     );
 }

@@ -1,0 +1,152 @@
+//! The interfaces of a run, and the programs on them.
+
+use aya::programs::{SchedClassifier, TcAttachType};
+
+use super::{Item, Report, driver};
+use crate::{
+    attach,
+    failure::Failure,
+    interfaces::{Interface, pick},
+    pins::{Hook, Pins},
+    programs,
+    settings::{EgressHook, Settings, XdpMode},
+};
+
+/// The largest MTU at which veth runs a program that cannot read frames in several pieces, where
+/// pages are of 4 KiB.
+/// <https://github.com/torvalds/linux/blob/v6.12/drivers/net/veth.c#L1560>
+const VETH_MTU: u32 = 3500;
+
+/// Says whether each interface can be guarded at all.
+pub(super) fn interfaces(settings: &Settings, all: &[Interface], report: &mut Report) {
+    for name in names(settings) {
+        let item = format!("interface {name}");
+        let found = pick(all.to_vec(), name).and_then(|interface| {
+            interface.require_guardable()?;
+            Ok(interface)
+        });
+        match found {
+            Ok(interface) => report.ok(item, describe(&interface)),
+            Err(failure) => report.problem(item, &failure),
+        }
+    }
+}
+
+/// Says what runs on each interface already, and how ours would.
+pub(super) fn programs(settings: &Settings, all: &[Interface], pins: &Pins, report: &mut Report) {
+    let guardable = names(settings)
+        .filter_map(|name| pick(all.to_vec(), name).ok())
+        .filter(|interface| interface.require_guardable().is_ok());
+    for interface in guardable {
+        if settings.iface.contains(&interface.name) {
+            xdp(settings, &interface, pins, report);
+        }
+        egress(settings, &interface, report);
+    }
+}
+
+/// Whether the kernel has TCX, where the caller may ask.
+pub(super) fn has_tcx(interface: &str) -> Option<bool> {
+    match SchedClassifier::query_tcx(interface, TcAttachType::Egress) {
+        Ok(_) => Some(true),
+        Err(error) => match attach::errno(&error) {
+            Some(libc::EINVAL) => Some(false),
+            _ => None,
+        },
+    }
+}
+
+fn xdp(settings: &Settings, interface: &Interface, pins: &Pins, report: &mut Report) {
+    let item = format!("xdp {}", interface.name);
+    let ours = attach::pinned_program(&pins.link(interface.index, Hook::Xdp));
+    if let Err(failure) = interface.require_free(|id| ours == Some(id)) {
+        report.problem(item, &failure);
+        return;
+    }
+
+    let generic = "guarded in generic mode, which is slower";
+    match (settings.xdp_mode, driver::runs_xdp(interface.index)) {
+        (XdpMode::Generic, _) => report.ok(item, "generic mode, as asked for"),
+        (XdpMode::Native, Some(false)) => report.problem(
+            item,
+            &Failure::unavailable("the driver runs no XDP programs")
+                .remedy("leave --xdp-mode at auto for a driver without XDP"),
+        ),
+        (XdpMode::Auto, Some(false)) => {
+            report.note(item, format!("the driver runs no XDP programs: {generic}"));
+        }
+        (XdpMode::Auto | XdpMode::Native, known) => {
+            let native = match known {
+                Some(_) => "the driver runs XDP programs",
+                None => "whether the driver runs XDP programs shows only when one is attached",
+            };
+            match peculiarity(interface) {
+                Some(peculiarity) => report.note(item, format!("{native}; {peculiarity}")),
+                None if known.is_none() => report.note(item, native),
+                None => report.ok(item, native),
+            }
+        }
+    }
+}
+
+/// What is worth knowing about native XDP on such an interface.
+fn peculiarity(interface: &Interface) -> Option<String> {
+    let kind = interface.kind.as_deref();
+    let driver = driver::name(&interface.name);
+    if kind == Some("veth") && interface.mtu > VETH_MTU && !programs::reads_frags() {
+        return Some(format!(
+            "not on a veth with MTU {}: guarded in generic mode, which is slower",
+            interface.mtu
+        ));
+    }
+
+    match (kind, driver.as_deref()) {
+        (Some("veth"), _) => Some(
+            "bulk traffic into a veth is faster with --xdp-mode generic, as native mode copies it"
+                .to_owned(),
+        ),
+        (_, Some("virtio_net")) => Some(
+            "virtio_net wants a spare queue for each processor and no receive offloads, else it \
+             is guarded in generic mode"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+fn egress(settings: &Settings, interface: &Interface, report: &mut Report) {
+    let item = format!("egress {}", interface.name);
+    match (settings.egress_hook, has_tcx(&interface.name)) {
+        (EgressHook::Clsact, _) => report.ok(item, "recorded by clsact, as asked for"),
+        (_, Some(true)) => report.ok(item, "recorded by TCX"),
+        (EgressHook::Auto, _) => report.items.push(Item::note(
+            item,
+            "recorded by clsact, whose filters other tools can remove",
+            Some("Linux 6.6 has TCX, which they cannot".to_owned()),
+        )),
+        (EgressHook::Tcx, _) => report.problem(
+            item,
+            &Failure::unavailable(format!("{}: the kernel has no TCX", interface.name))
+                .remedy("run Linux 6.6 or later, or leave --egress-hook at auto"),
+        ),
+    }
+}
+
+fn names(settings: &Settings) -> impl Iterator<Item = &String> {
+    settings.iface.iter().chain(&settings.egress_iface)
+}
+
+/// Such as `veth, up, MTU 1500, 2 receive queues`.
+fn describe(interface: &Interface) -> String {
+    let driver = driver::name(&interface.name)
+        .or_else(|| interface.kind.clone())
+        .unwrap_or_else(|| "unknown driver".to_owned());
+    let state = if interface.up { "up" } else { "down" };
+    let queues = match driver::receive_queues(&interface.name) {
+        Some(1) => ", 1 receive queue".to_owned(),
+        Some(queues) => format!(", {queues} receive queues"),
+        None => String::new(),
+    };
+
+    format!("{driver}, {state}, MTU {}{queues}", interface.mtu)
+}

@@ -1,0 +1,105 @@
+//! What the maps of a run cost.
+
+use std::fs;
+
+use aya::maps::MapType;
+
+use super::Report;
+use crate::{
+    failure::Failure,
+    programs::{FLOW_MAPS, Programs},
+    settings::Settings,
+};
+
+/// What the kernel adds to each key and value of a hash map: `struct htab_elem` with its LRU node.
+/// <https://github.com/torvalds/linux/blob/v6.12/kernel/bpf/hashtab.c#L104>
+const ELEMENT: u64 = 48;
+
+/// `struct bucket` of the same file, of which there are as many as entries, rounded up to a power
+/// of two.
+const BUCKET: u64 = 16;
+
+/// Says what the maps would take of the memory that is there.
+pub(super) fn memory(programs: &Programs, settings: &Settings, report: &mut Report) {
+    let flows = settings.max_flows.get();
+    let needed = maps(programs, flows);
+    let text = format!(
+        "the maps take {}, four of them {flows} flows each",
+        mebibytes(needed)
+    );
+    match available() {
+        Some(available) if needed > available => report.problem(
+            "memory",
+            &Failure::unavailable(format!(
+                "{text}, and only {} are available",
+                mebibytes(available)
+            ))
+            .remedy("give a smaller --max-flows"),
+        ),
+        _ => report.ok("memory", text),
+    }
+}
+
+/// The memory of all maps with room for `flows` in each flow map, in bytes.
+fn maps(programs: &Programs, flows: u32) -> u64 {
+    let processors = aya::util::nr_cpus().unwrap_or(1) as u64;
+    let sizes = programs.maps().map(|(name, map)| {
+        let entries = if FLOW_MAPS.contains(&name) {
+            flows
+        } else {
+            map.max_entries()
+        };
+        let value = rounded(map.value_size());
+        match map.map_type() {
+            Ok(MapType::LruHash) => hash(entries, map.key_size(), map.value_size()),
+            Ok(MapType::PerCpuArray) => u64::from(entries) * value * processors,
+            // In bytes.
+            Ok(MapType::RingBuf) => u64::from(entries),
+            // Grows with what is put in, which is little.
+            Ok(MapType::LpmTrie) => 0,
+            _ => u64::from(entries) * value,
+        }
+    });
+
+    sizes.sum()
+}
+
+/// The memory of one LRU hash map, in bytes.
+fn hash(entries: u32, key: u32, value: u32) -> u64 {
+    let element = ELEMENT + rounded(key) + rounded(value);
+
+    u64::from(entries) * element + u64::from(entries.next_power_of_two()) * BUCKET
+}
+
+fn rounded(size: u32) -> u64 {
+    u64::from(size).next_multiple_of(8)
+}
+
+/// What can be taken without swapping, in bytes.
+fn available() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+
+    Some(kibibytes * 1024)
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costs() {
+        // 48 bytes, key, value and bucket.
+        assert_eq!(hash(1024, 16, 8), 1024 * (48 + 16 + 8 + 16));
+        assert_eq!(hash(1024, 40, 8), 1024 * (48 + 40 + 8 + 16));
+        assert_eq!(hash(4096, 37, 4), 4096 * (48 + 40 + 8 + 16));
+        assert_eq!(mebibytes(3 << 19), "1.5 MiB");
+    }
+}

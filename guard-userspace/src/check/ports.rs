@@ -1,0 +1,61 @@
+//! The ports of a run, and what listens on them.
+
+use super::{Item, Report};
+use crate::{
+    failure::Failure,
+    listeners::{self, Moment},
+    range::{GuardedPorts, LocalPorts},
+    settings::Settings,
+};
+
+/// Says which ports would be guarded, and who would be cut off.
+pub(super) fn ports(settings: &Settings, report: &mut Report) {
+    let local = match LocalPorts::read(settings.range) {
+        Ok(local) => local,
+        Err(error) => {
+            report.problem("ports", &Failure::from(error));
+            return;
+        }
+    };
+    report.ok("ports", describe(&local, settings));
+
+    let guarded = GuardedPorts::new(&local, settings.exposures());
+    let trusted: Vec<_> = settings.trust.iter().copied().collect();
+    let verdict = listeners::survey(&guarded, &trusted)
+        .map_err(Failure::from)
+        .and_then(|found| {
+            listeners::judge(settings.listeners, settings.mode, Moment::Start, &found)
+        });
+    match verdict {
+        Ok(verdict) if verdict.warnings.is_empty() => {
+            report.ok("listeners", "nothing listens on these ports");
+        }
+        Ok(verdict) => report.items.extend(
+            verdict
+                .warnings
+                .into_iter()
+                .map(|warning| Item::note("listeners", warning.text, None)),
+        ),
+        Err(failure) => report.problem("listeners", &failure),
+    }
+}
+
+fn describe(local: &LocalPorts, settings: &Settings) -> String {
+    let source = match settings.range {
+        Some(_) => "by --range",
+        None => "as the kernel hands them out",
+    };
+    let reserved: Vec<_> = local.reserved.iter().map(ToString::to_string).collect();
+    let exposed: Vec<_> = settings.expose.iter().map(ToString::to_string).collect();
+    let list = |items: Vec<String>| match items.is_empty() {
+        true => "none".to_owned(),
+        false => items.join(","),
+    };
+
+    format!(
+        "{} {source}, reserved {}, exposed {}",
+        local.range,
+        list(reserved),
+        list(exposed)
+    )
+}

@@ -1,0 +1,128 @@
+//! The kernel, what is pinned in it, and whether it takes the programs.
+
+use std::path::Path;
+
+use aya::util::KernelVersion;
+use nix::sys::utsname::uname;
+
+use super::{Item, Report, device};
+use crate::{
+    interfaces::Interface,
+    maps::Maps,
+    pins::{Hook, Pins, Place},
+    programs::{self, Programs},
+    settings::Settings,
+};
+
+/// Says which kernel this is, and what it has.
+pub(super) fn kernel(settings: &Settings) -> Item {
+    let release = uname().map_or_else(
+        |_| "unknown".to_owned(),
+        |names| names.release().to_string_lossy().into_owned(),
+    );
+    let since = |major, minor| {
+        KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(major, minor, 0))
+    };
+    let tcx = settings
+        .iface
+        .first()
+        .and_then(|interface| device::has_tcx(interface))
+        .unwrap_or_else(|| since(6, 6));
+    let features = [
+        ("BTF", Path::new("/sys/kernel/btf/vmlinux").exists()),
+        ("XDP links", since(5, 9)),
+        ("XDP of frames in several pieces", programs::reads_frags()),
+        ("TCX", tcx),
+    ];
+    let list = |present: bool| -> Vec<_> {
+        features
+            .iter()
+            .filter(|feature| feature.1 == present)
+            .map(|feature| feature.0)
+            .collect()
+    };
+    let (has, lacks) = (list(true), list(false));
+    let text = match (has.is_empty(), lacks.is_empty()) {
+        (true, _) => format!("Linux {release}, without {}", lacks.join(", ")),
+        (false, true) => format!("Linux {release}, with {}", has.join(", ")),
+        (false, false) => format!(
+            "Linux {release}, with {}, without {}",
+            has.join(", "),
+            lacks.join(", ")
+        ),
+    };
+
+    if lacks.is_empty() {
+        Item::ok("kernel", text)
+    } else {
+        Item::note("kernel", text, None)
+    }
+}
+
+/// Says whether there is a place to pin, and what an earlier run has left there.
+pub(super) fn pins(
+    pins: &Pins,
+    all: &[Interface],
+    settings: &Settings,
+    running: bool,
+    report: &mut Report,
+) {
+    let shown = settings.pin_dir.display();
+    match pins.inspect() {
+        Ok(Place::Ready) => report.ok("bpffs", format!("{shown} is on bpffs")),
+        Ok(Place::Unmounted) => {
+            report.note("bpffs", "not mounted, a run mounts it at its usual place");
+        }
+        Err(failure) => report.problem("bpffs", &failure),
+    }
+    if running || !pins.exist() {
+        return;
+    }
+
+    let links: Vec<_> = pins
+        .links()
+        .into_iter()
+        .map(|(index, hook, _)| {
+            let name = all
+                .iter()
+                .find(|interface| interface.index == index)
+                .map_or_else(|| format!("interface {index}"), |found| found.name.clone());
+            let hook = match hook {
+                Hook::Xdp => "XDP",
+                Hook::Egress => "egress",
+            };
+            format!("{name} ({hook})")
+        })
+        .collect();
+    let what = if links.is_empty() {
+        "maps".to_owned()
+    } else {
+        format!("maps, {}", links.join(", "))
+    };
+    let fits =
+        Maps::pinned_capacity(pins) == Some(settings.max_flows.get()) && Maps::open(pins).is_ok();
+    let fate = if fits {
+        "a run adopts them"
+    } else {
+        "they do not fit this run, which makes them anew and forgets their flows"
+    };
+    report.items.push(Item::note(
+        "leftovers",
+        format!("of an earlier run: {what}: {fate}"),
+        Some("`portguard detach` removes them".to_owned()),
+    ));
+}
+
+/// Loads the programs and attaches them nowhere. They go when they are dropped.
+pub(super) fn trial(report: &mut Report) -> Option<Programs> {
+    match Programs::try_out().and_then(|mut programs| programs.clock().map(|_| programs)) {
+        Ok(programs) => {
+            report.ok("programs", "the kernel takes them");
+            Some(programs)
+        }
+        Err(failure) => {
+            report.problem("programs", &failure);
+            None
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! `portguard detach`: removes what a killed or kept guard has left in force.
+
+mod filters;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::{self, Write},
+    path::Path,
+};
+
+use self::filters::has_filter;
+use crate::{
+    attach,
+    failure::{Exit, Failure},
+    interfaces,
+    lock::InstanceLock,
+    namespace,
+    pins::{self, Hook, Pins},
+    privileges,
+};
+
+/// Removes everything of the calling thread's network namespace: XDP first, because it must never
+/// stand without egress, then egress, then the maps. Says on standard output what it has removed.
+///
+/// # Errors
+/// When a daemon guards the namespace, which is named, or the folder is not to be trusted: exit
+/// code 69. When a privilege is missing: 77. When something cannot be removed: 1.
+pub async fn run(pin_dir: &Path) -> Result<(), Failure> {
+    privileges::require()?;
+    let namespace = namespace::name()?;
+    let _lock = InstanceLock::take(&namespace).map_err(|failure| match failure.code {
+        Exit::Unavailable => failure.remedy("stop it, and it detaches by itself"),
+        _ => failure,
+    })?;
+    let layouts = layouts(pin_dir, &namespace)?;
+    let netlink = interfaces::connect()?;
+
+    let mut removed = Removed::default();
+    for hook in [Hook::Xdp, Hook::Egress] {
+        let links = layouts.iter().flat_map(Pins::links);
+        for (index, _, path) in links.filter(|link| link.1 == hook) {
+            attach::release_pin(&path)?;
+            removed.hooks.entry(index).or_default().push(hook);
+        }
+    }
+    for interface in interfaces::list(&netlink).await? {
+        if has_filter(&netlink, interface.index).await? {
+            attach::release_clsact(&interface.name)?;
+            let hooks = removed.hooks.entry(interface.index).or_default();
+            if !hooks.contains(&Hook::Egress) {
+                hooks.push(Hook::Egress);
+            }
+        }
+        removed.names.insert(interface.index, interface.name);
+    }
+    for pins in &layouts {
+        pins.remove_all()?;
+        removed.folders.push(pins.folder().display().to_string());
+    }
+
+    writeln!(io::stdout(), "{removed}")
+        .or_else(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Ok(()),
+            _ => Err(error),
+        })
+        .map_err(|error| Failure::new(Exit::Runtime, error))
+}
+
+/// The folders of this namespace, of whatever layout, once they are known to be ours alone: what
+/// somebody else has put there is not ours to detach.
+fn layouts(pin_dir: &Path, namespace: &str) -> Result<Vec<Pins>, Failure> {
+    if !pins::is_plain(pin_dir) {
+        return Err(Failure::usage(format!(
+            "{}: no absolute path, or one with `..`",
+            pin_dir.display()
+        ))
+        .remedy("give --pin-dir the path that the guard was run with"));
+    }
+
+    let layouts = Pins::layouts(pin_dir, namespace);
+    for pins in &layouts {
+        pins.inspect()?;
+    }
+
+    Ok(layouts)
+}
+
+/// What has been removed.
+#[derive(Default)]
+struct Removed {
+    hooks: BTreeMap<u32, Vec<Hook>>,
+    names: BTreeMap<u32, String>,
+    folders: Vec<String>,
+}
+
+impl fmt::Display for Removed {
+    /// One line for each interface and each folder.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = Vec::new();
+        for (index, hooks) in &self.hooks {
+            let name = match self.names.get(index) {
+                Some(name) => name.clone(),
+                None => format!("interface {index}, which is gone"),
+            };
+            let hooks: Vec<_> = hooks.iter().map(|hook| label(*hook)).collect();
+            lines.push(format!("detached {name} ({})", hooks.join(", ")));
+        }
+        for folder in &self.folders {
+            lines.push(format!("removed the maps in {folder}"));
+        }
+        if lines.is_empty() {
+            return f.write_str("nothing to detach");
+        }
+
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+fn label(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Xdp => "XDP",
+        Hook::Egress => "egress",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said() {
+        let mut removed = Removed::default();
+        assert_eq!(removed.to_string(), "nothing to detach");
+
+        removed.hooks.insert(2, vec![Hook::Xdp, Hook::Egress]);
+        removed.hooks.insert(7, vec![Hook::Egress]);
+        removed.names.insert(2, "eth0".to_owned());
+        removed.folders.push("/pins/v1".to_owned());
+        assert_eq!(
+            removed.to_string(),
+            "detached eth0 (XDP, egress)\n\
+             detached interface 7, which is gone (egress)\n\
+             removed the maps in /pins/v1"
+        );
+    }
+}
