@@ -65,7 +65,7 @@ impl Timeouts {
     }
 }
 
-/// The one element of the map `config`. The daemon changes single words of it in place.
+/// What the daemon tells the programs. It changes single words of it in place.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Config {
@@ -135,6 +135,12 @@ impl ConfigCell {
     /// A configuration that is not in a map.
     pub const fn new(config: Config) -> Self {
         Self(UnsafeCell::new(config))
+    }
+
+    /// Whether anything but the flow decides about a packet that has none.
+    #[inline(always)]
+    pub fn asks_before_drop(&self) -> bool {
+        (self.excuses() | self.monitor()) != 0
     }
 
     /// The timers. They change one word at a time.

@@ -3,6 +3,7 @@
 use crate::{
     address::{Address, V4, V6},
     config::Config,
+    flood,
     flow::Flow,
     fragment::FragmentKey,
     key::{AddressKey, FlowKey},
@@ -19,6 +20,16 @@ use crate::{
 /// belongs to.
 #[inline(always)]
 pub fn ingress(frame: &(impl Packet + ?Sized), tables: &impl Tables) -> Judged {
+    if let Some(judged) = flood::drop_plain(frame, tables) {
+        return judged;
+    }
+
+    judge(frame, tables)
+}
+
+/// Judges a received frame the general way.
+#[inline(always)]
+pub fn judge(frame: &(impl Packet + ?Sized), tables: &impl Tables) -> Judged {
     let outcome = match link::payload(frame) {
         Ok(Payload::Ipv4(offset)) => return ingress_ip::<V4>(frame, offset, tables),
         Ok(Payload::Ipv6(offset)) => return ingress_ip::<V6>(frame, offset, tables),
@@ -110,7 +121,7 @@ fn judge_datagram<A: Address>(
 /// Whether any flow, or any query to a group, uses the port. This is the last question that the
 /// flood of a random sprayer reaches.
 #[inline(always)]
-fn in_use(purpose: Use, port: u16, tables: &impl Tables) -> bool {
+pub(crate) fn in_use(purpose: Use, port: u16, tables: &impl Tables) -> bool {
     let epoch = tables.config().epoch() as u8;
     tables
         .occupancy(purpose, port)

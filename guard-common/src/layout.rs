@@ -18,19 +18,18 @@ pub const MAX_REFUSED: u32 = 4096;
 /// Prefixes that the local table, and those that the user's trust, can hold.
 pub const MAX_ADDRESSES: u32 = 16_384;
 
-/// Entries of the counter map.
-pub const COUNTERS: u32 = MAX_DEVICES * Judged::SLOTS;
+/// Counters of one interface: an element of the counter map.
+pub type Counters = [u64; Judged::SLOTS as usize];
 
 #[cfg(feature = "user")]
 mod user {
     use aya::Pod;
 
     use crate::{
-        config::{Config, Device},
+        config::Device,
         flow::Flow,
         fragment::FragmentKey,
         key::{AddressKey, FlowKeyV4, FlowKeyV6},
-        ports::GuardedPorts,
     };
 
     // SAFETY: integers at multiples of their size, without padding.
@@ -43,10 +42,6 @@ mod user {
     unsafe impl Pod for FragmentKey {}
     // SAFETY: integers at multiples of their size, without padding.
     unsafe impl Pod for AddressKey {}
-    // SAFETY: words only.
-    unsafe impl Pod for GuardedPorts {}
-    // SAFETY: words only.
-    unsafe impl Pod for Config {}
     // SAFETY: integers at multiples of their size, without padding.
     unsafe impl Pod for Device {}
 }

@@ -5,8 +5,8 @@
 //!
 //! Modules in reading order: what can happen to a frame ([`outcome`]), how bytes become a tuple
 //! ([`packet`], [`wire`], [`link`], [`address`], [`parse`]), what is remembered ([`key`], [`flow`],
-//! [`fragment`], [`ports`], [`config`]), what is decided ([`tables`], [`subject`], [`decide`],
-//! [`record`]), and
+//! [`fragment`], [`ports`], [`config`], [`state`]), what is decided ([`tables`], [`subject`], [`decide`],
+//! [`flood`], [`record`]), and
 //! how the maps are laid out ([`layout`]).
 //!
 //! [`Outcome`]: outcome::Outcome
@@ -33,11 +33,14 @@ pub mod ports;
 
 pub mod config;
 
+pub mod state;
+
 pub mod tables;
 
 pub mod subject;
 
 pub mod decide;
+pub mod flood;
 
 pub mod record;
 

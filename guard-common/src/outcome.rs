@@ -201,13 +201,11 @@ impl Judged {
     /// Counter slots of one device.
     pub const SLOTS: u32 = (Outcome::ALL.len() * 2 * 3 * 5) as u32;
 
-    /// The counter of this judgement on the device in `device`, when `verdict` was carried out.
+    /// The counter of this judgement among those of its device, when `verdict` was carried out.
     #[inline(always)]
-    pub const fn slot(self, device: u32, verdict: Action) -> u32 {
-        let mut slot = device;
-        slot = slot * Outcome::ALL.len() as u32 + self.outcome as u32;
-        slot = slot * 2 + verdict as u32;
-        slot = slot * 3 + self.family as u32;
-        slot * 5 + self.protocol as u32
+    pub const fn slot(self, verdict: Action) -> u32 {
+        let slot = self.outcome as u32 * 2 + verdict as u32;
+
+        (slot * 3 + self.family as u32) * 5 + self.protocol as u32
     }
 }

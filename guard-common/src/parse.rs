@@ -170,6 +170,11 @@ impl<A: Address> Ip<A> {
     }
 }
 
+/// The bits of an IPv4 fragment offset, in network byte order.
+const OFFSET: u16 = 0x1fff_u16.to_be();
+/// The same, and the flag that more fragments follow.
+pub(crate) const OFFSET_OR_MORE: u16 = 0x3fff_u16.to_be();
+
 /// Reads an IPv4 header with its options (RFC 791, section 3.1).
 #[inline(always)]
 pub fn ipv4(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<V4>, Unreadable> {
@@ -181,11 +186,12 @@ pub fn ipv4(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<V4>, Unr
         return Err(Unreadable::Truncated);
     }
 
-    let flags_and_offset = u16::from_be(header.fragment);
-    let fragment = match (flags_and_offset & 0x1fff, flags_and_offset & 0x2000) {
-        (0, 0) => Fragment::Whole,
-        (0, _) => Fragment::First,
-        _ => Fragment::Later,
+    let fragment = if header.fragment & OFFSET_OR_MORE == 0 {
+        Fragment::Whole
+    } else if header.fragment & OFFSET == 0 {
+        Fragment::First
+    } else {
+        Fragment::Later
     };
 
     Ok(Ip {

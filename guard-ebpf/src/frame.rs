@@ -1,9 +1,13 @@
 //! Frames that headers can be copied out of: the only place that touches packet memory.
 
-use core::{ffi::c_void, mem::MaybeUninit};
+use core::{
+    ffi::c_void,
+    mem::{MaybeUninit, offset_of},
+};
 
 use aya_ebpf::{
-    helpers::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    bindings::{__sk_buff, xdp_md},
+    helpers::bpf_skb_load_bytes,
     programs::{TcContext, XdpContext},
 };
 use guard_common::packet::{Header, Packet};
@@ -38,27 +42,29 @@ impl Linear {
     }
 }
 
-/// The directly readable part of a received frame, which is nearly always all of its headers.
-pub struct XdpFrame {
+/// The first piece of a received frame. Drivers fill a buffer of at least 1.5 kB before they begin
+/// another, so whatever has its headers elsewhere has more of them than anybody sends, and ends
+/// too early for us.
+pub struct XdpFrame<'a> {
     linear: Linear,
-    unknown: u32,
+    ctx: &'a XdpContext,
 }
 
-impl XdpFrame {
+impl<'a> XdpFrame<'a> {
     /// The frame that an XDP program was called for.
     #[inline(always)]
-    pub fn new(ctx: &XdpContext) -> Self {
+    pub fn new(ctx: &'a XdpContext) -> Self {
         Self {
             linear: Linear {
                 start: ctx.data(),
                 end: ctx.data_end(),
             },
-            unknown: ctx.rx_queue_index(),
+            ctx,
         }
     }
 }
 
-impl Packet for XdpFrame {
+impl Packet for XdpFrame<'_> {
     #[inline(always)]
     fn read<H: Header>(&self, offset: usize) -> Option<H> {
         self.linear.read(offset)
@@ -66,49 +72,7 @@ impl Packet for XdpFrame {
 
     #[inline(always)]
     fn rejoin(&self, offset: usize) -> usize {
-        verifier::forget(offset, self.unknown) & MAX_OFFSET
-    }
-}
-
-/// All of a received frame that comes in several pieces, at the price of a helper call a header.
-pub struct SplitFrame<'a> {
-    ctx: &'a XdpContext,
-}
-
-impl<'a> SplitFrame<'a> {
-    /// The frame that an XDP program was called for, unless it is in one piece.
-    #[inline(always)]
-    pub fn new(ctx: &'a XdpContext) -> Option<Self> {
-        // SAFETY: the context is this program's own.
-        let length = unsafe { bpf_xdp_get_buff_len(ctx.ctx) };
-
-        (length > (ctx.data_end() - ctx.data()) as u64).then_some(Self { ctx })
-    }
-}
-
-impl Packet for SplitFrame<'_> {
-    #[inline(always)]
-    fn read<H: Header>(&self, offset: usize) -> Option<H> {
-        let mut header = MaybeUninit::<H>::uninit();
-        // SAFETY: the context is this program's own and `header` is as long as the helper is told.
-        let copied = unsafe {
-            bpf_xdp_load_bytes(
-                self.ctx.ctx,
-                offset as u32,
-                header.as_mut_ptr().cast::<c_void>(),
-                size_of::<H>() as u32,
-            )
-        };
-        if copied != 0 {
-            return None;
-        }
-        // SAFETY: the helper has written all of it.
-        Some(unsafe { H::copy_from(header.as_ptr().cast::<u8>()) })
-    }
-
-    #[inline(always)]
-    fn rejoin(&self, offset: usize) -> usize {
-        verifier::forget(offset, self.ctx.rx_queue_index()) & MAX_OFFSET
+        verifier::forget(offset, queue(self.ctx)) & MAX_OFFSET
     }
 }
 
@@ -184,8 +148,14 @@ impl Packet for PagedFrame<'_> {
     }
 }
 
+/// A word that the verifier knows nothing about.
+#[inline(always)]
+fn queue(ctx: &XdpContext) -> u32 {
+    verifier::context_word::<{ offset_of!(xdp_md, rx_queue_index) }>(ctx.ctx.cast())
+}
+
+/// A word that the verifier knows nothing about.
 #[inline(always)]
 fn hash(ctx: &TcContext) -> u32 {
-    // SAFETY: the context is this program's own.
-    unsafe { (*ctx.skb.skb).hash }
+    verifier::context_word::<{ offset_of!(__sk_buff, hash) }>(ctx.skb.skb.cast())
 }

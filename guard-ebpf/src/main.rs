@@ -19,42 +19,40 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use guard_common::{
-    decide,
-    outcome::{Action, Judged, Outcome},
+    decide, flood,
+    outcome::{Action, Judged},
     record,
 };
 
 use crate::{
-    frame::{PagedFrame, SplitFrame, TcFrame, XdpFrame},
+    frame::{PagedFrame, TcFrame, XdpFrame},
     tables::KernelTables,
 };
 
-/// Judges what an interface receives, where a frame is one piece of memory.
+/// Judges what an interface receives, for kernels before 5.18, which know frames of one piece only.
 #[xdp]
 pub fn ingress(ctx: XdpContext) -> u32 {
-    let Some(tables) = KernelTables::get(&ctx) else {
-        return xdp_action::XDP_PASS;
-    };
-    let judged = decide::ingress(&XdpFrame::new(&ctx), &tables);
-
-    carry_out(judged, &tables)
+    judge(&ctx)
 }
 
-/// The same for kernels and drivers whose frames may come in several pieces.
+/// Judges what an interface receives.
 #[xdp(frags)]
 pub fn ingress_frags(ctx: XdpContext) -> u32 {
-    let Some(tables) = KernelTables::get(&ctx) else {
+    judge(&ctx)
+}
+
+#[inline(always)]
+fn judge(ctx: &XdpContext) -> u32 {
+    let Some(tables) = KernelTables::get(ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let mut judged = decide::ingress(&XdpFrame::new(&ctx), &tables);
-    // A header may lie in a later piece. Asking for it only now costs other frames nothing.
-    if judged.outcome == Outcome::DropMalformed
-        && let Some(frame) = SplitFrame::new(&ctx)
-    {
-        judged = decide::ingress(&frame, &tables);
+    let frame = XdpFrame::new(ctx);
+    // Two ways, so that the shorter one meets nothing of the other, not even its counting.
+    if let Some(judged) = flood::drop_plain(&frame, &tables) {
+        return carry_out(judged, &tables);
     }
 
-    carry_out(judged, &tables)
+    carry_out(decide::judge(&frame, &tables), &tables)
 }
 
 #[inline(always)]

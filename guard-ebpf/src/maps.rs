@@ -10,13 +10,13 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use guard_common::{
-    config::{Config, Device},
+    config::Device,
     flow::Flow,
     fragment::FragmentKey,
     key::{AddressKey, FlowKeyV4, FlowKeyV6},
-    layout::{COUNTERS, DEFAULT_MAX_FLOWS, MAX_ADDRESSES, MAX_DEVICES, MAX_REFUSED},
-    ports::{GuardedPorts, PORTS},
-    tables::{Tally, Use},
+    layout::{Counters, DEFAULT_MAX_FLOWS, MAX_ADDRESSES, MAX_DEVICES, MAX_REFUSED},
+    state::State,
+    tables::Tally,
 };
 
 const MAX_FLOWS: usize = DEFAULT_MAX_FLOWS as usize;
@@ -45,26 +45,19 @@ pub static FLOWS_TCP6: LruHashMap<FlowKeyV6, Flow, MAX_FLOWS> = LruHashMap::new(
 #[btf_map(name = "flows_udp6")]
 pub static FLOWS_UDP6: LruHashMap<FlowKeyV6, Flow, MAX_FLOWS> = LruHashMap::new();
 
-/// The epoch in which each port was last in use, one element a [`Use`]. Written by egress and by
-/// the daemon's sweep as single bytes, read by ingress.
-#[btf_map(name = "occupancy")]
-pub static OCCUPANCY: Array<[u8; PORTS], { Use::COUNT }, MMAPABLE> = Array::new();
-
-/// Two pages of guarded ports. The daemon fills one while the other is in force.
-#[btf_map(name = "guarded")]
-pub static GUARDED: Array<GuardedPorts, 2> = Array::new();
-
-/// One element, changed word by word by the daemon.
-#[btf_map(name = "config")]
-pub static CONFIG: Array<Config, 1, MMAPABLE> = Array::new();
+/// What both programs ask of every frame: the configuration, the guarded ports and which of them
+/// are in use. Written by the daemon a word at a time, and by egress and rescues a byte.
+#[btf_map(name = "state")]
+pub static STATE: Array<State, 1, MMAPABLE> = Array::new();
 
 /// What the daemon knows about each interface.
 #[btf_map(name = "devices")]
 pub static DEVICES: Array<Device, { MAX_DEVICES as usize }> = Array::new();
 
-/// Frames by device, outcome, verdict, family and protocol. Written by both programs.
+/// Frames by outcome, verdict, family and protocol, one element an interface. Written by both
+/// programs.
 #[btf_map(name = "counters")]
-pub static COUNTERS_MAP: PerCpuArray<u64, { COUNTERS as usize }> = PerCpuArray::new();
+pub static COUNTERS: PerCpuArray<Counters, { MAX_DEVICES as usize }> = PerCpuArray::new();
 
 /// Datagrams whose first fragment was refused, and when. Written and read by ingress.
 ///

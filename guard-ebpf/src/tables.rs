@@ -1,6 +1,6 @@
 //! The maps and the clock, as guard-common asks for them.
 
-use core::{ffi::c_void, ptr::NonNull};
+use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
@@ -15,6 +15,7 @@ use guard_common::{
     outcome::{Action, Judged},
     parse::Transport,
     ports::{GuardedPorts, Occupancy},
+    state::StateCell,
     tables::{Inserted, Socket, Tables, Tally, Use},
 };
 
@@ -38,8 +39,7 @@ impl TrieKey {
 /// What the programs look things up in: fetched once a frame.
 pub struct KernelTables<C> {
     ctx: C,
-    config: &'static ConfigCell,
-    guarded: &'static GuardedPorts,
+    state: &'static StateCell,
 }
 
 /// The context that a program was called with.
@@ -94,23 +94,18 @@ impl<C: Context> KernelTables<C> {
     /// The tables in force. `None` is impossible, but only the kernel knows.
     #[inline(always)]
     pub fn get(ctx: C) -> Option<Self> {
-        let config = maps::CONFIG.get_ptr(0)?.cast::<ConfigCell>();
-        // SAFETY: a map's element lives as long as the program and `ConfigCell` is a `Config`.
-        let config = unsafe { &*config };
-        let guarded = maps::GUARDED.get(config.page() & 1)?;
+        let state = maps::STATE.get_ptr(0)?.cast::<StateCell>();
+        // SAFETY: a map's element lives as long as the program, and a `StateCell` is a `State`.
+        let state = unsafe { &*state };
 
-        Some(Self {
-            ctx,
-            config,
-            guarded,
-        })
+        Some(Self { ctx, state })
     }
 
     /// What is carried out: in monitor mode nothing is dropped.
     #[inline(always)]
     pub fn verdict(&self, action: Action) -> Action {
         match action {
-            Action::Drop if self.config.monitor() == 0 => Action::Drop,
+            Action::Drop if self.state.config().monitor() == 0 => Action::Drop,
             Action::Drop | Action::Pass => Action::Pass,
         }
     }
@@ -118,12 +113,12 @@ impl<C: Context> KernelTables<C> {
     /// Counts one frame.
     #[inline(always)]
     pub fn count(&self, judged: Judged, verdict: Action) {
-        let slot = judged.slot(maps::DEVICE.load(), verdict);
-        if let Some(counter) = maps::COUNTERS_MAP.get_ptr_mut(slot) {
-            // SAFETY: the element is this processor's own, and programs do not interrupt each
-            // other on it: both run with bottom halves disabled.
-            unsafe { *counter += 1 }
-        }
+        let Some(counters) = maps::COUNTERS.get_ptr_mut(maps::DEVICE.load()) else {
+            return;
+        };
+        // SAFETY: the element is this processor's own and has a counter for every slot, and
+        // programs do not interrupt each other on it: both run with bottom halves disabled.
+        unsafe { *(*counters).get_unchecked_mut(judged.slot(verdict) as usize) += 1 }
     }
 }
 
@@ -135,24 +130,20 @@ impl<C: Context> Tables for KernelTables<C> {
 
     #[inline(always)]
     fn config(&self) -> &ConfigCell {
-        self.config
+        self.state.config()
     }
 
     #[inline(always)]
     fn guarded(&self) -> &GuardedPorts {
-        self.guarded
+        self.state.guarded()
     }
 
     #[inline(always)]
     fn occupancy(&self, purpose: Use, port: u16) -> Option<&Occupancy> {
-        let ports = NonNull::new(maps::OCCUPANCY.get_ptr_mut(purpose as u32)?.cast::<u8>())?;
-        // SAFETY: the element has a byte for each value of a `u16`, and an `Occupancy` is a byte.
-        Some(unsafe {
-            ports
-                .add(verifier::index(port))
-                .cast::<Occupancy>()
-                .as_ref()
-        })
+        Some(
+            self.state
+                .occupancy(purpose, verifier::opaque(usize::from(port))),
+        )
     }
 
     #[inline(always)]

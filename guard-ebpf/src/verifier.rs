@@ -1,10 +1,12 @@
 //! What only the verifier, which follows every path, needs to be told.
 
-use core::arch::asm;
+use core::{arch::asm, ffi::c_void};
 
 /// Returns `value`, of which the compiler forgets where it came from, and so which bounds it has.
+/// A bound that is checked behind this is an instruction, which a verifier sees: those before
+/// 6.13 do not know that a port is below 65,536 once its bytes were swapped.
 #[inline(always)]
-fn opaque(mut value: usize) -> usize {
+pub fn opaque(mut value: usize) -> usize {
     // SAFETY: a register is copied to itself. An empty template would leave a source line without
     // an instruction, which the kernel refuses.
     unsafe { asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack)) }
@@ -23,9 +25,23 @@ pub fn forget(value: usize, unknown: u32) -> usize {
     opaque(sum.wrapping_sub(unknown))
 }
 
-/// Returns `port` as an index whose bound is an instruction. The compiler knows that 16 bits are
-/// below 65,536; a verifier before 6.13 forgets it where the bytes of a port are swapped.
+/// Reads the word at `OFFSET` of a program's context, which must have one there.
+///
+/// By hand, because the kernel accepts no other pointer into a context than the one it gave, and
+/// the compiler likes to share the sum of that and an offset.
 #[inline(always)]
-pub fn index(port: u16) -> usize {
-    opaque(usize::from(port)) & 0xffff
+pub fn context_word<const OFFSET: usize>(ctx: *const c_void) -> u32 {
+    let word: u64;
+    // SAFETY: the kernel checks every access to a context before it runs the program.
+    unsafe {
+        asm!(
+            "{word} = *(u32 *)({ctx} + {offset})",
+            word = out(reg) word,
+            ctx = in(reg) ctx,
+            offset = const OFFSET,
+            options(pure, readonly, nostack)
+        );
+    }
+
+    word as u32
 }

@@ -206,7 +206,7 @@ impl Daemon {
         };
         let guarded = next.guarded();
         self.guard.seed(&self.settings, &guarded)?;
-        self.guard.guard_ports(&self.settings, &guarded)?;
+        self.guard.guard_ports(&self.settings, &guarded);
         next.announce(&self.ports);
         self.ports = next;
         self.show_ports();

@@ -16,7 +16,7 @@ use crate::{
     clock::Clock,
     failure::Failure,
     interfaces::{self, Interface},
-    maps::{FlowMap, Maps, OccupancyMemory},
+    maps::{FlowMap, Maps},
     observation::Attachment,
     pins::{Hook, Pins},
     programs::Programs,
@@ -57,7 +57,7 @@ impl Guard {
 
         let mut loaded = load(settings, &pins, &interfaces)?;
         let clock = Clock::measure(loaded.clock)?;
-        loaded.maps.config.apply(settings, clock.hertz());
+        loaded.maps.state.apply(settings, clock.hertz());
         let mut guard = Self {
             pins,
             maps: loaded.maps,
@@ -65,7 +65,7 @@ impl Guard {
             devices: loaded.devices,
             stays: false,
         };
-        guard.guard_ports(settings, ports)?;
+        guard.guard_ports(settings, ports);
         guard.trust(settings)?;
         guard.refresh(netlink).await?;
         for device in &mut guard.devices {
@@ -103,28 +103,21 @@ impl Guard {
     /// When the sockets cannot be read.
     pub fn seed(&self, settings: &Settings, ports: &GuardedPorts) -> anyhow::Result<Seeded> {
         let flows = FlowMap::open_all(&self.pins)?;
-        let occupancy = OccupancyMemory::open(&self.pins)?;
 
         Ok(seed::seed(
             &sockets::list()?,
             ports,
-            (&flows, &occupancy),
-            (self.clock.now()?, self.maps.config.epoch() as u8),
+            (&flows, &self.maps.state),
+            self.clock.now()?,
             settings.udp_filter == UdpFilter::Address,
         ))
     }
 
     /// Puts other ports in force.
-    ///
-    /// # Errors
-    /// When the kernel refuses; the ports in force stay so.
-    pub fn guard_ports(
-        &mut self,
-        settings: &Settings,
-        ports: &GuardedPorts,
-    ) -> anyhow::Result<()> {
+    pub fn guard_ports(&mut self, settings: &Settings, ports: &GuardedPorts) {
         self.maps
-            .guard_ports(ports, settings.unrecorded.iter().copied())
+            .state
+            .guard_ports(ports, settings.unrecorded.iter().copied());
     }
 
     /// Applies what a reload can change, but for the ports.
@@ -133,7 +126,7 @@ impl Guard {
     /// When the kernel refuses.
     pub fn apply(&mut self, settings: &Settings) -> anyhow::Result<()> {
         self.trust(settings)?;
-        self.maps.config.apply(settings, self.clock.hertz());
+        self.maps.state.apply(settings, self.clock.hertz());
 
         Ok(())
     }
@@ -153,7 +146,9 @@ impl Guard {
         }
         // Before the programs ask for it.
         if forwards {
-            self.maps.local.set(&interfaces::local_table(netlink).await?)?;
+            self.maps
+                .local
+                .set(&interfaces::local_table(netlink).await?)?;
         }
         self.set_excuse(Config::FORWARDS, forwards);
 
@@ -168,9 +163,9 @@ impl Guard {
     }
 
     fn set_excuse(&mut self, excuse: u32, applies: bool) {
-        let others = self.maps.config.excuses() & !excuse;
+        let others = self.maps.state.excuses() & !excuse;
         self.maps
-            .config
+            .state
             .set_excuses(others | if applies { excuse } else { 0 });
     }
 

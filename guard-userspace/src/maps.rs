@@ -1,43 +1,38 @@
 //! The maps, as the daemon writes them ([`Maps`]) and everybody reads them ([`Readings`]).
 
-mod config;
 mod flows;
-mod occupancy;
 mod prefixes;
 mod readings;
+mod state;
 
 use std::path::Path;
 
 use anyhow::Context;
-use aya::maps::{Array, Map, MapData, MapInfo, PerCpuArray};
+use aya::maps::{Array, Map, MapData, MapInfo, PerCpuArray, PerCpuValues};
 use guard_common::{
     config::Device,
-    layout::MAX_DEVICES,
+    layout::{Counters, MAX_DEVICES},
     outcome::{Action, Family, Judged, Outcome, Protocol},
-    parse::Transport,
-    ports::{GuardedPorts as PortPage, PORTS},
 };
 
 pub use self::{
-    config::ConfigMemory,
     flows::{FlowEntry, FlowMap},
-    occupancy::OccupancyMemory,
     prefixes::Prefixes,
     readings::Readings,
+    state::StateMemory,
 };
-use crate::{pins::Pins, range::GuardedPorts};
+use crate::pins::Pins;
 
 /// What the daemon writes, opened from the pins of one network namespace.
 pub struct Maps {
-    /// What the daemon tells the programs.
-    pub config: ConfigMemory,
+    /// What both programs ask of every frame.
+    pub state: StateMemory,
     /// Addresses of this host.
     pub local: Prefixes,
     /// Prefixes that the user trusts.
     pub trusted: Prefixes,
-    guarded: Array<MapData, PortPage>,
     devices: Array<MapData, Device>,
-    counters: PerCpuArray<MapData, u64>,
+    counters: PerCpuArray<MapData, Counters>,
 }
 
 impl Maps {
@@ -47,11 +42,9 @@ impl Maps {
     /// Names the map that is missing or not what it should be.
     pub fn open(pins: &Pins) -> anyhow::Result<Self> {
         Ok(Self {
-            config: ConfigMemory::open(&pins.map("config"))?,
+            state: StateMemory::open(pins)?,
             local: Prefixes::open(pins, "local")?,
             trusted: Prefixes::open(pins, "trusted")?,
-            guarded: Array::try_from(Map::Array(open(&pins.map("guarded"))?))
-                .context("guarded: not as this build lays it out")?,
             devices: Array::try_from(Map::Array(open(&pins.map("devices"))?))
                 .context("devices: not as this build lays it out")?,
             counters: PerCpuArray::try_from(Map::PerCpuArray(open(&pins.map("counters"))?))
@@ -64,35 +57,6 @@ impl Maps {
         MapInfo::from_pin(pins.map("flows_tcp4"))
             .ok()
             .map(|info| info.max_entries())
-    }
-
-    /// Puts other ports in force, as one whole: fills the page that is not in use, then flips.
-    ///
-    /// # Errors
-    /// When the kernel refuses; the ports in force stay so.
-    pub fn guard_ports(
-        &mut self,
-        ports: &GuardedPorts,
-        unrecorded: impl IntoIterator<Item = u16>,
-    ) -> anyhow::Result<()> {
-        let mut page = PortPage {
-            first: u32::from(ports.range().first()),
-            last: u32::from(ports.range().last()),
-            tcp: *ports.bitmap(Transport::Tcp).words(),
-            udp: *ports.bitmap(Transport::Udp).words(),
-            unrecorded: [0; PORTS / 32],
-        };
-        for port in unrecorded {
-            page.unrecorded[usize::from(port / 32)] |= 1 << (port % 32);
-        }
-
-        let next = 1 - (self.config.page() & 1);
-        self.guarded
-            .set(next, page, 0)
-            .context("guarded: cannot be written")?;
-        self.config.set_page(next);
-
-        Ok(())
     }
 
     /// The slot of the interface called `name`: the one it had, or a free one, whose counters
@@ -150,14 +114,11 @@ impl Maps {
 
     fn clear_counters(&mut self, slot: u32) -> anyhow::Result<()> {
         let processors = aya::util::nr_cpus().map_err(|(_, error)| error)?;
-        for (judged, verdict) in kinds() {
-            let zeroes = aya::maps::PerCpuValues::try_from(vec![0; processors])?;
-            self.counters
-                .set(judged.slot(slot, verdict), zeroes, 0)
-                .context("counters: cannot be written")?;
-        }
+        let zeroes = vec![[0; Judged::SLOTS as usize]; processors];
 
-        Ok(())
+        self.counters
+            .set(slot, PerCpuValues::try_from(zeroes)?, 0)
+            .context("counters: cannot be written")
     }
 }
 

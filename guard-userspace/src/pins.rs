@@ -17,14 +17,12 @@ pub use self::place::{Place, is_plain};
 use crate::failure::Failure;
 
 /// The maps that outlive the daemon, by their names in the object.
-pub const MAPS: [&str; 13] = [
+pub const MAPS: [&str; 11] = [
     "flows_tcp4",
     "flows_udp4",
     "flows_tcp6",
     "flows_udp6",
-    "occupancy",
-    "guarded",
-    "config",
+    "state",
     "devices",
     "counters",
     "refused",

@@ -9,7 +9,7 @@ use guard_common::{
 };
 
 use crate::{
-    maps::{FlowEntry, FlowMap, OccupancyMemory},
+    maps::{FlowEntry, FlowMap, StateMemory},
     range::GuardedPorts,
     sockets::{Socket, State},
 };
@@ -33,11 +33,12 @@ pub struct Seeded {
 pub fn seed(
     sockets: &[Socket],
     guarded: &GuardedPorts,
-    (flows, occupancy): (&[FlowMap], &OccupancyMemory),
-    (now, epoch): (u32, u8),
+    (flows, state): (&[FlowMap], &StateMemory),
+    now: u32,
     any_remote_port: bool,
 ) -> Seeded {
     let mut seeded = Seeded::default();
+    let epoch = state.epoch() as u8;
     for socket in sockets.iter().filter(|socket| {
         socket.connected() && guarded.guarded(socket.transport, socket.local.port())
     }) {
@@ -51,7 +52,7 @@ pub fn seed(
             Some(Ok(false)) => {}
             Some(Err(_)) | None => seeded.failed += 1,
         }
-        occupancy.mark(Use::flow(socket.transport), socket.local.port(), epoch);
+        state.mark(Use::flow(socket.transport), socket.local.port(), epoch);
     }
 
     seeded

@@ -9,7 +9,7 @@ use guard_common::{flow::Phase, tables::Use};
 
 use crate::{
     clock::Clock,
-    maps::{ConfigMemory, FlowMap, OccupancyMemory},
+    maps::{FlowMap, StateMemory},
     pins::Pins,
     sockets,
 };
@@ -23,8 +23,7 @@ const SHARE: u32 = 20;
 /// Walks all flows and all sockets and marks their ports for the next epoch.
 pub struct Sweeper {
     flows: Vec<FlowMap>,
-    occupancy: OccupancyMemory,
-    config: ConfigMemory,
+    state: StateMemory,
     clock: Arc<Clock>,
 }
 
@@ -54,8 +53,7 @@ impl Sweeper {
     pub fn open(pins: &Pins, clock: Arc<Clock>) -> anyhow::Result<Self> {
         Ok(Self {
             flows: FlowMap::open_all(pins)?,
-            occupancy: OccupancyMemory::open(pins)?,
-            config: ConfigMemory::open(&pins.map("config"))?,
+            state: StateMemory::open(pins)?,
             clock,
         })
     }
@@ -69,8 +67,8 @@ impl Sweeper {
     /// When a map or the sockets cannot be read.
     pub fn sweep(&mut self) -> anyhow::Result<Swept> {
         let began = Instant::now();
-        let next = (self.config.epoch() as u8).wrapping_add(1);
-        let timeouts = self.config.timeouts();
+        let next = (self.state.epoch() as u8).wrapping_add(1);
+        let timeouts = self.state.timeouts();
         let mut swept = Swept::default();
         for map in &self.flows {
             let now = self.clock.now()?;
@@ -80,20 +78,19 @@ impl Sweeper {
                 }
                 swept.flows += 1;
                 let port = entry.local.port();
-                self.occupancy
-                    .mark(Use::flow(entry.transport), port, next);
+                self.state.mark(Use::flow(entry.transport), port, next);
                 if entry.flow.phase == Phase::Query as u8 {
-                    self.occupancy.mark(Use::Query, port, next);
+                    self.state.mark(Use::Query, port, next);
                 }
             })?;
         }
         // After the flows: a connection that is opened meanwhile is in one or the other.
         for socket in sockets::list()?.iter().filter(|socket| socket.connected()) {
             swept.sockets += 1;
-            self.occupancy
+            self.state
                 .mark(Use::flow(socket.transport), socket.local.port(), next);
         }
-        self.config.set_epoch(u32::from(next));
+        self.state.set_epoch(u32::from(next));
         swept.took = began.elapsed();
 
         Ok(swept)

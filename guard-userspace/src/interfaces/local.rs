@@ -31,27 +31,42 @@ pub async fn local_table(netlink: &Handle) -> anyhow::Result<BTreeSet<IpNet>> {
             .try_collect()
             .await
             .context("rtnetlink: list routes")?;
-        local.extend(routes.iter().filter(|route| is_local(route)).filter_map(prefix));
+        local.extend(
+            routes
+                .iter()
+                .filter(|route| is_local(route))
+                .filter_map(prefix),
+        );
     }
 
     Ok(local)
 }
 
 fn is_local(route: &RouteMessage) -> bool {
-    let table = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Table(table) => Some(*table),
-        _ => None,
-    });
+    let table = route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Table(table) => Some(*table),
+            _ => None,
+        });
 
     table.unwrap_or(u32::from(route.header.table)) == LOCAL
 }
 
 fn prefix(route: &RouteMessage) -> Option<IpNet> {
-    let destination = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::from(*address)),
-        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::from(*address)),
-        _ => None,
-    })?;
+    let destination = route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => {
+                Some(IpAddr::from(*address))
+            }
+            RouteAttribute::Destination(RouteAddress::Inet6(address)) => {
+                Some(IpAddr::from(*address))
+            }
+            _ => None,
+        })?;
 
     IpNet::new(destination, route.header.destination_prefix_length).ok()
 }

@@ -97,7 +97,13 @@ mod tests {
 
     #[test]
     fn keys_and_prefixes() {
-        for text in ["192.0.2.0/24", "10.0.0.1/32", "0.0.0.0/0", "2001:db8::/32", "::1/128"] {
+        for text in [
+            "192.0.2.0/24",
+            "10.0.0.1/32",
+            "0.0.0.0/0",
+            "2001:db8::/32",
+            "::1/128",
+        ] {
             let prefix: IpNet = text.parse().expect("is a prefix");
             assert_eq!(net(&key(prefix)), Some(prefix), "{text}");
         }

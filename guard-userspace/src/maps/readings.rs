@@ -2,9 +2,9 @@
 
 use anyhow::Context;
 use aya::maps::{Map, MapData, PerCpuArray};
-use guard_common::{config::Timeouts, outcome::Protocol, tables::Tally};
+use guard_common::{config::Timeouts, layout::Counters, outcome::Protocol, tables::Tally};
 
-use super::{ConfigMemory, FlowMap, kinds};
+use super::{FlowMap, StateMemory, kinds};
 use crate::{
     clock::Clock,
     observation::{FlowCount, FlowRow, FrameCount, Tallies},
@@ -15,8 +15,8 @@ use crate::{
 ///
 /// Its own descriptors and memory: whoever reads never waits for the daemon, nor it for them.
 pub struct Readings {
-    config: ConfigMemory,
-    counters: PerCpuArray<MapData, u64>,
+    state: StateMemory,
+    counters: PerCpuArray<MapData, Counters>,
     tallies: PerCpuArray<MapData, u64>,
     flows: Vec<FlowMap>,
 }
@@ -28,7 +28,7 @@ impl Readings {
     /// Names the map that is missing or not what it should be.
     pub fn open(pins: &Pins) -> anyhow::Result<Self> {
         Ok(Self {
-            config: ConfigMemory::open(&pins.map("config"))?,
+            state: StateMemory::open(pins)?,
             counters: PerCpuArray::try_from(Map::PerCpuArray(super::open(&pins.map("counters"))?))
                 .context("counters: not as this build lays it out")?,
             tallies: PerCpuArray::try_from(Map::PerCpuArray(super::open(&pins.map("tallies"))?))
@@ -43,14 +43,14 @@ impl Readings {
     /// # Errors
     /// When the kernel refuses.
     pub fn frames(&self, slot: u32, device: &str) -> anyhow::Result<Vec<FrameCount>> {
+        let processors = self
+            .counters
+            .get(&slot, 0)
+            .context("counters: cannot be read")?;
         let mut counts = Vec::new();
         for (judged, verdict) in kinds() {
-            let frames = self
-                .counters
-                .get(&judged.slot(slot, verdict), 0)
-                .context("counters: cannot be read")?
-                .iter()
-                .sum();
+            let counter = judged.slot(verdict) as usize;
+            let frames = processors.iter().map(|counters| counters[counter]).sum();
             if frames != 0 {
                 counts.push(FrameCount {
                     device: device.to_owned(),
@@ -128,6 +128,6 @@ impl Readings {
     }
 
     fn timeouts(&self) -> Timeouts {
-        self.config.timeouts()
+        self.state.timeouts()
     }
 }

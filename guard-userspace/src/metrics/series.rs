@@ -89,6 +89,6 @@ impl Tally {
     }
 
     fn slot(judged: Judged, verdict: Action) -> usize {
-        judged.slot(0, verdict) as usize
+        judged.slot(verdict) as usize
     }
 }

@@ -1,43 +1,50 @@
-//! The map `config`, in memory that is shared with the programs.
+//! The map `state`, in memory that is shared with the programs.
 
-use std::{num::NonZeroUsize, path::Path, ptr::NonNull};
+use std::{num::NonZeroUsize, ptr::NonNull, sync::atomic};
 
 use anyhow::Context;
 use guard_common::{
-    config::{Config, FRAGMENT_MEMORY_SECONDS, Timeouts},
+    config::{FRAGMENT_MEMORY_SECONDS, Timeouts},
     layout::LAYOUT_VERSION,
-    ports::Occupancy,
+    parse::Transport,
+    ports::{Occupancy, PORTS},
+    state::{State, StateCell},
+    tables::Use,
 };
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
-use crate::settings::{Mode, Settings, UdpFilter};
+use crate::{
+    pins::Pins,
+    range::GuardedPorts,
+    settings::{Mode, Settings, UdpFilter},
+};
 
-/// The one element of the map `config`. The programs see each store at once.
+/// The one element of the map `state`. The programs see each store at once.
 #[derive(Debug)]
-pub struct ConfigMemory {
-    config: NonNull<Config>,
+pub struct StateMemory {
+    state: NonNull<State>,
 }
 
 // SAFETY: the memory belongs to the map, not to a thread, and is only accessed a word at a time.
-unsafe impl Send for ConfigMemory {}
+unsafe impl Send for StateMemory {}
 // SAFETY: shared references only read, by volatile reads of single words.
-unsafe impl Sync for ConfigMemory {}
+unsafe impl Sync for StateMemory {}
 
 /// One volatile read and one volatile store a word.
 macro_rules! words {
     ($($(#[doc = $doc:literal])+ $read:ident, $store:ident: $field:ident;)+) => {
-        impl ConfigMemory {
+        impl StateMemory {
             $(
                 $(#[doc = $doc])+
                 pub fn $read(&self) -> u32 {
-                    // SAFETY: the memory is mapped for as long as `self` lives, and is a `Config`.
-                    unsafe { (&raw const (*self.config.as_ptr()).$field).read_volatile() }
+                    // SAFETY: the memory is mapped for as long as `self` lives, and is a `State`.
+                    unsafe { (&raw const (*self.state.as_ptr()).config.$field).read_volatile() }
                 }
 
                 /// Changes it.
                 pub fn $store(&mut self, value: u32) {
                     // SAFETY: as above; a store of one whole word is never seen in part.
-                    unsafe { (&raw mut (*self.config.as_ptr()).$field).write_volatile(value) }
+                    unsafe { (&raw mut (*self.state.as_ptr()).config.$field).write_volatile(value) }
                 }
             )+
         }
@@ -61,14 +68,14 @@ words! {
     excuses, set_excuses: excuses;
 }
 
-impl ConfigMemory {
-    /// Maps the memory of the pinned map at `path`.
+impl StateMemory {
+    /// Maps the memory of the pinned map.
     ///
     /// # Errors
     /// When there is none, or the kernel refuses (before 5.5).
-    pub fn open(path: &Path) -> anyhow::Result<Self> {
-        let map = super::open(path)?;
-        let length = NonZeroUsize::new(size_of::<Config>()).context("config: empty")?;
+    pub fn open(pins: &Pins) -> anyhow::Result<Self> {
+        let map = super::open(&pins.map("state"))?;
+        let length = NonZeroUsize::new(size_of::<State>()).context("state: empty")?;
         // SAFETY: a new mapping, at an address of the kernel's choice.
         let memory = unsafe {
             mmap(
@@ -80,11 +87,40 @@ impl ConfigMemory {
                 0,
             )
         }
-        .context("config: cannot be mapped into memory")?;
+        .context("state: cannot be mapped into memory")?;
 
         Ok(Self {
-            config: memory.cast(),
+            state: memory.cast(),
         })
+    }
+
+    /// Puts other ports in force, as one whole: fills the page that is not in use, then flips.
+    pub fn guard_ports(&mut self, ports: &GuardedPorts, unrecorded: impl Iterator<Item = u16>) {
+        let next = 1 - (self.page() & 1);
+        let mut leave = [0; PORTS / 32];
+        for port in unrecorded {
+            leave[usize::from(port / 32)] |= 1 << (port % 32);
+        }
+        // SAFETY: the memory is mapped for as long as `self` lives, and is a `State`. The programs
+        // read the other page, and have done so since the last change, which is many frames ago.
+        unsafe {
+            let page = &raw mut (*self.state.as_ptr()).guarded[next as usize];
+            (&raw mut (*page).first).write_volatile(u32::from(ports.range().first()));
+            (&raw mut (*page).last).write_volatile(u32::from(ports.range().last()));
+            (&raw mut (*page).tcp).write_volatile(*ports.bitmap(Transport::Tcp).words());
+            (&raw mut (*page).udp).write_volatile(*ports.bitmap(Transport::Udp).words());
+            (&raw mut (*page).unrecorded).write_volatile(leave);
+        }
+        // Whoever sees the new page must see what is on it.
+        atomic::fence(atomic::Ordering::Release);
+        self.set_page(next);
+    }
+
+    /// Notes that `port` is used for `purpose` in `epoch`.
+    pub fn mark(&self, purpose: Use, port: u16, epoch: u8) {
+        // SAFETY: the memory is mapped for as long as `self` lives, and a `StateCell` is a `State`.
+        let state = unsafe { self.state.cast::<StateCell>().as_ref() };
+        state.occupancy(purpose, usize::from(port)).mark(epoch);
     }
 
     /// Applies what settings say, a word at a time, where the kernel counts `hertz` jiffies a
@@ -103,9 +139,9 @@ impl ConfigMemory {
             multicast: ticks(settings.timeout.multicast),
             fragment: ticks(FRAGMENT_MEMORY_SECONDS),
         };
-        // SAFETY: the memory is mapped for as long as `self` lives, and is a `Config`. A program
+        // SAFETY: the memory is mapped for as long as `self` lives, and is a `State`. A program
         // may read some timers before and some after the change, each of them whole.
-        unsafe { (&raw mut (*self.config.as_ptr()).timeouts).write_volatile(timeouts) };
+        unsafe { (&raw mut (*self.state.as_ptr()).config.timeouts).write_volatile(timeouts) };
         self.set_monitor(u32::from(settings.mode == Mode::Monitor));
         self.set_any_remote_port(u32::from(settings.udp_filter == UdpFilter::Address));
         self.set_rescue(u32::from(!settings.no_rescue));
@@ -115,13 +151,13 @@ impl ConfigMemory {
     /// The timers in force.
     pub fn timeouts(&self) -> Timeouts {
         // SAFETY: as in `apply`; only this process writes them.
-        unsafe { (&raw const (*self.config.as_ptr()).timeouts).read_volatile() }
+        unsafe { (&raw const (*self.state.as_ptr()).config.timeouts).read_volatile() }
     }
 }
 
-impl Drop for ConfigMemory {
+impl Drop for StateMemory {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and nothing refers into it any more.
-        let _ = unsafe { munmap(self.config.cast(), size_of::<Config>()) };
+        let _ = unsafe { munmap(self.state.cast(), size_of::<State>()) };
     }
 }

@@ -1,0 +1,55 @@
+//! What both programs ask of every frame, in one piece of memory.
+//!
+//! One map with one element, so that a frame costs one look-up for all of it: measured, each
+//! further look-up takes as long as parsing a header.
+
+use core::cell::UnsafeCell;
+
+use crate::{
+    config::{Config, ConfigCell},
+    ports::{GuardedPorts, Occupancy, PORTS},
+    tables::Use,
+};
+
+/// The one element of the map `state`. The daemon changes single words and bytes of it in place.
+#[repr(C)]
+pub struct State {
+    /// What the daemon has configured.
+    pub config: Config,
+    /// Two pages of guarded ports. The daemon fills one while the other is in force.
+    pub guarded: [GuardedPorts; 2],
+    /// The epoch in which each port was last in use, a table for each [`Use`].
+    pub occupancy: [[u8; PORTS]; Use::COUNT],
+}
+
+/// A [`State`] that the daemon and other processors change while it is read.
+#[repr(transparent)]
+pub struct StateCell(UnsafeCell<State>);
+
+impl StateCell {
+    /// What the daemon has configured.
+    #[inline(always)]
+    pub fn config(&self) -> &ConfigCell {
+        // SAFETY: a `ConfigCell` is a `Config` that is only read a word at a time.
+        unsafe { &*(&raw const (*self.0.get()).config).cast::<ConfigCell>() }
+    }
+
+    /// The page of guarded ports that is in force.
+    #[inline(always)]
+    pub fn guarded(&self) -> &GuardedPorts {
+        let page = (self.config().page() & 1) as usize;
+        // SAFETY: there are two pages, and the daemon leaves alone the one in force.
+        unsafe { &(&(*self.0.get()).guarded)[page] }
+    }
+
+    /// The occupancy of one port, in host byte order; only 16 bits of it count.
+    #[inline(always)]
+    pub fn occupancy(&self, purpose: Use, port: usize) -> &Occupancy {
+        // SAFETY: an `Occupancy` is a byte that is only accessed as a whole.
+        unsafe {
+            let tables = &raw const (*self.0.get()).occupancy;
+            let table = (&raw const (*tables)[purpose as usize]).cast::<Occupancy>();
+            &*table.add(port & (PORTS - 1))
+        }
+    }
+}
