@@ -4,6 +4,8 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, ExitStatus, Stdio},
+    rc::Rc,
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -35,6 +37,7 @@ const NOISE: [Outcome; 3] = [
 #[derive(Debug)]
 pub struct Guard<'a> {
     host: &'a Namespace,
+    interface: String,
     child: Child,
     // Dropped after the child has ended.
     folder: Folder,
@@ -43,7 +46,7 @@ pub struct Guard<'a> {
 /// What is the daemon's own: its pins, its socket and what it says.
 #[derive(Debug)]
 struct Folder {
-    pins: bpffs::Folder,
+    pins: Rc<bpffs::Folder>,
     files: PathBuf,
 }
 
@@ -51,28 +54,65 @@ impl<'a> Guard<'a> {
     /// Guards an interface of `host`, with these flags beside those that keep it apart from other
     /// daemons, and waits until it does.
     pub fn start(host: &'a Namespace, interface: &str, flags: &[&str]) -> Result<Self> {
-        let folder = Folder::new()?;
-        let child = host
-            .command(build::binary())
-            .args(["run", "--iface", interface])
-            .args(["--metrics-listen", metrics::ADDRESS])
-            .arg("--control-socket")
-            .arg(folder.files.join("control.sock"))
-            .arg("--pin-dir")
-            .arg(folder.pins.path())
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(folder.log())?)
-            .spawn()
-            .context("run the daemon")?;
+        let pins = Rc::new(bpffs::Folder::new()?);
+        Self::start_in(host, interface, pins, flags)
+    }
+
+    /// As [`start`](Self::start), on another host, with the pins in the same folder.
+    pub fn start_beside(
+        &self,
+        host: &'a Namespace,
+        interface: &str,
+        flags: &[&str],
+    ) -> Result<Self> {
+        Self::start_in(host, interface, Rc::clone(&self.folder.pins), flags)
+    }
+
+    fn start_in(
+        host: &'a Namespace,
+        interface: &str,
+        pins: Rc<bpffs::Folder>,
+        flags: &[&str],
+    ) -> Result<Self> {
+        let folder = Folder::new(pins)?;
+        let child = folder.run(host, interface, flags)?;
         let mut guard = Self {
             host,
+            interface: interface.to_owned(),
             child,
             folder,
         };
         guard.wait_until_healthy()?;
         Ok(guard)
+    }
+
+    /// Starts it anew where it was, with these flags, after it has ended in whatever way.
+    pub fn start_again(&mut self, flags: &[&str]) -> Result<()> {
+        self.child = self.folder.run(self.host, &self.interface, flags)?;
+        self.wait_until_healthy()
+    }
+
+    /// Ends it as a crash would: it has no say in what becomes of what it has attached.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Asks it to end, and waits until it has; it can be started again.
+    pub fn end(&mut self) -> Result<ExitStatus> {
+        self.signal(libc::SIGTERM);
+        self.ended(STOP)?
+            .with_context(|| format!("the daemon does not end: {}", self.said()))
+    }
+
+    /// Sends it a signal, unless it has ended.
+    pub fn signal(&mut self, signal: libc::c_int) {
+        if let Ok(None) = self.child.try_wait() {
+            // SAFETY: no memory is involved, and the process is this guard's own child, which
+            // has not been waited for.
+            unsafe { libc::kill(self.child.id() as libc::pid_t, signal) };
+        }
     }
 
     /// What it has said so far.
@@ -107,11 +147,12 @@ impl<'a> Guard<'a> {
 
     /// Checks that `act` moves these counters so far, and that nothing else moves but what hosts
     /// say unasked.
-    pub fn expect<const N: usize>(
+    pub fn expect(
         &self,
-        due: [(Outcome, u64); N],
+        due: impl IntoIterator<Item = (Outcome, u64)>,
         act: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
+        let due: Vec<(Outcome, u64)> = due.into_iter().collect();
         let before = self.packets()?;
         act()?;
         let deadline = Instant::now() + SETTLE;
@@ -146,14 +187,7 @@ impl<'a> Guard<'a> {
 
     /// Asks the daemon to end, and waits until it has.
     pub fn stop(mut self) -> Result<ExitStatus> {
-        self.terminate();
-        self.ended(STOP)?
-            .with_context(|| format!("the daemon does not end: {}", self.said()))
-    }
-
-    fn terminate(&self) {
-        // SAFETY: no memory is involved, and the process is this guard's own child.
-        unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) };
+        self.end()
     }
 
     fn wait_until_healthy(&mut self) -> Result<()> {
@@ -188,7 +222,7 @@ impl<'a> Guard<'a> {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        self.terminate();
+        self.signal(libc::SIGTERM);
         if !matches!(self.ended(STOP), Ok(Some(_))) {
             eprintln!("the daemon had to be killed: {}", self.said());
             let _ = self.child.kill();
@@ -198,12 +232,31 @@ impl Drop for Guard<'_> {
 }
 
 impl Folder {
-    fn new() -> Result<Self> {
-        let pins = bpffs::Folder::new()?;
+    fn new(pins: Rc<bpffs::Folder>) -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+
         let name = pins.path().file_name().context("a folder has a name")?;
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-{count}", name.display());
         let files = std::env::temp_dir().join(name);
         fs::create_dir(&files).with_context(|| format!("create {}", files.display()))?;
         Ok(Self { pins, files })
+    }
+
+    fn run(&self, host: &Namespace, interface: &str, flags: &[&str]) -> Result<Child> {
+        host.command(build::binary())
+            .args(["run", "--iface", interface])
+            .args(["--metrics-listen", metrics::ADDRESS])
+            .arg("--control-socket")
+            .arg(self.files.join("control.sock"))
+            .arg("--pin-dir")
+            .arg(self.pins.path())
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(self.log())?)
+            .spawn()
+            .context("run the daemon")
     }
 
     fn log(&self) -> PathBuf {
