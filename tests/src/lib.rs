@@ -27,3 +27,5 @@ pub mod wire;
 pub mod metrics;
 
 pub mod guard;
+
+pub mod clients;

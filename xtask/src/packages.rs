@@ -34,6 +34,7 @@ pub const FOR_TESTS: &[&str] = &[
     "nmap",
     "openssh-client",
     "openssh-server",
+    "openssl",
     "procps",
     "prometheus",
     "python3-minimal",

@@ -1,0 +1,96 @@
+//! Servers of a few lines.
+
+use std::{
+    io,
+    net::{Ipv6Addr, Shutdown, TcpListener, TcpStream},
+    os::fd::AsRawFd,
+    sync::{Arc, Mutex},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+
+use crate::netns::Namespace;
+
+/// How long a service waits for a client that says nothing.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// A TCP server, over both families, which ends with the test.
+#[derive(Debug)]
+pub struct Service {
+    listener: Arc<TcpListener>,
+    accepted: Arc<Mutex<Vec<TcpStream>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Service {
+    /// Serves every connection to a port of `host` on a thread of its own.
+    pub fn new(
+        host: &Namespace,
+        port: u16,
+        serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let listener = host
+            .run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)))
+            .with_context(|| format!("serve TCP port {port}"))?;
+        let listener = Arc::new(listener);
+        let accepted = Arc::new(Mutex::new(Vec::new()));
+        let (serve, ours, streams) = (
+            Arc::new(serve),
+            Arc::clone(&listener),
+            Arc::clone(&accepted),
+        );
+        let thread = thread::spawn(move || {
+            while let Ok((stream, _)) = ours.accept() {
+                let serve = Arc::clone(&serve);
+                let _ = stream.set_nodelay(true);
+                let _ = stream.set_read_timeout(Some(SILENCE));
+                if let Ok(stream) = stream.try_clone() {
+                    streams.lock().expect("nobody panics with it").push(stream);
+                }
+                thread::spawn(move || {
+                    // A client may leave whenever it likes.
+                    let _ = serve(stream.try_clone()?);
+                    stream.shutdown(Shutdown::Both)
+                });
+            }
+        });
+        Ok(Self {
+            listener,
+            accepted,
+            thread: Some(thread),
+        })
+    }
+
+    /// A server that only accepts: what becomes of the connections is up to the test.
+    pub fn silent(host: &Namespace, port: u16) -> Result<Self> {
+        Self::new(host, port, |stream| {
+            // Until the client, or the test, ends it.
+            stream.set_read_timeout(None)?;
+            stream.peek(&mut [0]).map(drop)
+        })
+    }
+
+    /// The connections it has accepted so far, in their order.
+    pub fn connections(&self) -> Vec<TcpStream> {
+        let accepted = self.accepted.lock().expect("nobody panics with it");
+        accepted
+            .iter()
+            .filter_map(|stream| stream.try_clone().ok())
+            .collect()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // SAFETY: no memory is involved; the descriptor is open as long as `self` lives.
+        unsafe { libc::shutdown(self.listener.as_raw_fd(), libc::SHUT_RDWR) };
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        for stream in self.connections() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
