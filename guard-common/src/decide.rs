@@ -91,7 +91,7 @@ fn judge_datagram<A: Address>(
         Subject::Quote(tuple) => (tuple, true),
         Subject::Itself(outcome) => return outcome,
     };
-    let port = u16::from_be(tuple.local_port);
+    let port = tables.index(tuple.local_port);
     if !tables.guarded().guards(tuple.transport, port) {
         return match (quoted, tables.guarded().in_range(port)) {
             (true, _) => Outcome::PassIcmpOutside,
@@ -121,7 +121,7 @@ fn judge_datagram<A: Address>(
 /// Whether any flow, or any query to a group, uses the port. This is the last question that the
 /// flood of a random sprayer reaches.
 #[inline(always)]
-pub(crate) fn in_use(purpose: Use, port: u16, tables: &impl Tables) -> bool {
+pub(crate) fn in_use(purpose: Use, port: usize, tables: &impl Tables) -> bool {
     let epoch = tables.config().epoch() as u8;
     tables
         .occupancy(purpose, port)
@@ -135,7 +135,7 @@ pub(crate) fn in_use(purpose: Use, port: u16, tables: &impl Tables) -> bool {
 #[inline(always)]
 fn judge_flow<A: Address>(
     tuple: &Tuple<A>,
-    port: u16,
+    port: usize,
     flags: Option<TcpFlags>,
     tables: &impl Tables,
 ) -> Option<Outcome> {
@@ -243,7 +243,12 @@ pub(crate) fn flow_key<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> A:
 /// Whether this answers a query that was sent to a group: from a neighbour, whatever its address
 /// and port (mDNS answers by unicast, SSDP from any port).
 #[inline(always)]
-fn answers_query<A: Address>(tuple: &Tuple<A>, port: u16, now: u32, tables: &impl Tables) -> bool {
+fn answers_query<A: Address>(
+    tuple: &Tuple<A>,
+    port: usize,
+    now: u32,
+    tables: &impl Tables,
+) -> bool {
     if !in_use(Use::Query, port, tables) {
         return false;
     }

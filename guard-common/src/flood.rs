@@ -53,7 +53,7 @@ fn drop_stranger(
     tables: &impl Tables,
 ) -> Option<Judged> {
     let transport = Transport::from_number(protocol)?;
-    let port = u16::from_be(ports.destination);
+    let port = tables.index(ports.destination);
     if tables.config().asks_before_drop()
         || !tables.guarded().guards(transport, port)
         || in_use(Use::flow(transport), port, tables)

@@ -33,34 +33,36 @@ pub struct GuardedPorts {
 const _: () = assert!(size_of::<GuardedPorts>() == 1 << 15);
 
 impl GuardedPorts {
-    /// Whether packets to this port, in host byte order, need a flow.
+    /// Whether packets to this port, by its index, need a flow.
     #[inline(always)]
-    pub fn guards(&self, transport: Transport, port: u16) -> bool {
+    pub fn guards(&self, transport: Transport, port: usize) -> bool {
         match transport {
             Transport::Tcp => contains(&self.tcp, port),
             Transport::Udp | Transport::UdpLite => contains(&self.udp, port),
         }
     }
 
-    /// Whether flows to this remote port, in host byte order, are left unrecorded.
+    /// Whether flows to this remote port, by its index, are left unrecorded.
     #[inline(always)]
-    pub fn leaves_unrecorded(&self, transport: Transport, remote_port: u16) -> bool {
+    pub fn leaves_unrecorded(&self, transport: Transport, remote_port: usize) -> bool {
         match transport {
             Transport::Udp => contains(&self.unrecorded, remote_port),
             Transport::Tcp | Transport::UdpLite => false,
         }
     }
 
-    /// Whether this port, in host byte order, lies in the range, guarded or not.
+    /// Whether this port, by its index, lies in the range, guarded or not.
     #[inline(always)]
-    pub fn in_range(&self, port: u16) -> bool {
-        (self.first..=self.last).contains(&u32::from(port))
+    pub fn in_range(&self, port: usize) -> bool {
+        (self.first as usize..=self.last as usize).contains(&port)
     }
 }
 
 #[inline(always)]
-fn contains(ports: &[u32; PORTS / 32], port: u16) -> bool {
-    ports[usize::from(port / 32)] >> (port % 32) & 1 != 0
+fn contains(ports: &[u32; PORTS / 32], port: usize) -> bool {
+    let port = port & (PORTS - 1);
+
+    (ports[port / 32] >> (port % 32)) & 1 != 0
 }
 
 /// The epoch in which one port was last known to be in use.

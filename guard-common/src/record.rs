@@ -88,7 +88,7 @@ fn record<A: Address>(
         return Ok(Outcome::PassNotRecorded);
     }
     let tuple = ip.tuple(frame, transport, Direction::Egress)?;
-    let port = u16::from_be(tuple.local_port);
+    let port = tables.index(tuple.local_port);
     if !tables.guarded().guards(transport, port) {
         return Ok(Outcome::PassNotRecorded);
     }
@@ -114,7 +114,7 @@ fn is_of_another<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> bool {
 #[inline(always)]
 fn record_flow<A: Address>(
     tuple: &Tuple<A>,
-    port: u16,
+    port: usize,
     flags: TcpFlags,
     tables: &impl Tables,
 ) -> Outcome {
@@ -142,7 +142,7 @@ fn record_flow<A: Address>(
         mark(Use::flow(tuple.transport), port, tables);
         return Outcome::PassNewFlow;
     }
-    let remote_port = u16::from_be(tuple.remote_port);
+    let remote_port = tables.index(tuple.remote_port);
     if tables
         .guarded()
         .leaves_unrecorded(tuple.transport, remote_port)
@@ -158,7 +158,7 @@ fn record_flow<A: Address>(
 
 /// Any neighbour may answer a query to a group, so its entry names no remote end.
 #[inline(always)]
-fn record_query<A: Address>(tuple: &Tuple<A>, port: u16, tables: &impl Tables) -> Outcome {
+fn record_query<A: Address>(tuple: &Tuple<A>, port: usize, tables: &impl Tables) -> Outcome {
     let now = tables.now();
     let key = query_key(tuple);
     let outcome = match tables.flow(tuple.transport, key.sized()) {
@@ -193,7 +193,7 @@ fn insert(transport: Transport, key: SizedKey<'_>, flow: &Flow, tables: &impl Ta
 }
 
 #[inline(always)]
-fn mark(purpose: Use, port: u16, tables: &impl Tables) {
+fn mark(purpose: Use, port: usize, tables: &impl Tables) {
     let epoch = tables.config().epoch() as u8;
     if let Some(occupancy) = tables.occupancy(purpose, port) {
         occupancy.mark(epoch);

@@ -90,9 +90,17 @@ pub trait Tables {
     /// The page of guarded ports that is in force.
     fn guarded(&self) -> &GuardedPorts;
 
-    /// The occupancy of one port, in host byte order. There is one for every port; `None` is for
-    /// a verifier that cannot know.
-    fn occupancy(&self, purpose: Use, port: u16) -> Option<&Occupancy>;
+    /// A port, given in network byte order, as an index of what there is one of for every port.
+    ///
+    /// A verifier may need to be shown that the index is below 65,536.
+    #[inline(always)]
+    fn index(&self, port: u16) -> usize {
+        usize::from(u16::from_be(port))
+    }
+
+    /// The occupancy of one port, by its index. There is one for every port; `None` is for a
+    /// verifier that cannot know.
+    fn occupancy(&self, purpose: Use, port: usize) -> Option<&Occupancy>;
 
     /// The flow with this key.
     fn flow(&self, transport: Transport, key: SizedKey<'_>) -> Option<&FlowCell>;

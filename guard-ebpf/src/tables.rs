@@ -139,11 +139,13 @@ impl<C: Context> Tables for KernelTables<C> {
     }
 
     #[inline(always)]
-    fn occupancy(&self, purpose: Use, port: u16) -> Option<&Occupancy> {
-        Some(
-            self.state
-                .occupancy(purpose, verifier::opaque(usize::from(port))),
-        )
+    fn index(&self, port: u16) -> usize {
+        verifier::opaque(usize::from(u16::from_be(port)))
+    }
+
+    #[inline(always)]
+    fn occupancy(&self, purpose: Use, port: usize) -> Option<&Occupancy> {
+        Some(self.state.occupancy(purpose, port))
     }
 
     #[inline(always)]

@@ -183,9 +183,8 @@ impl Tables for MemoryTables {
         &self.guarded
     }
 
-    fn occupancy(&self, purpose: Use, port: u16) -> Option<&Occupancy> {
-        self.occupancy
-            .get(purpose as usize * PORTS + usize::from(port))
+    fn occupancy(&self, purpose: Use, port: usize) -> Option<&Occupancy> {
+        self.occupancy.get(purpose as usize * PORTS + port)
     }
 
     fn flow(&self, _transport: Transport, key: SizedKey<'_>) -> Option<&FlowCell> {

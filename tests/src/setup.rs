@@ -135,6 +135,7 @@ const NOTHING: GuardedPorts = GuardedPorts {
     tcp: [0; PORTS / 32],
     udp: [0; PORTS / 32],
     unrecorded: [0; PORTS / 32],
+    padding: [0; 2046],
 };
 
 static GUARDED: LazyLock<Box<GuardedPorts>> = LazyLock::new(|| {
