@@ -4,7 +4,8 @@
 //! ([`setup`]), the table of verdicts that reads as the specification ([`cases`]), and the two
 //! things the table is tried on: the packet logic over tables in [`memory`], and the loaded
 //! [`programs`]. Then the same on real interfaces: hosts and links ([`netns`]), frames and
-//! listeners ([`wire`]), what the daemon measures ([`metrics`]) and the daemon itself ([`guard`]).
+//! listeners ([`wire`]), what the daemon measures ([`metrics`]) and the daemon itself ([`guard`]),
+//! also where it must refuse ([`bad_input`]).
 
 pub mod frames;
 
@@ -27,5 +28,7 @@ pub mod wire;
 pub mod metrics;
 
 pub mod guard;
+
+pub mod bad_input;
 
 pub mod clients;

@@ -2,7 +2,7 @@
 
 use aya::programs::{SchedClassifier, TcAttachType};
 
-use super::{Item, Report, driver};
+use super::{Item, Report, driver, system};
 use crate::{
     attach,
     failure::Failure,
@@ -45,14 +45,13 @@ pub(super) fn programs(settings: &Settings, all: &[Interface], pins: &Pins, repo
     }
 }
 
-/// Whether the kernel has TCX, where the caller may ask.
-pub(super) fn has_tcx(interface: &str) -> Option<bool> {
+/// Whether the kernel has TCX. Who may not ask on an interface goes by the version.
+/// <https://github.com/torvalds/linux/commit/e420bed02507>
+pub(super) fn has_tcx(interface: &str) -> bool {
     match SchedClassifier::query_tcx(interface, TcAttachType::Egress) {
-        Ok(_) => Some(true),
-        Err(error) => match attach::errno(&error) {
-            Some(libc::EINVAL) => Some(false),
-            _ => None,
-        },
+        Ok(_) => true,
+        Err(error) if attach::errno(&error) == Some(libc::EINVAL) => false,
+        Err(_) => system::is_since(6, 6),
     }
 }
 
@@ -118,13 +117,13 @@ fn egress(settings: &Settings, interface: &Interface, report: &mut Report) {
     let item = format!("egress {}", interface.name);
     match (settings.egress_hook, has_tcx(&interface.name)) {
         (EgressHook::Clsact, _) => report.ok(item, "recorded by clsact, as asked for"),
-        (_, Some(true)) => report.ok(item, "recorded by TCX"),
-        (EgressHook::Auto, _) => report.items.push(Item::note(
+        (_, true) => report.ok(item, "recorded by TCX"),
+        (EgressHook::Auto, false) => report.items.push(Item::note(
             item,
             "recorded by clsact, whose filters other tools can remove",
             Some("Linux 6.6 has TCX, which they cannot".to_owned()),
         )),
-        (EgressHook::Tcx, _) => report.problem(
+        (EgressHook::Tcx, false) => report.problem(
             item,
             &Failure::unavailable(format!("{}: the kernel has no TCX", interface.name))
                 .remedy("run Linux 6.6 or later, or leave --egress-hook at auto"),

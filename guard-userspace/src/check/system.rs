@@ -20,17 +20,13 @@ pub(super) fn kernel(settings: &Settings) -> Item {
         |_| "unknown".to_owned(),
         |names| names.release().to_string_lossy().into_owned(),
     );
-    let since = |major, minor| {
-        KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(major, minor, 0))
+    let tcx = match settings.iface.first() {
+        Some(interface) => device::has_tcx(interface),
+        None => is_since(6, 6),
     };
-    let tcx = settings
-        .iface
-        .first()
-        .and_then(|interface| device::has_tcx(interface))
-        .unwrap_or_else(|| since(6, 6));
     let features = [
         ("BTF", Path::new("/sys/kernel/btf/vmlinux").exists()),
-        ("XDP links", since(5, 9)),
+        ("XDP links", is_since(5, 9)),
         ("XDP of frames in several pieces", programs::reads_frags()),
         ("TCX", tcx),
     ];
@@ -57,6 +53,11 @@ pub(super) fn kernel(settings: &Settings) -> Item {
     } else {
         Item::note("kernel", text, None)
     }
+}
+
+/// Whether this is Linux `major.minor` or later.
+pub(super) fn is_since(major: u8, minor: u8) -> bool {
+    KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(major, minor, 0))
 }
 
 /// Says whether there is a place to pin, and what an earlier run has left there.

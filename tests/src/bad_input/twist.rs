@@ -1,0 +1,125 @@
+//! What can be amiss with a process.
+
+use std::{ffi::CString, io};
+
+/// A capability, by its number in include/uapi/linux/capability.h.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Capability {
+    /// `CAP_NET_ADMIN`.
+    NetAdmin = 12,
+    /// `CAP_SYS_ADMIN`.
+    SysAdmin = 21,
+    /// `CAP_SYS_RESOURCE`.
+    SysResource = 24,
+    /// `CAP_PERFMON`.
+    Perfmon = 38,
+    /// `CAP_BPF`.
+    Bpf = 39,
+}
+
+/// Something amiss with a process, or with the files it sees. The test itself is not touched.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Twist {
+    /// It runs as nobody.
+    Nobody,
+    /// Root lacks these.
+    Without(Vec<Capability>),
+    /// It may lock only so many bytes of memory.
+    Memlock(u64),
+    /// Nothing is mounted here.
+    Unmounted(CString),
+    /// What is mounted here cannot be written to.
+    ReadOnly(CString),
+    /// An empty folder hides this one.
+    Hidden(CString),
+    /// The first file is found in the place of the second.
+    Replaced(CString, CString),
+}
+
+impl Twist {
+    /// A file's name, as the variants take it.
+    pub fn path(path: impl Into<Vec<u8>>) -> CString {
+        CString::new(path).expect("a path holds no zero byte")
+    }
+
+    pub(super) fn apply(&self) -> io::Result<()> {
+        match self {
+            Self::Nobody => become_nobody(),
+            Self::Without(capabilities) => capabilities.iter().try_for_each(|capability| {
+                // SAFETY: no memory is involved.
+                checked(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, *capability as libc::c_ulong) })
+            }),
+            Self::Memlock(bytes) => {
+                let limit = libc::rlimit {
+                    rlim_cur: *bytes,
+                    rlim_max: *bytes,
+                };
+                // SAFETY: the limit outlives the call.
+                checked(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) })
+            }
+            Self::Unmounted(folder) => {
+                hide_mounts()?;
+                // SAFETY: the path ends in a zero byte and outlives the call.
+                checked(unsafe { libc::umount2(folder.as_ptr(), libc::MNT_DETACH) })
+            }
+            Self::ReadOnly(folder) => {
+                hide_mounts()?;
+                let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY;
+                mount(c"none", folder, c"none", flags)
+            }
+            Self::Hidden(folder) => {
+                hide_mounts()?;
+                mount(c"none", folder, c"tmpfs", 0)
+            }
+            Self::Replaced(by, file) => {
+                hide_mounts()?;
+                mount(by, file, c"none", libc::MS_BIND)
+            }
+        }
+    }
+}
+
+fn become_nobody() -> io::Result<()> {
+    const NOBODY: libc::uid_t = 65_534;
+    // SAFETY: no groups are read, and no memory is involved otherwise.
+    unsafe {
+        checked(libc::setgroups(0, std::ptr::null()))?;
+        checked(libc::setgid(NOBODY))?;
+        checked(libc::setuid(NOBODY))
+    }
+}
+
+/// Moves the process into a mount namespace of its own, whose mounts nobody else sees.
+fn hide_mounts() -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    checked(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+
+    mount(c"none", c"/", c"none", libc::MS_REC | libc::MS_PRIVATE)
+}
+
+fn mount(
+    source: &std::ffi::CStr,
+    target: &std::ffi::CStr,
+    kind: &std::ffi::CStr,
+    flags: libc::c_ulong,
+) -> io::Result<()> {
+    // SAFETY: every string ends in a zero byte and outlives the call, and there is no data.
+    checked(unsafe {
+        libc::mount(
+            source.as_ptr(),
+            target.as_ptr(),
+            kind.as_ptr(),
+            flags,
+            std::ptr::null(),
+        )
+    })
+}
+
+fn checked(result: libc::c_int) -> io::Result<()> {
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

@@ -1,0 +1,126 @@
+//! Starts without a privilege, or on a system that lacks something: what must be refused is, in one
+//! line, and everything else guards.
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use anyhow::Result;
+use guard_tests::{
+    bad_input::{Capability, Host, Twist},
+    build,
+    kernel::Kernel,
+};
+
+const BPFFS: &str = "/sys/fs/bpf";
+
+#[test]
+fn missing_privileges() -> Result<()> {
+    use Capability::{Bpf, NetAdmin, Perfmon, SysAdmin};
+
+    let host = Host::new()?;
+    // missing                   what is said
+    let table: [(&[Capability], &[&str]); 3] = [
+        (&[NetAdmin], &["CAP_NET_ADMIN missing", "; run as root"]),
+        (&[Bpf, SysAdmin], &["CAP_BPF missing", "; run as root"]),
+        (
+            &[NetAdmin, Bpf, SysAdmin],
+            &["CAP_NET_ADMIN and CAP_BPF missing", "; run as root"],
+        ),
+    ];
+    for (missing, said) in table {
+        host.run(&[])
+            .with(Twist::Without(missing.to_vec()))
+            .is_refused(77, said)?;
+    }
+
+    // Each of the two implies the other here, and old kernels know but one of them.
+    host.run(&[]).with(Twist::Without(vec![Bpf])).guards()?;
+    host.run(&[])
+        .with(Twist::Without(vec![SysAdmin]))
+        .guards()?;
+    // What it needs is up to the kernel; if it cannot, it says so and leaves nothing.
+    let bare = || host.run(&[]).with(Twist::Without(vec![Perfmon, SysAdmin]));
+    if bare().guards().is_err() {
+        bare().is_refused(
+            77,
+            &[
+                "Permission denied",
+                "; run as root, or grant CAP_PERFMON too",
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+#[test]
+fn nobody_may_not() -> Result<()> {
+    let host = Host::new()?;
+    // The build's own folders may be closed to others.
+    let binary = host.files().join("portguard");
+    fs::copy(build::binary(), &binary)?;
+    let nobody = Twist::Nobody;
+    host.attempt_with(&binary, &["run", "--iface", "vg"])
+        .with(nobody)
+        .is_refused(77, &["CAP_NET_ADMIN and CAP_BPF missing", "; run as root"])?;
+
+    let config = host.write("portguard.toml", "iface = [\"vg\"]\n")?;
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o600))?;
+    let shown = config.display().to_string();
+    host.attempt_with(&binary, &["run", "--config", &shown])
+        .with(Twist::Nobody)
+        .is_refused(
+            78,
+            &["Permission denied", "; give --config a readable file"],
+        )?;
+    host.attempt_with(&binary, &["detach"])
+        .with(Twist::Nobody)
+        .is_refused(77, &["CAP_NET_ADMIN and CAP_BPF missing"])
+}
+
+#[test]
+fn little_locked_memory() -> Result<()> {
+    let host = Host::new()?;
+    host.run(&[]).with(Twist::Memlock(65_536)).guards()?;
+    // Older kernels charge the maps to it, and only this capability lifts it.
+    if Kernel::new(5, 11) > Kernel::running() {
+        return host
+            .run(&[])
+            .with(Twist::Without(vec![Capability::SysResource]))
+            .with(Twist::Memlock(65_536))
+            .is_refused(77, &["refuses to create the maps", "; run as root"]);
+    }
+    host.run(&[])
+        .with(Twist::Without(vec![Capability::SysResource]))
+        .with(Twist::Memlock(65_536))
+        .guards()
+}
+
+#[test]
+fn a_bpffs_that_is_missing_or_read_only() -> Result<()> {
+    let host = Host::new()?;
+    let path = || Twist::path(BPFFS);
+    host.run(&[]).with(Twist::Unmounted(path())).guards()?;
+    host.run(&[])
+        .with(Twist::Unmounted(path()))
+        .with(Twist::Without(vec![Capability::SysAdmin]))
+        .is_refused(
+            77,
+            &[
+                "bpffs is not mounted, and cannot be",
+                "; have root run `mount -t bpf",
+            ],
+        )?;
+    host.run(&[])
+        .with(Twist::Hidden(path()))
+        .is_refused(69, &["not on bpffs", "; give --pin-dir a folder"])?;
+    host.run(&[])
+        .with(Twist::ReadOnly(path()))
+        .is_refused(69, &["mounted read-only", "; mount bpffs for writing"])
+}
+
+#[test]
+fn a_kernel_that_shows_no_btf() -> Result<()> {
+    let host = Host::new()?;
+    host.run(&[])
+        .with(Twist::Hidden(Twist::path("/sys/kernel/btf")))
+        .guards()
+}

@@ -1,0 +1,216 @@
+//! What is there already: other programs, other daemons, and what a killed daemon has left.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+use aya::{
+    Ebpf,
+    programs::{Xdp, XdpMode},
+};
+use guard_tests::{bad_input::Host, build, netns::Direct};
+
+#[test]
+fn a_foreign_program_is_named_and_left() -> Result<()> {
+    let host = Host::new()?;
+    for (mode, shown) in [
+        (XdpMode::Driver, "native mode"),
+        (XdpMode::Skb, "generic mode"),
+    ] {
+        let mut foreign = Ebpf::load_file(build::object())?;
+        let program: &mut Xdp = foreign
+            .program_mut("ingress")
+            .expect("is there")
+            .try_into()?;
+        program.load()?;
+        let id = program.info()?.id();
+        let link = host.topology.guarded.run(|| program.attach("vg", mode))?;
+        let taken = format!("vg: taken by the XDP program ingress (id {id}, {shown})");
+        let untouched = || -> Result<()> {
+            let link = host.show("ip", &["-d", "link", "show", "dev", "vg"])?;
+            ensure!(link.contains(&format!("prog/xdp id {id} ")), "{link}");
+            ensure!(!host.records()? && !host.pins().exists(), "something stays");
+            Ok(())
+        };
+        for mode in ["auto", "native", "generic"] {
+            host.run(&["--xdp-mode", mode])
+                .ends(69, &[&taken, "; stop whatever attached it"])?;
+            untouched()?;
+        }
+        let (code, printed) = host.attempt(&["check", "--iface", "vg"]).output()?;
+        ensure!(code == Some(69) && printed.contains(&taken), "{printed}");
+        let (code, printed) = host.attempt(&["detach"]).output()?;
+        ensure!(
+            code == Some(0) && printed == "nothing to detach\n",
+            "{printed}"
+        );
+        untouched()?;
+        host.topology.guarded.run(|| program.detach(link))?;
+    }
+    host.require_clean()
+}
+
+#[test]
+fn a_second_instance_names_the_first() -> Result<()> {
+    let host = Host::new()?;
+    let daemon = host.run(&[]).keeps_guarding()?;
+    let before = host.show("ip", &["-d", "link", "show", "dev", "vg"])?;
+    let first = format!("guarded by pid {} already", daemon.pid());
+    let pins = host.pins().display().to_string();
+    host.run(&[]).ends(69, &[&first, "; "])?;
+    host.run(&["--max-flows", "1024", "--metrics-listen", "127.0.0.1:9751"])
+        .ends(69, &[&first, "; "])?;
+    host.attempt(&["detach", "--pin-dir", &pins])
+        .ends(69, &[&first, "; stop it"])?;
+    let (code, printed) = host.attempt(&["check", "--iface", "vg"]).output()?;
+    ensure!(code == Some(69) && printed.contains(&first), "{printed}");
+    let after = host.show("ip", &["-d", "link", "show", "dev", "vg"])?;
+    ensure!(
+        before == after && host.records()?,
+        "{before} became {after}"
+    );
+    daemon.stop()?;
+    host.require_clean()
+}
+
+#[test]
+fn servers_whose_place_is_taken() -> Result<()> {
+    let host = Host::new()?;
+    let listener = host
+        .topology
+        .guarded
+        .run(|| TcpListener::bind("127.0.0.1:9750"))?;
+    host.run(&[]).ends(
+        69,
+        &[
+            "cannot serve metrics on 127.0.0.1:9750",
+            "; stop what listens there",
+        ],
+    )?;
+    drop(listener);
+    host.require_clean()?;
+
+    // A daemon of another namespace has the socket.
+    let other = Direct::new()?;
+    let daemon = host.run(&[]).keeps_guarding()?;
+    let socket = host.files().join("control.sock").display().to_string();
+    let mut second = other.guarded.command(build::binary());
+    let second = second
+        .args(["run", "--iface", "vg", "--control-socket", &socket])
+        .output()?;
+    let said = String::from_utf8_lossy(&second.stderr);
+    let taken = format!("a daemon with pid {} answers here; stop it", daemon.pid());
+    ensure!(
+        second.status.code() == Some(69) && said.contains(&taken),
+        "{said}"
+    );
+    ensure!(said.lines().count() == 1, "{said}");
+    daemon.stop()?;
+
+    let file = host.write("control", "")?;
+    let shown = file.display().to_string();
+    host.attempt(&["run", "--iface", "vg", "--control-socket", &shown])
+        .is_refused(69, &["exists and is no socket", "; remove it"])
+}
+
+#[test]
+fn what_a_killed_daemon_leaves() -> Result<()> {
+    for hook in ["auto", "clsact"] {
+        let host = Host::new()?;
+        let pins = host.pins().display().to_string();
+        let detach = || host.attempt(&["detach", "--pin-dir", &pins]).output();
+        let leave = || host.run(&["--egress-hook", hook]).keeps_guarding()?.kill();
+
+        leave()?;
+        ensure!(host.records()?, "the guard ends with its daemon");
+        // A start that fails early leaves in force what was.
+        host.run(&["--egress-iface", "eth7"])
+            .ends(69, &["eth7: no such interface"])?;
+        ensure!(host.records()?, "a failed start has detached the guard");
+        host.run(&["--egress-hook", hook]).guards()?;
+
+        leave()?;
+        let (code, printed) = detach()?;
+        ensure!(code == Some(0), "{printed}");
+        ensure!(
+            printed.starts_with("detached vg (XDP, egress)\nremoved the maps in "),
+            "{printed}"
+        );
+        fs::remove_file(host.files().join("control.sock"))?;
+        host.require_clean()?;
+        let (code, printed) = detach()?;
+        ensure!(
+            code == Some(0) && printed == "nothing to detach\n",
+            "{printed}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn detach_minds_its_own_namespace() -> Result<()> {
+    let (host, other) = (Host::new()?, Host::new()?);
+    host.run(&[]).keeps_guarding()?.kill()?;
+    let pins = host.pins().display().to_string();
+    let detach = ["detach", "--pin-dir", &pins];
+    let (code, printed) = other.attempt(&detach).output()?;
+    ensure!(
+        code == Some(0) && printed == "nothing to detach\n",
+        "{printed}"
+    );
+    ensure!(host.records()?, "another namespace's guard is gone");
+
+    // As another build would have left it.
+    let namespace = only_entry(&host.pins())?;
+    fs::rename(only_entry(&namespace)?, namespace.join("v0"))?;
+    let (code, printed) = host.attempt(&detach).output()?;
+    ensure!(
+        code == Some(0) && printed.starts_with("detached vg (XDP, egress)\n"),
+        "{printed}"
+    );
+    fs::remove_file(host.files().join("control.sock"))?;
+    host.require_clean()
+}
+
+#[test]
+fn check_says_what_a_run_would_do_and_does_nothing() -> Result<()> {
+    let host = Host::new()?;
+    let check = |flags: &[&str]| {
+        host.attempt(&["check", "--iface", "vg", "--json"])
+            .flags(flags)
+            .output()
+    };
+    let (code, printed) = check(&[])?;
+    ensure!(
+        code == Some(0) && printed.contains("\"would_run\": true"),
+        "{printed}"
+    );
+    ensure!(printed.contains("\"schema_version\": 1"), "{printed}");
+    host.require_clean()?;
+
+    let listener = host
+        .topology
+        .guarded
+        .run(|| TcpListener::bind("0.0.0.0:40000"))?;
+    for (policy, expected) in [("auto", 0), ("refuse", 78)] {
+        let (code, printed) = check(&["--listeners", policy])?;
+        ensure!(code == Some(expected), "{policy}: {code:?}: {printed}");
+        ensure!(
+            printed.contains("--expose 40000/tcp"),
+            "{policy}: {printed}"
+        );
+    }
+    drop(listener);
+    host.require_clean()
+}
+
+fn only_entry(folder: &Path) -> Result<PathBuf> {
+    let entry = fs::read_dir(folder)?.next();
+
+    Ok(entry
+        .with_context(|| format!("{} is empty", folder.display()))??
+        .path())
+}
