@@ -1,0 +1,56 @@
+//! However a forbidden packet is encoded, it dies on the wire (rows E01 to E10, traps A1 to A19).
+//!
+//! Every frame is first sent where nobody guards, and the kernel must deliver it, unless its row
+//! says that the kernel would not.
+
+mod case;
+mod extensions;
+mod fragments;
+mod groups;
+mod lies;
+mod link;
+mod options;
+mod orphans;
+mod truncation;
+
+use anyhow::Result;
+
+use case::Case;
+
+const MODES: [&str; 2] = ["native", "generic"];
+
+#[test]
+fn e01_a1_tags() -> Result<()> {
+    judge(link::cases)
+}
+
+#[test]
+fn e03_options() -> Result<()> {
+    judge(options::cases)
+}
+
+#[test]
+fn e04_a5_fragments() -> Result<()> {
+    judge(fragments::cases)
+}
+
+#[test]
+fn e06_a7_a8_extension_headers() -> Result<()> {
+    judge(extensions::cases)
+}
+
+#[test]
+fn e08_lies() -> Result<()> {
+    judge(lies::cases)
+}
+
+#[test]
+fn a9_u10_groups() -> Result<()> {
+    judge(groups::cases)
+}
+
+fn judge(cases: fn() -> Vec<Case>) -> Result<()> {
+    MODES
+        .into_iter()
+        .try_for_each(|mode| case::judge(mode, &cases()))
+}
