@@ -4,7 +4,8 @@
 //! ([`setup`]), the table of verdicts that reads as the specification ([`cases`]), and the two
 //! things the table is tried on: the packet logic over tables in [`memory`], and the loaded
 //! [`programs`]. Then the same on real interfaces: hosts and links ([`netns`]), frames and
-//! listeners ([`wire`]), what the daemon measures ([`metrics`]) and the daemon itself ([`guard`]),
+//! listeners ([`wire`]), both ends of a conversation ([`peers`]), traffic beside what is
+//! tested ([`load`]), what the daemon measures ([`metrics`]) and the daemon itself ([`guard`]),
 //! also where it must refuse ([`bad_input`]).
 
 pub mod frames;
@@ -24,6 +25,9 @@ pub mod programs;
 
 pub mod netns;
 pub mod wire;
+
+pub mod load;
+pub mod peers;
 
 pub mod metrics;
 

@@ -34,6 +34,20 @@ impl Sample {
     }
 }
 
+/// The sum of the samples of this name with these labels, or 0.
+pub fn sum(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> u64 {
+    samples
+        .iter()
+        .filter(|sample| sample.name == name)
+        .filter(|sample| {
+            labels
+                .iter()
+                .all(|(key, value)| sample.label(key) == *value)
+        })
+        .map(|sample| sample.value as u64)
+        .sum()
+}
+
 /// Frames by direction and reason.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Packets(BTreeMap<(String, String), u64>);

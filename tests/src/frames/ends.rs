@@ -1,6 +1,8 @@
 //! Who talks to whom.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use guard_common::outcome::Family;
 
 /// One end of a conversation: where its frames go, and its address in either family.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -11,6 +13,16 @@ pub struct End {
     pub ipv4: Ipv4Addr,
     /// The IPv6 address.
     pub ipv6: Ipv6Addr,
+}
+
+impl End {
+    /// The address in a family.
+    pub const fn address(&self, family: Family) -> IpAddr {
+        match family {
+            Family::Ipv6 => IpAddr::V6(self.ipv6),
+            Family::Ipv4 | Family::Other => IpAddr::V4(self.ipv4),
+        }
+    }
 }
 
 /// The guarded host.
