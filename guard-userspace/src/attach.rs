@@ -3,6 +3,8 @@
 //! Links are pinned as soon as they exist, so that the guard outlives the daemon. A clsact filter
 //! is no link: it outlives the daemon by itself, and is found again by its priority and handle.
 
+mod filter;
+
 use std::{
     fs, io,
     os::fd::AsFd,
@@ -22,6 +24,7 @@ use aya::{
     sys::SyscallError,
 };
 
+pub use self::filter::has_filter;
 use crate::{
     bpf,
     failure::Failure,
@@ -31,7 +34,7 @@ use crate::{
 
 /// Later than any filter that somebody else is likely to add: what rewrites packets must have
 /// done so before they are recorded.
-pub const CLSACT_PRIORITY: u16 = 0xfff0;
+const CLSACT_PRIORITY: u16 = 0xfff0;
 
 /// Our filter at that priority.
 const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 1);
@@ -43,8 +46,6 @@ pub enum Hold {
     Pinned(PathBuf),
     /// A clsact filter on the interface of this name.
     Clsact(String),
-    /// An XDP program attached through netlink, which knows no pins. It goes when this is dropped.
-    Netlink(XdpLink),
 }
 
 impl Hold {
@@ -56,10 +57,6 @@ impl Hold {
         match self {
             Self::Pinned(path) => release_pin(&path),
             Self::Clsact(interface) => release_clsact(&interface),
-            Self::Netlink(link) => {
-                drop(link);
-                Ok(())
-            }
         }
     }
 }
@@ -99,6 +96,14 @@ pub fn release_clsact(interface: &str) -> anyhow::Result<()> {
     }
 
     Ok(())
+}
+
+/// Whether the link pinned at `path` still holds a program on the interface with this index. A
+/// link outlives its interface, and says so.
+pub fn holds(path: &Path, interface: u32) -> bool {
+    bpf::open_pin(path)
+        .and_then(|link| bpf::link_interface(link.as_fd()))
+        .is_ok_and(|index| index == interface)
 }
 
 /// The program that the link pinned at `path` holds, if there is such a link.

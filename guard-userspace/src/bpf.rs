@@ -15,6 +15,8 @@ use std::{
 const MAP_UPDATE_ELEM: libc::c_int = 2;
 /// `BPF_OBJ_GET`.
 const OBJ_GET: libc::c_int = 7;
+/// `BPF_OBJ_GET_INFO_BY_FD`.
+const OBJ_GET_INFO: libc::c_int = 15;
 /// `BPF_PROG_TEST_RUN`.
 const PROG_TEST_RUN: libc::c_int = 10;
 /// `BPF_MAP_LOOKUP_BATCH`.
@@ -92,6 +94,40 @@ pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
         Err(error) if error.raw_os_error() != Some(libc::ENOLINK) => Err(error),
         Ok(_) | Err(_) => Ok(()),
     }
+}
+
+/// The index of the interface that an XDP or TCX link is on, or 0 when that is gone.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn link_interface(link: BorrowedFd<'_>) -> io::Result<u32> {
+    /// The head of `bpf_link_info`, and the first word of what follows for these kinds of link.
+    #[repr(C)]
+    #[derive(Default)]
+    struct LinkInfo {
+        kind: u32,
+        id: u32,
+        program: u32,
+        padding: u32,
+        interface: u32,
+    }
+    #[repr(C)]
+    struct GetInfo {
+        descriptor: u32,
+        length: u32,
+        info: u64,
+    }
+
+    let mut info = LinkInfo::default();
+    let mut attr = GetInfo {
+        descriptor: link.as_raw_fd() as u32,
+        length: size_of::<LinkInfo>() as u32,
+        info: &raw mut info as u64,
+    };
+    // SAFETY: the kernel writes at most `length` bytes to `info`, which outlives the call.
+    unsafe { bpf(OBJ_GET_INFO, &mut attr) }?;
+
+    Ok(info.interface)
 }
 
 /// Calls `visit` with every entry of a hash map whose keys and values have these types.

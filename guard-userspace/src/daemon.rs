@@ -3,8 +3,9 @@
 mod announce;
 mod ports;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
+use futures_util::StreamExt;
 use rtnetlink::Handle;
 use tokio::{
     select,
@@ -36,8 +37,11 @@ const RANGE_EVERY: Duration = Duration::from_millis(200);
 /// How often listeners are looked for.
 const LISTENERS_EVERY: Duration = Duration::from_secs(5);
 
-/// How often the interfaces' addresses are read.
-const ADDRESSES_EVERY: Duration = Duration::from_secs(2);
+/// How often the interfaces are looked at even when nothing tells of a change.
+const INTERFACES_EVERY: Duration = Duration::from_secs(2);
+
+/// How long to wait after a change for those that belong to it.
+const SETTLED: Duration = Duration::from_millis(50);
 
 /// What a run was started with.
 #[derive(Clone, Debug)]
@@ -63,7 +67,8 @@ pub async fn run(start: Start, shutdown: impl Future<Output = ()>) -> Result<(),
     let mut reload = signal(SignalKind::hangup()).map_err(anyhow::Error::from)?;
     let mut range = every(RANGE_EVERY);
     let mut listeners = every(LISTENERS_EVERY);
-    let mut addresses = every(ADDRESSES_EVERY);
+    let mut interfaces = every(INTERFACES_EVERY);
+    let mut changes = pin!(interfaces::changes()?.fuse());
     tokio::pin!(shutdown);
     announce::ready(&daemon.guard.attachments(), daemon.ports.local.range);
     loop {
@@ -72,7 +77,8 @@ pub async fn run(start: Start, shutdown: impl Future<Output = ()>) -> Result<(),
             _ = reload.recv() => daemon.reload(),
             _ = range.tick() => daemon.follow_range(),
             _ = listeners.tick() => daemon.watch_listeners(),
-            _ = addresses.tick() => daemon.refresh_addresses().await,
+            Some(()) = changes.next() => interfaces.reset_after(SETTLED),
+            _ = interfaces.tick() => daemon.follow_interfaces().await,
         }
     }
     announce::stopping();
@@ -229,10 +235,28 @@ impl Daemon {
         });
     }
 
-    async fn refresh_addresses(&mut self) {
+    /// Puts programs back where they are missing, and tells them about addresses.
+    async fn follow_interfaces(&mut self) {
+        let mut notes = Vec::new();
+        let guarded = self.ports.guarded();
+        let followed = self
+            .guard
+            .follow_interfaces(&self.settings, &guarded, &self.netlink, &mut notes)
+            .await;
+        for note in notes {
+            tracing::warn!("{note}");
+        }
+        if let Err(error) = followed {
+            tracing::warn!("{error:#}");
+        }
         if let Err(error) = self.guard.refresh(&self.netlink).await {
             tracing::warn!("{error:#}");
         }
+        self.observer.update(|knowledge| {
+            knowledge.interfaces = self.guard.attachments();
+            knowledge.slots = self.guard.slots();
+        });
+        self.observer.set_guarded(self.guard.guards_all());
     }
 
     async fn stop(mut self) {

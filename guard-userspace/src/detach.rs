@@ -1,7 +1,5 @@
 //! `portguard detach`: removes what a killed or kept guard has left in force.
 
-mod filters;
-
 use std::{
     collections::BTreeMap,
     fmt,
@@ -9,7 +7,6 @@ use std::{
     path::Path,
 };
 
-use self::filters::has_filter;
 use crate::{
     attach,
     failure::{Exit, Failure},
@@ -45,7 +42,7 @@ pub async fn run(pin_dir: &Path) -> Result<(), Failure> {
         }
     }
     for interface in interfaces::list(&netlink).await? {
-        if has_filter(&netlink, interface.index).await? {
+        if attach::has_filter(&netlink, interface.index).await? {
             attach::release_clsact(&interface.name)?;
             let hooks = removed.hooks.entry(interface.index).or_default();
             if !hooks.contains(&Hook::Egress) {

@@ -4,6 +4,7 @@
 //! answer this host asked for.
 
 mod device;
+mod watch;
 
 use std::{os::fd::OwnedFd, sync::Arc};
 
@@ -172,6 +173,13 @@ impl Guard {
     /// Where programs are attached, in the order of the settings.
     pub fn attachments(&self) -> Vec<Attachment> {
         self.devices.iter().map(GuardedDevice::attachment).collect()
+    }
+
+    /// Whether every interface has the programs it should have.
+    pub fn guards_all(&self) -> bool {
+        self.devices
+            .iter()
+            .all(|device| device.egress.is_some() && (device.xdp.is_some() || !device.guarded))
     }
 
     /// The slots of the interfaces in the device table, with their names.

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 pub use self::{
     local::local_table,
-    query::{connect, find, list, program_name},
+    query::{changes, connect, find, list, program_name},
 };
 use crate::failure::Failure;
 

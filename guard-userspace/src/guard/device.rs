@@ -28,6 +28,8 @@ pub(super) struct GuardedDevice {
     pub(super) xdp_hook: Option<XdpHook>,
     pub(super) egress: Option<Hold>,
     egress_hook: Option<EgressHook>,
+    /// Why it is not guarded, if that was said already.
+    pub(super) complaint: Option<String>,
     programs: Programs,
 }
 
@@ -42,6 +44,7 @@ impl GuardedDevice {
             xdp_hook: None,
             egress: None,
             egress_hook: None,
+            complaint: None,
             programs,
         }
     }

@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 use anyhow::Context;
 use aya::programs::loaded_programs;
-use futures_util::TryStreamExt;
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use netlink_packet_route::{
     address::{AddressAttribute, AddressMessage},
     link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
 };
-use rtnetlink::Handle;
+use rtnetlink::{Handle, MulticastGroup};
 
 use super::{AttachedMode, Interface, XdpProgram, pick};
 use crate::failure::Failure;
@@ -28,6 +28,25 @@ pub fn connect() -> anyhow::Result<Handle> {
     tokio::spawn(connection);
 
     Ok(handle)
+}
+
+/// Tells when links, addresses, routes to this host or filters of the calling thread's network
+/// namespace change: a message each, whatever it says.
+///
+/// # Errors
+/// When the kernel refuses the socket.
+pub fn changes() -> anyhow::Result<impl Stream<Item = ()>> {
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+        MulticastGroup::Tc,
+    ];
+    let (connection, _, messages) =
+        rtnetlink::new_multicast_connection(&groups).context("rtnetlink: listen for changes")?;
+    tokio::spawn(connection);
+
+    Ok(messages.map(|_| ()))
 }
 
 /// Every interface of the namespace, in the order of their indices.

@@ -5,7 +5,7 @@ use futures_util::TryStreamExt;
 use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
 use rtnetlink::Handle;
 
-use crate::{attach, programs};
+use crate::programs;
 
 /// Whether our filter is on what the interface with this index sends.
 ///
@@ -47,5 +47,5 @@ fn ours(filter: &TcMessage) -> bool {
         _ => false,
     });
 
-    priority == attach::CLSACT_PRIORITY && handle == 1 && named
+    priority == super::CLSACT_PRIORITY && handle == 1 && named
 }

@@ -1,0 +1,200 @@
+//! Following the interfaces: they are deleted and created anew, renamed, moved away, and others
+//! take our filters off.
+
+use rtnetlink::Handle;
+
+use super::{Guard, device::GuardedDevice};
+use crate::{
+    attach::{self, Hold},
+    failure::Failure,
+    interfaces::{self, Interface},
+    pins::Hook,
+    range::GuardedPorts,
+    settings::Settings,
+};
+
+impl Guard {
+    /// Puts programs back where they are missing, and lets go of interfaces that are gone. Lines
+    /// for the administrator are added to `notes`. Returns whether anything has changed.
+    ///
+    /// # Errors
+    /// When the kernel does not tell about interfaces. What goes wrong on one interface is noted,
+    /// tried again at the next call, and leaves the others as they are.
+    pub async fn follow_interfaces(
+        &mut self,
+        settings: &Settings,
+        ports: &GuardedPorts,
+        netlink: &Handle,
+        notes: &mut Vec<String>,
+    ) -> anyhow::Result<bool> {
+        let interfaces = interfaces::list(netlink).await?;
+        let before = self.attachments();
+        let mut fresh = false;
+        for number in 0..self.devices.len() {
+            let device = &mut self.devices[number];
+            match locate(device, &interfaces) {
+                Located::Here(interface) => {
+                    if device.name != interface.name {
+                        notes.push(format!("{}: is called {} now", device.name, interface.name));
+                        device.name.clone_from(&interface.name);
+                    }
+                    check_hooks(device, netlink).await?;
+                }
+                Located::Anew(interface) => {
+                    let _ = let_go(device);
+                    notes.push(format!("{}: is another interface now", device.name));
+                    device.index = interface.index;
+                }
+                Located::Gone => {
+                    if let_go(device) {
+                        notes.push(format!("{}: is gone, waiting for it", device.name));
+                    }
+                    continue;
+                }
+            }
+            fresh |= self.restore(number, settings, ports, netlink, notes).await;
+        }
+
+        Ok(fresh || before != self.attachments())
+    }
+
+    /// Attaches what is missing, egress first. Returns whether anything was.
+    async fn restore(
+        &mut self,
+        number: usize,
+        settings: &Settings,
+        ports: &GuardedPorts,
+        netlink: &Handle,
+        notes: &mut Vec<String>,
+    ) -> bool {
+        let device = &self.devices[number];
+        let complete = device.egress.is_some() && (device.xdp.is_some() || !device.guarded);
+        if complete {
+            return false;
+        }
+
+        let name = device.name.clone();
+        match self
+            .attach_missing(number, settings, ports, netlink, notes)
+            .await
+        {
+            Ok(()) => {
+                notes.push(format!("{name}: guarded again"));
+                self.devices[number].complaint = None;
+            }
+            Err(failure) => {
+                let device = &mut self.devices[number];
+                let complaint = failure.to_string();
+                // XDP must not stand without egress, whatever went wrong.
+                if device.egress.is_none()
+                    && let Some(hold) = device.xdp.take()
+                    && let Err(error) = hold.release()
+                {
+                    notes.push(format!("{name}: {error:#}"));
+                }
+                if device.complaint.as_ref() != Some(&complaint) {
+                    notes.push(format!("{name}: not guarded: {complaint}"));
+                    device.complaint = Some(complaint);
+                }
+            }
+        }
+
+        true
+    }
+
+    async fn attach_missing(
+        &mut self,
+        number: usize,
+        settings: &Settings,
+        ports: &GuardedPorts,
+        netlink: &Handle,
+        notes: &mut Vec<String>,
+    ) -> Result<(), Failure> {
+        let device = &mut self.devices[number];
+        interfaces::find(netlink, &device.name)
+            .await?
+            .require_guardable()?;
+        if device.egress.is_none() {
+            notes.extend(device.attach_egress(settings.egress_hook, &self.pins)?);
+        }
+        if !self.devices[number].guarded || self.devices[number].xdp.is_some() {
+            return Ok(());
+        }
+
+        self.seed(settings, ports)?;
+        let device = &mut self.devices[number];
+        notes.extend(device.attach_xdp(settings.xdp_mode, &self.pins)?);
+        let interface = interfaces::find(netlink, &device.name).await?;
+        device.xdp_hook = Some(attach::xdp_hook(&interface)?);
+
+        Ok(())
+    }
+}
+
+/// Where an interface is now.
+enum Located<'a> {
+    /// It is still there, perhaps under another name.
+    Here(&'a Interface),
+    /// Its name belongs to an interface that is new.
+    Anew(&'a Interface),
+    /// It was deleted, or moved to another namespace.
+    Gone,
+}
+
+fn locate<'a>(device: &GuardedDevice, interfaces: &'a [Interface]) -> Located<'a> {
+    let same = |interface: &&Interface| interface.index == device.index;
+    let namesake = |interface: &&Interface| interface.name == device.name;
+    match (
+        interfaces.iter().find(same),
+        interfaces.iter().find(namesake),
+    ) {
+        (Some(interface), _) => Located::Here(interface),
+        (None, Some(interface)) => Located::Anew(interface),
+        (None, None) => Located::Gone,
+    }
+}
+
+/// Forgets hooks that somebody else has taken away.
+async fn check_hooks(device: &mut GuardedDevice, netlink: &Handle) -> anyhow::Result<()> {
+    if let Some(Hold::Clsact(_)) = device.egress
+        && !attach::has_filter(netlink, device.index).await?
+    {
+        device.egress = None;
+    }
+    for (hook, hold) in [
+        (Hook::Xdp, &mut device.xdp),
+        (Hook::Egress, &mut device.egress),
+    ] {
+        if let Some(Hold::Pinned(path)) = hold
+            && !attach::holds(path, device.index)
+        {
+            tracing::debug!("{}: {hook:?} link is gone", device.name);
+            *hold = None;
+        }
+    }
+
+    Ok(())
+}
+
+/// Takes off what is left on an interface that is no longer ours: one that was moved to another
+/// namespace keeps its programs otherwise. XDP goes first. Returns whether there was anything.
+fn let_go(device: &mut GuardedDevice) -> bool {
+    let mut held = false;
+    for hold in [device.xdp.take(), device.egress.take()]
+        .into_iter()
+        .flatten()
+    {
+        held = true;
+        let released = match hold {
+            // The name may be another interface's by now, and a filter goes with its interface.
+            Hold::Clsact(_) => Ok(()),
+            pinned @ Hold::Pinned(_) => pinned.release(),
+        };
+        if let Err(error) = released {
+            tracing::debug!("{}: {error:#}", device.name);
+        }
+    }
+    device.xdp_hook = None;
+
+    held
+}
