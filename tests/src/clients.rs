@@ -2,6 +2,7 @@
 
 mod counted;
 mod service;
+mod ssh;
 
 use std::{
     fs,
@@ -14,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-pub use self::{counted::moves, service::Service};
+pub use self::{counted::moves, service::Service, ssh::Ssh};
 use crate::netns::Namespace;
 
 /// How long a program may take that should succeed.

@@ -4,8 +4,13 @@
 //! it opened have let its answers in, and no frame was dropped. `unrecorded` is the control for
 //! all of them: the same clients fail where nobody records what the host sends.
 
+mod bulk;
 mod dns;
 mod http;
+mod path;
+mod session;
+mod transport;
+mod unrecorded;
 
 use std::net::IpAddr;
 

@@ -1,0 +1,101 @@
+//! N10: connections of several paths, and such as carry data in the SYN.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+};
+
+use anyhow::{Context, Result, ensure};
+use guard_common::outcome::Outcome::PassKnownFlow;
+use guard_tests::{
+    clients::{Protocol, Scratch, Server, Service, kernel_counter, moves, run},
+    frames::G2,
+    netns::Direct,
+};
+
+use crate::{MODES, PEERS, guarded, in_url};
+
+#[test]
+fn n10_a_connection_takes_two_paths() -> Result<()> {
+    // What `socket` is told instead of TCP.
+    const MPTCP: i32 = libc::IPPROTO_MPTCP;
+
+    let scratch = Scratch::new()?;
+    let file = vec![b'x'; 20_000_000];
+    let (sent, received) = (scratch.write("sent", &file)?, scratch.file("received"));
+    for mode in MODES {
+        let topology = Direct::new()?;
+        let (guest, host) = (&topology.guarded, &topology.peer);
+        let interface = topology.interface();
+        guest.ip(&format!("addr add {}/24 dev {interface}", G2.ipv4))?;
+        guest.ip(&format!("addr add {}/64 dev {interface} nodad", G2.ipv6))?;
+        for end in [guest, host] {
+            end.ip("mptcp limits set subflow 4 add_addr_accepted 4")?;
+        }
+        for address in [G2.ipv4.to_string(), G2.ipv6.to_string()] {
+            guest.ip(&format!(
+                "mptcp endpoint add {address} dev {interface} subflow"
+            ))?;
+        }
+        let line = format!(
+            "socat -u OPEN:{} TCP6-LISTEN:80,fork,reuseaddr,ipv6only=0,so-prototype={MPTCP}",
+            sent.display()
+        );
+        // One program a client: `fork` shares the file, and with it the place in it.
+        let line = line.replace("fork,", "");
+        let guard = guarded(&topology, mode, &[])?;
+        for peer in PEERS {
+            let _server = Server::start(host, &line)?.listening(host, Protocol::Tcp, 80)?;
+            let count = |what| kernel_counter(guest, "netstat", "MPTcpExt", what);
+            let before = (count("MPCapableSYNACKRX")?, count("MPJoinSynAckRx")?);
+            let peer = in_url(peer);
+            let (to, received) = (format!("TCP:{peer}:80"), received.display());
+            let line = format!("socat -u {to},so-prototype={MPTCP} CREATE:{received}");
+            moves(&guard, &[PassKnownFlow], &[], || run(guest, &line))
+                .with_context(|| format!("N10, {mode}, {line}"))?;
+            let after = (count("MPCapableSYNACKRX")?, count("MPJoinSynAckRx")?);
+            ensure!(
+                after.0 == before.0 + 1 && after.1 > before.1,
+                "N10, {mode}, {peer}: not several paths: {before:?}, then {after:?}"
+            );
+            let whole = fs::read(scratch.file("received"))? == file;
+            ensure!(whole, "N10, {mode}, {peer}: another file arrived");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn n10_a_request_travels_in_the_syn() -> Result<()> {
+    for mode in MODES {
+        let topology = Direct::new()?;
+        let (guest, host) = (&topology.guarded, &topology.peer);
+        // Clients may, and every server does.
+        guest.sysctl("net/ipv4/tcp_fastopen", "1")?;
+        host.sysctl("net/ipv4/tcp_fastopen", "1026")?;
+        let _server = Service::new(host, 80, |mut stream| {
+            let mut lines = BufReader::new(stream.try_clone()?);
+            let mut line = String::from("a request");
+            while !line.trim_end().is_empty() {
+                line.clear();
+                lines.read_line(&mut line)?;
+            }
+            stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 4\r\n\r\nfast")
+        })?;
+        let guard = guarded(&topology, mode, &[])?;
+        for peer in PEERS {
+            let line = format!("curl -sSf --tcp-fastopen http://{}/", in_url(peer));
+            let count = || kernel_counter(guest, "netstat", "TcpExt", "TCPFastOpenActive");
+            let before = count()?;
+            // The first asks for the cookie.
+            for _ in 0..2 {
+                let page = moves(&guard, &[PassKnownFlow], &[], || run(guest, &line))
+                    .with_context(|| format!("N10, {mode}, {line}"))?;
+                ensure!(page == "fast", "N10, {mode}, {peer}: {page:?}");
+            }
+            let fast = count()? - before;
+            ensure!(fast == 1, "N10, {mode}, {peer}: {fast} requests in a SYN");
+        }
+    }
+    Ok(())
+}
