@@ -60,7 +60,7 @@ pub fn case<const N: usize>(
 
 impl Case {
     /// Sent from this port, whatever the case's own is.
-    pub fn from_port(self, port: u16) -> Self {
+    pub fn with_source(self, port: u16) -> Self {
         Self {
             source: Some(port),
             ..self

@@ -50,7 +50,7 @@ pub fn cases() -> Vec<Case> {
             [(DropNoFlow, 1)],
         )
         .refused_by_the_kernel(),
-        case("E08 from port 0", |plain| vec![plain], [(DropNoFlow, 1)]).from_port(0),
+        case("E08 from port 0", |plain| vec![plain], [(DropNoFlow, 1)]).with_source(0),
         case(
             "E08 Ethernet padding",
             |plain| vec![plain.padded(26)],
