@@ -28,7 +28,11 @@ fn n10_a_connection_takes_two_paths() -> Result<()> {
         let (guest, host) = (&topology.guarded, &topology.peer);
         let interface = topology.interface();
         guest.ip(&format!("addr add {}/24 dev {interface}", G2.ipv4))?;
-        guest.ip(&format!("addr add {}/64 dev {interface} nodad", G2.ipv6))?;
+        // Deprecated, so that it is not the first path.
+        guest.ip(&format!(
+            "addr add {}/64 dev {interface} nodad preferred_lft 0",
+            G2.ipv6
+        ))?;
         for end in [guest, host] {
             end.ip("mptcp limits set subflow 4 add_addr_accepted 4")?;
         }
@@ -38,14 +42,12 @@ fn n10_a_connection_takes_two_paths() -> Result<()> {
             ))?;
         }
         let line = format!(
-            "socat -u OPEN:{} TCP6-LISTEN:80,fork,reuseaddr,ipv6only=0,so-prototype={MPTCP}",
+            "socat -U TCP6-LISTEN:80,fork,reuseaddr,ipv6only=0,so-prototype={MPTCP} OPEN:{}",
             sent.display()
         );
-        // One program a client: `fork` shares the file, and with it the place in it.
-        let line = line.replace("fork,", "");
+        let _server = Server::start(host, &line)?.listening(host, Protocol::Tcp, 80)?;
         let guard = guarded(&topology, mode, &[])?;
         for peer in PEERS {
-            let _server = Server::start(host, &line)?.listening(host, Protocol::Tcp, 80)?;
             let count = |what| kernel_counter(guest, "netstat", "MPTcpExt", what);
             let before = (count("MPCapableSYNACKRX")?, count("MPJoinSynAckRx")?);
             let peer = in_url(peer);
