@@ -4,7 +4,7 @@ use std::{
     ffi::CString,
     io,
     net::{Ipv6Addr, TcpListener, UdpSocket},
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     thread,
     time::{Duration, Instant},
 };
@@ -76,6 +76,13 @@ impl Wire {
         };
         frame.truncate(usize::try_from(length).ok()?);
         Some((frame, from.sll_pkttype == OUTGOING))
+    }
+}
+
+/// For socket options that few suites need.
+impl AsRawFd for Wire {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }
 
