@@ -40,7 +40,9 @@ pub fn seed(
     let mut seeded = Seeded::default();
     let epoch = state.epoch() as u8;
     for socket in sockets.iter().filter(|socket| {
-        socket.connected() && guarded.guarded(socket.transport, socket.local.port())
+        socket.connected()
+            && !stays_here(socket)
+            && guarded.guarded(socket.transport, socket.local.port())
     }) {
         let entry = entry(socket, now, any_remote_port);
         let inserted = flows
@@ -56,6 +58,11 @@ pub fn seed(
     }
 
     seeded
+}
+
+/// Whether both ends are on this host: such packets go over loopback, which is never guarded.
+fn stays_here(socket: &Socket) -> bool {
+    socket.local.ip().is_loopback() || socket.local.ip() == socket.remote.ip()
 }
 
 fn entry(socket: &Socket, now: u32, any_remote_port: bool) -> FlowEntry {
@@ -100,6 +107,28 @@ mod tests {
     use guard_common::flow::Timer;
 
     use super::*;
+
+    #[test]
+    fn connections_within_the_host_need_no_flow() {
+        let table = [
+            ("127.0.0.1:40000", "127.0.0.1:80", true),
+            ("[::1]:40000", "[::1]:80", true),
+            ("10.9.0.2:40000", "10.9.0.2:80", true),
+            ("10.9.0.2:40000", "10.9.0.1:80", false),
+            ("[fd09::2]:40000", "[fd09::1]:80", false),
+        ];
+        for (local, remote, here) in table {
+            let socket = Socket {
+                transport: Transport::Tcp,
+                local: local.parse().unwrap(),
+                remote: remote.parse().unwrap(),
+                state: State::Established,
+                inode: 1,
+                uid: 0,
+            };
+            assert_eq!(stays_here(&socket), here, "{local} to {remote}");
+        }
+    }
 
     #[test]
     fn states_and_timers() {
