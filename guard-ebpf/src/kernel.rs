@@ -4,8 +4,8 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::{
-        BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_NOT_FWDED, bpf_fib_lookup as FibLookup, bpf_sock,
-        bpf_sock_tuple,
+        BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS,
+        bpf_fib_lookup as FibLookup, bpf_sock, bpf_sock_tuple,
     },
     helpers::{bpf_fib_lookup, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
 };
@@ -139,5 +139,6 @@ pub fn forwards(ctx: *mut c_void, interface: u32, transport: Transport, key: Siz
         )
     };
 
-    answer >= 0 && answer != i64::from(BPF_FIB_LKUP_RET_NOT_FWDED)
+    // In between are the answers for packets that are dropped or end here.
+    answer == i64::from(BPF_FIB_LKUP_RET_SUCCESS) || answer > i64::from(BPF_FIB_LKUP_RET_NOT_FWDED)
 }

@@ -4,23 +4,28 @@
 //! answer this host asked for.
 
 mod device;
+mod inherit;
+mod start;
 mod watch;
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::sync::Arc;
 
 use guard_common::config::Config;
 use rtnetlink::Handle;
 
-use self::device::GuardedDevice;
+use self::{
+    device::GuardedDevice,
+    inherit::Inheritance,
+    start::{check_interfaces, load, release_unwanted},
+};
 use crate::{
     attach,
     clock::Clock,
     failure::Failure,
-    interfaces::{self, Interface},
+    interfaces,
     maps::{FlowMap, Maps},
     observation::Attachment,
     pins::{Hook, Pins},
-    programs::Programs,
     range::GuardedPorts,
     seed::{self, Seeded},
     settings::{Settings, UdpFilter},
@@ -33,6 +38,7 @@ pub struct Guard {
     maps: Maps,
     clock: Arc<Clock>,
     devices: Vec<GuardedDevice>,
+    inheritance: Option<Inheritance>,
     stays: bool,
 }
 
@@ -54,8 +60,7 @@ impl Guard {
     ) -> Result<Self, Failure> {
         let interfaces = check_interfaces(settings, netlink, &pins).await?;
         pins.prepare()?;
-        release_unwanted(&pins, &interfaces, settings, notes)?;
-
+        let inheritance = release_unwanted(&pins, &interfaces, settings, netlink).await?;
         let mut loaded = load(settings, &pins, &interfaces)?;
         let clock = Clock::measure(loaded.clock)?;
         loaded.maps.state.apply(settings, clock.hertz());
@@ -64,6 +69,7 @@ impl Guard {
             maps: loaded.maps,
             clock: Arc::new(clock),
             devices: loaded.devices,
+            inheritance,
             stays: false,
         };
         guard.guard_ports(settings, ports);
@@ -71,6 +77,10 @@ impl Guard {
         guard.refresh(netlink).await?;
         for device in &mut guard.devices {
             notes.extend(device.attach_egress(settings.egress_hook, &guard.pins)?);
+        }
+        if let Some(inheritance) = &guard.inheritance {
+            let copied = inheritance.copy_to(&mut guard.maps, &guard.pins)?;
+            notes.push(format!("maps of another size: {copied} flows carried over"));
         }
 
         Ok(guard)
@@ -90,9 +100,18 @@ impl Guard {
             if !device.guarded {
                 continue;
             }
-            notes.extend(device.attach_xdp(settings.xdp_mode, &self.pins)?);
+            let pin = self.pins.link(device.index, Hook::Xdp);
+            let left = self
+                .inheritance
+                .iter()
+                .map(|earlier| earlier.xdp(device.index));
+            let left: Vec<_> = left.chain([pin]).collect();
+            notes.extend(device.attach_xdp(settings.xdp_mode, &self.pins, &left)?);
             let interface = interfaces::find(netlink, &device.name).await?;
             device.xdp_hook = Some(attach::xdp_hook(&interface)?);
+        }
+        if let Some(inheritance) = self.inheritance.take() {
+            inheritance.finish()?;
         }
 
         Ok(())
@@ -231,105 +250,12 @@ impl Drop for Guard {
                 tracing::error!("{error:#}; left in force, run `portguard detach`");
             }
         }
-        if let Err(error) = self.pins.remove_maps() {
+        let inheritance = self.inheritance.take().map(Inheritance::finish);
+        if let Err(error) = inheritance
+            .unwrap_or(Ok(()))
+            .and_then(|()| self.pins.remove_maps())
+        {
             tracing::error!("{error:#}; run `portguard detach`");
         }
-    }
-}
-
-/// The interfaces of the settings, in their order: guarded ones first.
-async fn check_interfaces(
-    settings: &Settings,
-    netlink: &Handle,
-    pins: &Pins,
-) -> Result<Vec<Interface>, Failure> {
-    let mut interfaces = Vec::new();
-    for name in settings.iface.iter().chain(&settings.egress_iface) {
-        let interface = interfaces::find(netlink, name).await?;
-        interface.require_guardable()?;
-        if settings.iface.contains(name) {
-            let ours = attach::pinned_program(&pins.link(interface.index, Hook::Xdp));
-            interface.require_free(|id| ours == Some(id))?;
-        }
-        interfaces.push(interface);
-    }
-
-    Ok(interfaces)
-}
-
-/// Takes off what an earlier run has left on interfaces that are not wanted any more, and
-/// everything if its maps do not fit this run.
-fn release_unwanted(
-    pins: &Pins,
-    interfaces: &[Interface],
-    settings: &Settings,
-    notes: &mut Vec<String>,
-) -> anyhow::Result<()> {
-    let misfit = pins.exist()
-        && (Maps::pinned_capacity(pins) != Some(settings.max_flows.get())
-            || Maps::open(pins).is_err());
-    for (index, hook, path) in pins.links() {
-        let wanted = interfaces.iter().any(|interface| {
-            interface.index == index
-                && (hook == Hook::Egress || settings.iface.contains(&interface.name))
-        });
-        if misfit || !wanted {
-            attach::release_pin(&path)?;
-        }
-    }
-    if misfit {
-        notes.push(
-            "maps of an earlier run do not fit and are made anew: its flows are forgotten".into(),
-        );
-        pins.remove_maps()?;
-        pins.prepare()?;
-    }
-
-    Ok(())
-}
-
-/// Programs that are loaded and attached nowhere yet.
-struct Loaded {
-    maps: Maps,
-    clock: OwnedFd,
-    devices: Vec<GuardedDevice>,
-}
-
-fn load(settings: &Settings, pins: &Pins, interfaces: &[Interface]) -> Result<Loaded, Failure> {
-    let names: Vec<_> = interfaces
-        .iter()
-        .map(|interface| interface.name.clone())
-        .collect();
-    let mut maps = pins.exist().then(|| Maps::open(pins)).transpose()?;
-    let mut clock = None;
-    let mut devices = Vec::new();
-    for (number, interface) in (0_u32..).zip(interfaces) {
-        let slot = match &mut maps {
-            Some(maps) => maps.slot(&interface.name, &names)?,
-            None => number,
-        };
-        let mut programs = Programs::load(slot, pins, settings.max_flows.get())?;
-        if clock.is_none() {
-            clock = Some(programs.clock()?);
-        }
-        let guarded = settings.iface.contains(&interface.name);
-        let device = GuardedDevice::new(interface, slot, guarded, programs);
-        let maps = match &mut maps {
-            Some(maps) => maps,
-            // The first load has created and pinned them.
-            none => none.insert(Maps::open(pins)?),
-        };
-        // Takes the slot, so that the next interface finds another.
-        maps.set_device(slot, device.describe(interfaces))?;
-        devices.push(device);
-    }
-
-    match (maps, clock) {
-        (Some(maps), Some(clock)) => Ok(Loaded {
-            maps,
-            clock,
-            devices,
-        }),
-        _ => Err(Failure::usage("no interface to guard").remedy("give --iface IFACE")),
     }
 }

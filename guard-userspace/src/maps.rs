@@ -112,6 +112,33 @@ impl Maps {
         Ok(String::from_utf8_lossy(name.unwrap_or_default()).into_owned())
     }
 
+    /// Adds the counters that are pinned elsewhere, interface by interface.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn add_counters(&mut self, from: &Pins) -> anyhow::Result<()> {
+        let from = Self::open(from)?;
+        for slot in 0..MAX_DEVICES {
+            let name = self.device_name(slot)?;
+            if name.is_empty() {
+                continue;
+            }
+            for other in 0..MAX_DEVICES {
+                if from.device_name(other)? == name {
+                    let counters = from
+                        .counters
+                        .get(&other, 0)
+                        .context("counters: cannot be read")?;
+                    self.counters
+                        .set(slot, counters, 0)
+                        .context("counters: cannot be written")?;
+                }
+            }
+        }
+
+        Ok(())
+    }
+
     fn clear_counters(&mut self, slot: u32) -> anyhow::Result<()> {
         let processors = aya::util::nr_cpus().map_err(|(_, error)| error)?;
         let zeroes = vec![[0; Judged::SLOTS as usize]; processors];

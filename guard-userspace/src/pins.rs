@@ -133,6 +133,31 @@ impl Pins {
         &self.folder
     }
 
+    /// Moves everything aside, so that new maps can be pinned here, and returns where it is now.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_aside(&self) -> Result<Self, Failure> {
+        let aside = Self {
+            base: self.base.clone(),
+            namespace: self.namespace.clone(),
+            folder: self.namespace.join(format!("v{LAYOUT_VERSION}-before")),
+        };
+        // What a run that was killed in the middle of this has left.
+        for (_, _, path) in aside.links() {
+            crate::attach::release_pin(&path)?;
+        }
+        if aside.exist() {
+            aside.remove_all()?;
+        }
+        let _ = fs::remove_dir(&aside.folder);
+        fs::rename(&self.folder, &aside.folder)
+            .with_context(|| format!("{}: cannot be moved aside", self.folder.display()))?;
+        place::create(&self.folder)?;
+
+        Ok(aside)
+    }
+
     /// Where the map called `name` is pinned.
     pub fn map(&self, name: &str) -> PathBuf {
         self.folder.join(name)

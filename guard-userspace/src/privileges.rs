@@ -41,6 +41,11 @@ pub fn trusted_by_verifier() -> bool {
     holds(Capability::CAP_PERFMON) || holds(Capability::CAP_SYS_ADMIN)
 }
 
+/// Whether this process may see what files others have open.
+pub fn may_look_into_others() -> bool {
+    holds(Capability::CAP_SYS_PTRACE)
+}
+
 fn holds(capability: Capability) -> bool {
     caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
 }

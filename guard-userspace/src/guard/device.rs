@@ -1,5 +1,7 @@
 //! One interface with its copy of the programs.
 
+use std::path::PathBuf;
+
 use guard_common::{
     address::{V4, V6},
     config::{Device, MAX_PREFIXES, Prefix},
@@ -64,15 +66,18 @@ impl GuardedDevice {
         Ok(note.map(|reason| format!("{reason}; recording by clsact")))
     }
 
-    /// Returns a line for the administrator where the mode is not the one that was preferred.
+    /// Takes over from a link that is pinned at one of `left`, or attaches anew. Returns a line for
+    /// the administrator where the mode is not the one that was preferred.
     pub(super) fn attach_xdp(
         &mut self,
         mode: settings::XdpMode,
         pins: &Pins,
+        left: &[PathBuf],
     ) -> Result<Option<String>, Failure> {
         let pin = pins.link(self.index, Hook::Xdp);
         let program = self.programs.ingress()?;
-        let (hold, note) = attach::xdp(program, (&self.name, self.index), mode, &pin)?;
+        let interface = (self.name.as_str(), self.index);
+        let (hold, note) = attach::xdp(program, interface, mode, (&pin, left))?;
         self.xdp = Some(hold);
 
         Ok(note.map(|reason| format!("{reason}; guarding in generic mode, which is slower")))

@@ -123,7 +123,7 @@ impl Guard {
 
         self.seed(settings, ports)?;
         let device = &mut self.devices[number];
-        notes.extend(device.attach_xdp(settings.xdp_mode, &self.pins)?);
+        notes.extend(device.attach_xdp(settings.xdp_mode, &self.pins, &[])?);
         let interface = interfaces::find(netlink, &device.name).await?;
         device.xdp_hook = Some(attach::xdp_hook(&interface)?);
 

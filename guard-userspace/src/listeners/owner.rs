@@ -9,6 +9,8 @@ use std::{
 use procfs::process::{FDTarget, Process, all_processes};
 use serde::Serialize;
 
+use crate::privileges;
+
 /// The inode of the first process namespace: `PROC_PID_INIT_INO`, include/linux/proc_ns.h.
 const FIRST_PID_NAMESPACE: u64 = 0xefff_fffc;
 
@@ -57,7 +59,7 @@ impl Scan {
 pub(super) fn scan(wanted: &HashSet<u32>) -> Scan {
     let mut scan = Scan {
         owners: HashMap::new(),
-        complete: sees_all_processes(),
+        complete: sees_all_processes() && privileges::may_look_into_others(),
     };
     let Ok(processes) = all_processes() else {
         scan.complete = false;
@@ -67,11 +69,11 @@ pub(super) fn scan(wanted: &HashSet<u32>) -> Scan {
         if scan.owners.len() == wanted.len() {
             return scan;
         }
-        // A process that ends meanwhile has closed its sockets.
-        if let Err(procfs::ProcError::PermissionDenied(_)) =
-            process.and_then(|process| collect(&process, wanted, &mut scan.owners))
-        {
-            scan.complete = false;
+        match process.and_then(|process| collect(&process, wanted, &mut scan.owners)) {
+            Ok(()) => {}
+            // A process that ends meanwhile has closed its sockets.
+            Err(procfs::ProcError::NotFound(_)) => {}
+            Err(_) => scan.complete = false,
         }
     }
 

@@ -1,0 +1,75 @@
+//! Why the kernel refuses to attach, in words that help.
+
+use std::io;
+
+use aya::{
+    programs::{ProgramError, tc::TcError, xdp::XdpError},
+    sys::SyscallError,
+};
+
+use crate::{failure::Failure, settings};
+
+/// Whether the driver, not the caller, is the reason that native mode fails.
+pub(super) fn native_refused(error: &ProgramError) -> bool {
+    /// `ENOTSUPP`, include/linux/errno.h: no number of user space's, but drivers return it.
+    const ENOTSUPP: i32 = 524;
+    matches!(
+        errno(error),
+        // ERANGE is what veth says to a jumbo MTU.
+        Some(libc::EOPNOTSUPP | ENOTSUPP | libc::ERANGE | libc::EINVAL | libc::ENOMEM)
+    )
+}
+
+pub(super) fn refused_xdp(name: &str, mode: settings::XdpMode, error: &ProgramError) -> Failure {
+    let failure = Failure::unavailable(format!(
+        "{name}: cannot attach the XDP program: {}",
+        cause(error)
+    ));
+    match errno(error) {
+        Some(libc::EBUSY | libc::EEXIST) => {
+            failure.remedy("another XDP program holds the interface and is left untouched")
+        }
+        Some(libc::EPERM | libc::EACCES) => {
+            Failure::not_permitted(format!("{name}: not permitted to attach the XDP program"))
+                .remedy("run as root, or grant CAP_NET_ADMIN")
+        }
+        _ if mode == settings::XdpMode::Native => {
+            failure.remedy("leave --xdp-mode at auto for a driver without XDP")
+        }
+        _ => failure,
+    }
+}
+
+pub(super) fn refused_clsact(name: &str, error: &ProgramError) -> Failure {
+    Failure::unavailable(format!(
+        "{name}: cannot record what is sent: {}",
+        cause(error)
+    ))
+    .remedy("load the kernel modules sch_ingress and cls_bpf")
+}
+
+/// The system's own words for why.
+pub(super) fn cause(error: &ProgramError) -> String {
+    match errno(error) {
+        Some(errno) => io::Error::from_raw_os_error(errno).to_string(),
+        None => format!("{:#}", anyhow::Error::msg(error.to_string())),
+    }
+}
+
+/// The error number of the system call that failed, where one did.
+pub(crate) fn errno(error: &ProgramError) -> Option<i32> {
+    match error {
+        ProgramError::SyscallError(SyscallError { io_error, .. }) => io_error.raw_os_error(),
+        ProgramError::TcError(error) => errno_tc(error),
+        ProgramError::XdpError(XdpError::NetlinkError(error)) => error.raw_os_error(),
+        _ => None,
+    }
+}
+
+pub(super) fn errno_tc(error: &TcError) -> Option<i32> {
+    match error {
+        TcError::NetlinkError(error) => error.raw_os_error(),
+        TcError::IoError(error) => error.raw_os_error(),
+        _ => None,
+    }
+}

@@ -1,0 +1,135 @@
+//! What stands before anything is attached: the interfaces, what an earlier run has left, and
+//! the programs.
+
+use std::os::fd::OwnedFd;
+
+use rtnetlink::Handle;
+
+use super::{device::GuardedDevice, inherit::Inheritance};
+use crate::{
+    attach,
+    failure::Failure,
+    interfaces::{self, AttachedMode, Interface},
+    maps::Maps,
+    pins::{Hook, Pins},
+    programs::Programs,
+    settings::{Settings, XdpMode},
+};
+
+/// The interfaces of the settings, in their order: guarded ones first.
+pub(super) async fn check_interfaces(
+    settings: &Settings,
+    netlink: &Handle,
+    pins: &Pins,
+) -> Result<Vec<Interface>, Failure> {
+    let mut interfaces = Vec::new();
+    for name in settings.iface.iter().chain(&settings.egress_iface) {
+        let interface = interfaces::find(netlink, name).await?;
+        interface.require_guardable()?;
+        if settings.iface.contains(name) {
+            let ours = attach::pinned_program(&pins.link(interface.index, Hook::Xdp));
+            interface.require_free(|id| ours == Some(id))?;
+        }
+        interfaces.push(interface);
+    }
+
+    Ok(interfaces)
+}
+
+/// Takes off what an earlier run has left and this one does not want: on other interfaces, and
+/// XDP in another mode than was asked for. Maps that do not fit are set aside, to inherit from.
+pub(super) async fn release_unwanted(
+    pins: &Pins,
+    interfaces: &[Interface],
+    settings: &Settings,
+    netlink: &Handle,
+) -> Result<Option<Inheritance>, Failure> {
+    for (index, hook, path) in pins.links() {
+        let wanted = interfaces
+            .iter()
+            .find(|interface| interface.index == index)
+            .is_some_and(|interface| match hook {
+                Hook::Egress => true,
+                Hook::Xdp => {
+                    settings.iface.contains(&interface.name)
+                        && in_mode(interface, settings.xdp_mode)
+                }
+            });
+        if !wanted {
+            attach::release_pin(&path)?;
+        }
+    }
+    for other in interfaces::list(netlink).await? {
+        let wanted = interfaces.iter().any(|own| own.index == other.index);
+        if !wanted && attach::has_filter(netlink, other.index).await? {
+            attach::release_clsact(&other.name)?;
+        }
+    }
+
+    let fits = !pins.exist()
+        || Maps::pinned_capacity(pins) == Some(settings.max_flows.get())
+            && Maps::open(pins).is_ok();
+    if fits {
+        return Ok(None);
+    }
+
+    Inheritance::set_aside(pins).map(Some)
+}
+
+fn in_mode(interface: &Interface, mode: XdpMode) -> bool {
+    interface.xdp.iter().all(|program| match mode {
+        XdpMode::Auto => true,
+        XdpMode::Native => program.mode == AttachedMode::Native,
+        XdpMode::Generic => program.mode == AttachedMode::Generic,
+    })
+}
+
+/// Programs that are loaded and attached nowhere yet.
+pub(super) struct Loaded {
+    pub(super) maps: Maps,
+    pub(super) clock: OwnedFd,
+    pub(super) devices: Vec<GuardedDevice>,
+}
+
+pub(super) fn load(
+    settings: &Settings,
+    pins: &Pins,
+    interfaces: &[Interface],
+) -> Result<Loaded, Failure> {
+    let names: Vec<_> = interfaces
+        .iter()
+        .map(|interface| interface.name.clone())
+        .collect();
+    let mut maps = pins.exist().then(|| Maps::open(pins)).transpose()?;
+    let mut clock = None;
+    let mut devices = Vec::new();
+    for (number, interface) in (0_u32..).zip(interfaces) {
+        let slot = match &mut maps {
+            Some(maps) => maps.slot(&interface.name, &names)?,
+            None => number,
+        };
+        let mut programs = Programs::load(slot, pins, settings.max_flows.get())?;
+        if clock.is_none() {
+            clock = Some(programs.clock()?);
+        }
+        let guarded = settings.iface.contains(&interface.name);
+        let device = GuardedDevice::new(interface, slot, guarded, programs);
+        let maps = match &mut maps {
+            Some(maps) => maps,
+            // The first load has created and pinned them.
+            none => none.insert(Maps::open(pins)?),
+        };
+        // Takes the slot, so that the next interface finds another.
+        maps.set_device(slot, device.describe(interfaces))?;
+        devices.push(device);
+    }
+
+    match (maps, clock) {
+        (Some(maps), Some(clock)) => Ok(Loaded {
+            maps,
+            clock,
+            devices,
+        }),
+        _ => Err(Failure::usage("no interface to guard").remedy("give --iface IFACE")),
+    }
+}

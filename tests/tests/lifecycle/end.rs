@@ -1,0 +1,102 @@
+//! The end that somebody has asked for.
+
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use guard_common::outcome::{
+    Family,
+    Outcome::{DropNoFlow, PassKnownFlow},
+};
+use guard_tests::{
+    frames::P,
+    peers::{Exchange, Talk},
+};
+
+use super::{Lab, attachments, hooks};
+
+/// What SIGTERM may take.
+const PROMISED: Duration = Duration::from_secs(1);
+
+#[test]
+fn f02_sigterm_leaves_nothing() -> Result<()> {
+    for flags in attachments() {
+        let lab = Lab::new()?;
+        let (host, interface) = (&lab.topology.guarded, lab.topology.interface());
+        let mut guard = lab.guard(&flags)?;
+        guard.expect([(DropNoFlow, 20)], || {
+            ensure!(lab.scan(10)? == 0, "{flags:?}: strangers are heard");
+            Ok(())
+        })?;
+        let program = hooks::xdp(host, interface)?;
+        ensure!(program.is_some(), "{flags:?}: no XDP program is shown");
+        ensure!(hooks::egress(host, interface)? == 1, "{flags:?}");
+
+        let asked = Instant::now();
+        let status = guard.end()?;
+        let took = asked.elapsed();
+        ensure!(status.success(), "{flags:?}: {status}: {}", guard.said());
+        ensure!(took < PROMISED, "{flags:?}: the end took {took:?}");
+        ensure!(hooks::xdp(host, interface)?.is_none(), "{flags:?}: XDP");
+        ensure!(hooks::egress(host, interface)? == 0, "{flags:?}: egress");
+        let left = fs::read_dir(guard.pins()).map_or(0, Iterator::count);
+        ensure!(left == 0, "{flags:?}: {left} folders are left");
+        ensure!(!guard.control_socket().exists(), "{flags:?}: the socket");
+        // Programs are freed behind the back of whoever detaches them.
+        let deadline = Instant::now() + PROMISED;
+        while program.is_some_and(hooks::loaded) {
+            ensure!(Instant::now() < deadline, "{flags:?}: still loaded");
+            thread::sleep(Duration::from_millis(20));
+        }
+        ensure!(lab.scan(10)? == 20, "{flags:?}: strangers are not heard");
+    }
+    Ok(())
+}
+
+#[test]
+fn f02_sigint_ends_it_too() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut guard = lab.guard(&[])?;
+    guard.signal(libc::SIGINT);
+    thread::sleep(PROMISED);
+    ensure!(lab.scan(1)? == 2, "it still guards");
+    ensure!(guard.end()?.success(), "{}", guard.said());
+    Ok(())
+}
+
+/// An upgrade: the guard stands while its daemon is replaced.
+#[test]
+fn f02_keep_attached_keeps_both_programs_in_force() -> Result<()> {
+    for flags in attachments() {
+        let lab = Lab::new()?;
+        let (host, peer) = (&lab.topology.guarded, &lab.topology.peer);
+        let keep = [&flags[..], &["--keep-attached"]].concat();
+        let mut guard = lab.guard(&keep)?;
+        // Nothing but its entry knows of an unconnected socket's peer.
+        let server = P.address(Family::Ipv4);
+        let mut talk = Exchange::open(host, peer, (server, 8081), false, 1)?.remove(0);
+        ensure!(lab.scan(10)? == 0, "{flags:?}: strangers are heard");
+        let status = guard.end()?;
+        ensure!(status.success(), "{flags:?}: {status}: {}", guard.said());
+
+        ensure!(lab.scan(10)? == 0, "{flags:?}: not kept");
+        talk.speak()?;
+        ensure!(talk.hears(PROMISED), "{flags:?}: the answer is lost");
+        let mut second = Exchange::open(host, peer, (server, 8082), false, 1)?.remove(0);
+        guard.start_again(&flags)?;
+        let packets = guard.packets()?;
+        ensure!(packets.of(DropNoFlow) == 40, "{flags:?}:{packets}");
+        for talk in [&mut talk, &mut second] {
+            guard.expect([(PassKnownFlow, 1)], || {
+                talk.speak()?;
+                ensure!(talk.hears(PROMISED), "{flags:?}: the answer is lost");
+                Ok(())
+            })?;
+        }
+        ensure!(guard.end()?.success(), "{flags:?}: {}", guard.said());
+        ensure!(lab.scan(1)? == 2, "{flags:?}: kept, though not asked to");
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! Starts, ends, crashes and reloads. Nothing here needs more than the harness and iproute2.
+
+mod crash;
+mod end;
+mod faults;
+mod hooks;
+mod monitor;
+mod neighbours;
+mod reload;
+mod restarts;
+
+use anyhow::{Result, ensure};
+use guard_common::outcome::Family;
+use guard_tests::{
+    frames::udp,
+    guard::Guard,
+    kernel::Kernel,
+    netns::Direct,
+    wire::{Listener, QUIET, Wire},
+};
+
+const MODES: [&str; 2] = ["native", "generic"];
+const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+/// A port of the range that somebody listens on.
+const PORT: u16 = 40_000;
+
+/// Where recording can happen on this kernel.
+fn egress_hooks() -> &'static [&'static str] {
+    // tcx needs 6.6: https://github.com/torvalds/linux/commit/e420bed02507
+    if Kernel::running() < Kernel::new(6, 6) {
+        &["clsact"]
+    } else {
+        &["tcx", "clsact"]
+    }
+}
+
+/// Every way to attach here.
+fn attachments() -> impl Iterator<Item = [&'static str; 4]> {
+    MODES.into_iter().flat_map(|mode| {
+        egress_hooks()
+            .iter()
+            .map(move |hook| ["--xdp-mode", mode, "--egress-hook", hook])
+    })
+}
+
+/// Two hosts, a listener on a guarded port, and a stranger who knows of it.
+struct Lab {
+    topology: Direct,
+    listener: Listener,
+    wire: Wire,
+}
+
+impl Lab {
+    /// Shows that the stranger is heard where nobody guards.
+    fn new() -> Result<Self> {
+        let topology = Direct::new()?;
+        let lab = Self {
+            listener: Listener::new(&topology.guarded, PORT)?,
+            wire: Wire::open(&topology.peer, topology.peer_interface())?,
+            topology,
+        };
+        ensure!(lab.scan(1)? == 2, "strangers are not heard without a guard");
+        Ok(lab)
+    }
+
+    fn guard(&self, flags: &[&str]) -> Result<Guard<'_>> {
+        Guard::start(&self.topology.guarded, self.topology.interface(), flags)
+    }
+
+    /// Sends so many strangers' datagrams over either family, and returns how many arrive.
+    fn scan(&self, count: usize) -> Result<usize> {
+        for family in FAMILIES {
+            let stranger = udp(53, PORT).received(family);
+            for _ in 0..count {
+                self.wire.send(&stranger)?;
+            }
+        }
+        Ok(self.listener.delivered(QUIET))
+    }
+}
