@@ -18,6 +18,10 @@ const RATES: [u32; 14] = [
 /// How long the rate is measured. At 100 jiffies a second, three of them.
 const MEASURED: Duration = Duration::from_millis(30);
 
+/// How often what is not known of the length must fit into it. The nearest rates, 250 and 256,
+/// are 2.4 % apart.
+const SHARPNESS: u32 = 100;
+
 /// Reads the clock by running a program of our own, by hand: the rate of jiffies is no secret of
 /// the kernel's, but no system call tells it either.
 #[derive(Debug)]
@@ -27,23 +31,28 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Measures the rate of the clock behind `program`, which must be loaded. Takes about 35 ms.
+    /// Measures the rate of the clock behind `program`, which must be loaded. Takes about 35 ms,
+    /// more where others keep the processors busy.
     ///
     /// # Errors
     /// When the program cannot be run, or the clock stands still.
     pub fn measure(program: OwnedFd) -> anyhow::Result<Self> {
-        let (start, first) = next_jiffy(&program)?;
+        let mut first = next_edge(&program)?;
         loop {
-            let (end, last) = next_jiffy(&program)?;
-            let elapsed = end - start;
-            if elapsed < MEASURED {
-                continue;
+            let last = next_edge(&program)?;
+            let elapsed = last.seen - first.seen;
+            // Whoever is not run for a while sees an edge late, and would misjudge the rate, and
+            // with it every timer.
+            if elapsed > MEASURED && (first.blur + last.blur) * SHARPNESS < elapsed {
+                let rate = (last.jiffy - first.jiffy) as f64 / elapsed.as_secs_f64();
+                return Ok(Self {
+                    program,
+                    hertz: nearest(rate),
+                });
             }
-            let rate = (last - first) as f64 / elapsed.as_secs_f64();
-            return Ok(Self {
-                program,
-                hertz: nearest(rate),
-            });
+            if last.blur < first.blur / 2 {
+                first = last;
+            }
         }
     }
 
@@ -66,14 +75,30 @@ impl Clock {
     }
 }
 
-/// Waits for the clock to move on, and returns when and where to.
-fn next_jiffy(program: &OwnedFd) -> anyhow::Result<(Instant, u64)> {
-    let began = Instant::now();
+/// A moment at which the clock moved on.
+#[derive(Clone, Copy, Debug)]
+struct Edge {
+    jiffy: u64,
+    seen: Instant,
+    /// By how much it may have been seen too late.
+    blur: Duration,
+}
+
+/// Waits for the clock to move on.
+fn next_edge(program: &OwnedFd) -> anyhow::Result<Edge> {
+    let mut asked = Instant::now();
+    let began = asked;
     let first = jiffies(program)?;
     loop {
-        let now = jiffies(program)?;
-        if now != first {
-            return Ok((Instant::now(), now));
+        let asked_before = std::mem::replace(&mut asked, Instant::now());
+        let jiffy = jiffies(program)?;
+        let seen = Instant::now();
+        if jiffy != first {
+            return Ok(Edge {
+                jiffy,
+                seen,
+                blur: seen - asked_before,
+            });
         }
         ensure!(
             began.elapsed() < Duration::from_secs(2),
