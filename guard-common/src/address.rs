@@ -6,7 +6,7 @@ use crate::{
     outcome::Family,
     packet::Packet,
     parse::{self, Ip, Unreadable},
-    wire::protocol,
+    wire::{Ipv4Header, Ipv6Header, protocol},
 };
 
 /// An address of one family, and how packets of that family are read.
@@ -16,6 +16,8 @@ pub trait Address: Copy + Eq {
 
     /// The metric label.
     const FAMILY: Family;
+    /// Bytes of a network header without options.
+    const HEADER: usize;
     /// The protocol number of this family's ICMP.
     const ICMP: u8;
     /// The absent address: all zero bits.
@@ -62,6 +64,7 @@ impl Address for V4 {
     type FlowKey = FlowKeyV4;
 
     const FAMILY: Family = Family::Ipv4;
+    const HEADER: usize = size_of::<Ipv4Header>();
     const ICMP: u8 = protocol::ICMP;
     const UNSPECIFIED: Self = Self(0);
 
@@ -111,6 +114,7 @@ impl Address for V6 {
     type FlowKey = FlowKeyV6;
 
     const FAMILY: Family = Family::Ipv6;
+    const HEADER: usize = size_of::<Ipv6Header>();
     const ICMP: u8 = protocol::ICMPV6;
     const UNSPECIFIED: Self = Self { high: 0, low: 0 };
 

@@ -2,15 +2,15 @@
 
 use crate::{
     address::{Address, V4, V6},
-    config::Config,
-    flood,
+    excuse::{excuse, tally_would_drop},
     flow::Flow,
     fragment::FragmentKey,
-    key::{AddressKey, FlowKey},
+    key::FlowKey,
     link::{self, Payload},
-    outcome::{Action, Family, Judged, Outcome, Protocol},
+    outcome::{Action, Direction, Family, Judged, Outcome, Protocol},
     packet::Packet,
     parse::{Fragment, Ip, Transport, Tuple},
+    plain::{self, Plain},
     subject::{Subject, subject},
     tables::{Socket, Tables, Tally, Use},
     wire::TcpFlags,
@@ -20,14 +20,31 @@ use crate::{
 /// belongs to.
 #[inline(always)]
 pub fn ingress(frame: &(impl Packet + ?Sized), tables: &impl Tables) -> Judged {
-    if let Some(judged) = flood::drop_plain(frame, tables) {
-        return judged;
+    match plain::read(frame, Direction::Ingress) {
+        Some(Plain::V4(tuple)) => judge_plain(frame, &tuple, tables),
+        Some(Plain::V6(tuple)) => judge_plain(frame, &tuple, tables),
+        None => judge(frame, tables),
     }
-
-    judge(frame, tables)
 }
 
-/// Judges a received frame the general way.
+#[inline(always)]
+fn judge_plain<A: Address>(
+    frame: &(impl Packet + ?Sized),
+    tuple: &Tuple<A>,
+    tables: &impl Tables,
+) -> Judged {
+    Judged {
+        outcome: judge_packet(
+            tuple,
+            || plain::tcp_flags::<A>(frame, tuple.transport),
+            tables,
+        ),
+        family: A::FAMILY,
+        protocol: tuple.transport.label(),
+    }
+}
+
+/// Judges a received frame the general way, which takes longer and reads everything.
 #[inline(always)]
 pub fn judge(frame: &(impl Packet + ?Sized), tables: &impl Tables) -> Judged {
     let outcome = match link::payload(frame) {
@@ -78,50 +95,76 @@ fn ingress_ip<A: Address>(
 }
 
 /// Judges what has a transport header, by its own flow or by that of the packet it quotes.
-///
-/// There is one way through for both: a verifier walks what stands here twice also twice.
 #[inline(always)]
 fn judge_datagram<A: Address>(
     frame: &(impl Packet + ?Sized),
     ip: &Ip<A>,
     tables: &impl Tables,
 ) -> Outcome {
-    let (tuple, quoted) = match subject(frame, ip) {
-        Subject::Packet(tuple) => (tuple, false),
-        Subject::Quote(tuple) => (tuple, true),
-        Subject::Itself(outcome) => return outcome,
-    };
-    let port = tables.index(tuple.local_port);
-    if !tables.guarded().guards(tuple.transport, port) {
-        return match (quoted, tables.guarded().in_range(port)) {
-            (true, _) => Outcome::PassIcmpOutside,
-            (false, true) => Outcome::PassExempt,
-            (false, false) => Outcome::PassOutsideRange,
-        };
-    }
-    if in_use(Use::flow(tuple.transport), port, tables) {
-        let flags = (!quoted).then(|| ip.tcp_flags(frame, tuple.transport));
-        if let Some(outcome) = judge_flow(&tuple, port, flags, tables) {
-            return outcome;
+    match subject(frame, ip) {
+        Subject::Packet(tuple) => {
+            judge_packet(&tuple, || ip.tcp_flags(frame, tuple.transport), tables)
         }
+        Subject::Quote(tuple) => judge_quote(&tuple, ip.source, tables),
+        Subject::Itself(outcome) => outcome,
     }
-    if let Some(outcome) = excuse(&tuple, ip.source, tables) {
+}
+
+/// Judges a packet by its flow. `flags` are read only when it has one.
+#[inline(always)]
+fn judge_packet<A: Address>(
+    tuple: &Tuple<A>,
+    flags: impl FnOnce() -> TcpFlags,
+    tables: &impl Tables,
+) -> Outcome {
+    let port = tables.index(tuple.local_port);
+    let guarded = tables.guarded();
+    if !guarded.guards(tuple.transport, port) {
+        if guarded.in_range(port) {
+            return Outcome::PassExempt;
+        }
+        return Outcome::PassOutsideRange;
+    }
+    if in_use(Use::flow(tuple.transport), port, tables)
+        && let Some(outcome) = judge_flow(tuple, port, Some(flags()), tables)
+    {
         return outcome;
     }
-    if quoted {
-        return Outcome::DropIcmpUnrelated;
-    }
-    if tables.config().monitor() != 0 {
-        tally_would_drop(&tuple, tables);
+    if tables.config().asks_before_drop() {
+        if let Some(outcome) = excuse(tuple, tuple.remote, tables) {
+            return outcome;
+        }
+        if tables.config().monitor() != 0 {
+            tally_would_drop(tuple, tables);
+        }
     }
 
     Outcome::DropNoFlow
 }
 
+/// Judges an ICMP error by the flow of the packet it quotes, which this host should have sent.
+#[inline(always)]
+fn judge_quote<A: Address>(tuple: &Tuple<A>, sender: A, tables: &impl Tables) -> Outcome {
+    let port = tables.index(tuple.local_port);
+    if !tables.guarded().guards(tuple.transport, port) {
+        return Outcome::PassIcmpOutside;
+    }
+    if in_use(Use::flow(tuple.transport), port, tables)
+        && let Some(outcome) = judge_flow(tuple, port, None, tables)
+    {
+        return outcome;
+    }
+    if let Some(outcome) = excuse(tuple, sender, tables) {
+        return outcome;
+    }
+
+    Outcome::DropIcmpUnrelated
+}
+
 /// Whether any flow, or any query to a group, uses the port. This is the last question that the
 /// flood of a random sprayer reaches.
 #[inline(always)]
-pub(crate) fn in_use(purpose: Use, port: usize, tables: &impl Tables) -> bool {
+fn in_use(purpose: Use, port: usize, tables: &impl Tables) -> bool {
     let epoch = tables.config().epoch() as u8;
     tables
         .occupancy(purpose, port)
@@ -185,45 +228,6 @@ fn judge_flow<A: Address>(
     }
 
     Some(Outcome::PassRescued)
-}
-
-/// Why a packet that answers nothing passes all the same: it is none of this host's business, or
-/// the user trusts the sender. Neither is asked where it cannot apply.
-#[inline(always)]
-fn excuse<A: Address>(tuple: &Tuple<A>, sender: A, tables: &impl Tables) -> Option<Outcome> {
-    let excuses = tables.config().excuses();
-    if excuses & Config::FORWARDS != 0 && is_for_another(tuple, tables) {
-        return Some(Outcome::PassNotLocal);
-    }
-    if excuses & Config::TRUSTS != 0 && tables.trusts(&AddressKey::new(sender)) {
-        return Some(Outcome::PassTrusted);
-    }
-
-    None
-}
-
-/// Whether the packet goes through this host to another. Broadcast, multicast and anycast count
-/// as local, and so does whatever the routes do not clearly send on.
-#[inline(always)]
-fn is_for_another<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> bool {
-    let Some(device) = tables.device() else {
-        return false;
-    };
-    device.forwards != 0
-        && !tuple.local.is_own(device)
-        && !tuple.local.is_group()
-        && !tables.is_local(&AddressKey::new(tuple.local))
-        && tables.forwards(tuple.transport, A::FlowKey::new(tuple).sized())
-}
-
-/// In monitor mode the packet passes, and whoever takes it would have lost it.
-#[inline(always)]
-fn tally_would_drop<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) {
-    match tables.socket(tuple.transport, A::FlowKey::new(tuple).sized()) {
-        Socket::None => {}
-        Socket::Connected => tables.tally(Tally::WouldDropConnected),
-        Socket::Listener => tables.tally(Tally::WouldDropListener),
-    }
 }
 
 /// The key that `tuple` is looked up and recorded under.

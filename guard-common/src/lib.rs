@@ -5,8 +5,8 @@
 //!
 //! Modules in reading order: what can happen to a frame ([`outcome`]), how bytes become a tuple
 //! ([`packet`], [`wire`], [`link`], [`address`], [`parse`]), what is remembered ([`key`], [`flow`],
-//! [`fragment`], [`ports`], [`config`], [`state`]), what is decided ([`tables`], [`subject`], [`decide`],
-//! [`flood`], [`record`]), and
+//! [`fragment`], [`ports`], [`config`], [`state`]), what is decided ([`tables`], [`plain`], [`subject`], [`decide`],
+//! [`record`]), and
 //! how the maps are laid out ([`layout`]).
 //!
 //! [`Outcome`]: outcome::Outcome
@@ -37,10 +37,12 @@ pub mod state;
 
 pub mod tables;
 
+pub mod plain;
 pub mod subject;
 
+mod excuse;
+
 pub mod decide;
-pub mod flood;
 
 pub mod record;
 

@@ -113,6 +113,34 @@ pub struct Tuple<A> {
     pub remote_port: u16,
 }
 
+impl<A> Tuple<A> {
+    /// Names both ends of a packet that goes in `direction`, given its source and destination.
+    #[inline(always)]
+    pub fn new(
+        transport: Transport,
+        (source, destination): (A, A),
+        ports: Ports,
+        direction: Direction,
+    ) -> Self {
+        match direction {
+            Direction::Ingress => Self {
+                transport,
+                local: destination,
+                remote: source,
+                local_port: ports.destination,
+                remote_port: ports.source,
+            },
+            Direction::Egress => Self {
+                transport,
+                local: source,
+                remote: destination,
+                local_port: ports.source,
+                remote_port: ports.destination,
+            },
+        }
+    }
+}
+
 impl<A: Address> Ip<A> {
     /// The metric label of the transport protocol.
     #[inline(always)]
@@ -138,22 +166,12 @@ impl<A: Address> Ip<A> {
             .read::<Ports>(self.transport)
             .ok_or(Unreadable::Truncated)?;
 
-        Ok(match direction {
-            Direction::Ingress => Tuple {
-                transport,
-                local: self.destination,
-                remote: self.source,
-                local_port: ports.destination,
-                remote_port: ports.source,
-            },
-            Direction::Egress => Tuple {
-                transport,
-                local: self.source,
-                remote: self.destination,
-                local_port: ports.source,
-                remote_port: ports.destination,
-            },
-        })
+        Ok(Tuple::new(
+            transport,
+            (self.source, self.destination),
+            ports,
+            direction,
+        ))
     }
 
     /// The TCP flags. None are set for other protocols, nor where the frame ends before them: a

@@ -9,6 +9,7 @@ use crate::{
     outcome::{Direction, Family, Judged, Outcome, Protocol},
     packet::Packet,
     parse::{Fragment, Ip, Transport, Tuple, Unreadable},
+    plain::{self, Plain},
     tables::{Inserted, Tables, Use},
     wire::TcpFlags,
 };
@@ -25,6 +26,12 @@ pub fn egress(frame: &(impl Packet + ?Sized), tables: &impl Tables) -> Judged {
 /// ends inside a header: then nothing was noted, and whoever knows more of the frame may try again.
 #[inline(always)]
 pub fn try_egress(frame: &(impl Packet + ?Sized), tables: &impl Tables) -> Result<Judged, Judged> {
+    match plain::read(frame, Direction::Egress) {
+        Some(Plain::V4(tuple)) => return Ok(record_plain(frame, &tuple, tables)),
+        Some(Plain::V6(tuple)) => return Ok(record_plain(frame, &tuple, tables)),
+        None => {}
+    }
+
     let unread = Judged {
         outcome: Outcome::PassNotRecorded,
         family: Family::Other,
@@ -35,6 +42,21 @@ pub fn try_egress(frame: &(impl Packet + ?Sized), tables: &impl Tables) -> Resul
         Ok(Payload::Ipv6(offset)) => egress_ip::<V6>(frame, offset, tables),
         Ok(Payload::NotIp) => Ok(unread),
         Err(unreadable) => ended(unreadable, unread),
+    }
+}
+
+#[inline(always)]
+fn record_plain<A: Address>(
+    frame: &(impl Packet + ?Sized),
+    tuple: &Tuple<A>,
+    tables: &impl Tables,
+) -> Judged {
+    let flags = || plain::tcp_flags::<A>(frame, tuple.transport);
+
+    Judged {
+        outcome: record_packet(frame, tuple, flags, tables),
+        family: A::FAMILY,
+        protocol: tuple.transport.label(),
     }
 }
 
@@ -88,19 +110,30 @@ fn record<A: Address>(
         return Ok(Outcome::PassNotRecorded);
     }
     let tuple = ip.tuple(frame, transport, Direction::Egress)?;
+    let flags = || ip.tcp_flags(frame, transport);
+
+    Ok(record_packet(frame, &tuple, flags, tables))
+}
+
+#[inline(always)]
+fn record_packet<A: Address>(
+    frame: &(impl Packet + ?Sized),
+    tuple: &Tuple<A>,
+    flags: impl FnOnce() -> TcpFlags,
+    tables: &impl Tables,
+) -> Outcome {
     let port = tables.index(tuple.local_port);
-    if !tables.guarded().guards(transport, port) {
-        return Ok(Outcome::PassNotRecorded);
+    if !tables.guarded().guards(tuple.transport, port) {
+        return Outcome::PassNotRecorded;
     }
-    if tables.passes_through() && is_of_another(&tuple, tables) {
-        return Ok(Outcome::PassNotRecorded);
+    if tables.passes_through() && is_of_another(tuple, tables) {
+        return Outcome::PassNotRecorded;
     }
-    if transport == Transport::Udp && (tuple.remote.is_group() || link::to_group(frame)) {
-        return Ok(record_query(&tuple, port, tables));
+    if tuple.transport == Transport::Udp && (tuple.remote.is_group() || link::to_group(frame)) {
+        return record_query(tuple, port, tables);
     }
 
-    let flags = ip.tcp_flags(frame, transport);
-    Ok(record_flow(&tuple, port, flags, tables))
+    record_flow(tuple, port, flags(), tables)
 }
 
 /// Whether what passes through is another host's. It is this host's where its source was

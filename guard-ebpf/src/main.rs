@@ -18,11 +18,7 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use guard_common::{
-    decide, flood,
-    outcome::{Action, Judged},
-    record,
-};
+use guard_common::{decide, outcome::Action, record};
 
 use crate::{
     frame::{PagedFrame, TcFrame, XdpFrame},
@@ -46,17 +42,7 @@ fn judge(ctx: &XdpContext) -> u32 {
     let Some(tables) = KernelTables::get(ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let frame = XdpFrame::new(ctx);
-    // Two ways, so that the shorter one meets nothing of the other, not even its counting.
-    if let Some(judged) = flood::drop_plain(&frame, &tables) {
-        return carry_out(judged, &tables);
-    }
-
-    carry_out(decide::judge(&frame, &tables), &tables)
-}
-
-#[inline(always)]
-fn carry_out(judged: Judged, tables: &KernelTables<&XdpContext>) -> u32 {
+    let judged = decide::ingress(&XdpFrame::new(ctx), &tables);
     let verdict = tables.verdict(judged.outcome.action());
     tables.count(judged, verdict);
 
