@@ -103,7 +103,13 @@ impl Namespace {
     pub fn ip(&self, arguments: &str) -> Result<()> {
         let mut words = vec!["-n", &self.name];
         words.extend(arguments.split_whitespace());
-        ip(&words)
+        ip(&words).map(drop)
+    }
+
+    /// Whether an interface is up, and the kernel has noticed.
+    fn is_running(&self, interface: &str) -> Result<bool> {
+        let words = ["-n", &self.name, "link", "show", "dev", interface];
+        Ok(ip(&words)?.contains(" state UP "))
     }
 
     /// Writes a setting below `/proc/sys`.
@@ -122,7 +128,7 @@ impl Drop for Namespace {
     }
 }
 
-fn ip(arguments: &[&str]) -> Result<()> {
+fn ip(arguments: &[&str]) -> Result<String> {
     let output = Command::new("ip")
         .args(arguments)
         .output()
@@ -133,7 +139,7 @@ fn ip(arguments: &[&str]) -> Result<()> {
         arguments.join(" "),
         String::from_utf8_lossy(&output.stderr).trim(),
     );
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn kill_inhabitants(name: &str) {

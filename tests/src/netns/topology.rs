@@ -1,6 +1,11 @@
 //! Hosts and the links between them.
 
-use anyhow::Result;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
 
 use super::Namespace;
 use crate::frames::{End, G, P};
@@ -9,6 +14,9 @@ use crate::frames::{End, G, P};
 const GUARDED_LINK: &str = "vg";
 /// The peer's interface.
 const PEER_LINK: &str = "vp";
+
+/// How long a busy machine may take to bring up a link.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// T1: the guarded host and its peer on one link, with the addresses of [`G`] and [`P`].
 #[derive(Debug)]
@@ -121,7 +129,15 @@ fn link(a: (&Namespace, &str), b: (&Namespace, &str)) -> Result<()> {
     for (host, interface) in [a, b] {
         host.ip(&format!("link set {interface} up"))?;
     }
-    Ok(())
+    // Until the kernel has noticed that both are up, it drops what either sends.
+    [a, b].into_iter().try_for_each(|(host, interface)| {
+        let deadline = Instant::now() + PATIENCE;
+        while !host.is_running(interface)? {
+            ensure!(Instant::now() < deadline, "{interface} does not come up");
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    })
 }
 
 fn address(host: &Namespace, interface: &str, end: &End) -> Result<()> {

@@ -1,7 +1,7 @@
 //! What happens to the machine meanwhile.
 
 use std::{
-    fs,
+    env, fs,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -19,6 +19,9 @@ use guard_tests::{
 };
 
 use super::Lab;
+
+/// Set where the machine is ours alone: everybody on it misses a processor that goes.
+const DISPOSABLE: &str = "PORTGUARD_DISPOSABLE_MACHINE";
 
 const PROCESSOR: &str = "/sys/devices/system/cpu/cpu1/online";
 
@@ -43,6 +46,10 @@ impl Drop for Processor {
 /// What a processor has counted stays counted while it is away.
 #[test]
 fn f13_counters_never_fall_when_a_processor_goes() -> Result<()> {
+    if env::var_os(DISPOSABLE).is_none() {
+        println!("skipped: a processor goes for everybody here; {DISPOSABLE} is not set");
+        return Ok(());
+    }
     if !Path::new(PROCESSOR).exists() {
         println!("skipped: this machine has no second processor that can go");
         return Ok(());
@@ -58,12 +65,14 @@ fn f13_counters_never_fall_when_a_processor_goes() -> Result<()> {
             load::get(server)?;
             load::resolve(server)?;
             requests += 1;
+            // One processor alone must not be kept from its other work.
+            thread::sleep(Duration::from_millis(5));
         }
         Ok(requests)
     };
     let requests = thread::scope(|scope| {
         let requests = scope.spawn(|| lab.topology.guarded.run(request));
-        let toggled = (0..10).try_for_each(|round| -> Result<()> {
+        let toggled = (0..6).try_for_each(|round| -> Result<()> {
             let before = guard.packets()?;
             Processor::set(round % 2 != 0)?;
             ensure!(lab.scan(5)? == 0, "strangers are heard");
