@@ -1,0 +1,19 @@
+//! What the guard tells the world is true, and telling it costs little (rows M01, M02, M04).
+
+mod documented;
+mod exact;
+mod flows;
+mod prometheus;
+mod readme;
+mod scraped;
+
+use anyhow::Result;
+use guard_tests::netns::Direct;
+
+const MODES: [&str; 2] = ["native", "generic"];
+
+/// Makes the peer a wire's end: it says nothing, whatever it hears.
+fn hush(topology: &Direct) -> Result<()> {
+    topology.peer.sysctl("net/ipv6/conf/vp/disable_ipv6", "1")?;
+    topology.peer.ip("addr flush dev vp")
+}
