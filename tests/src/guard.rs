@@ -244,9 +244,13 @@ impl Folder {
     }
 
     fn run(&self, host: &Namespace, interface: &str, flags: &[&str]) -> Result<Child> {
-        host.command(build::binary())
-            .args(["run", "--iface", interface])
-            .args(["--metrics-listen", metrics::ADDRESS])
+        let mut daemon = host.command(build::binary());
+        daemon.args(["run", "--iface", interface]);
+        // Who names another address has it listen on the usual port of loopback, too.
+        if !flags.contains(&"--metrics-listen") {
+            daemon.args(["--metrics-listen", metrics::ADDRESS]);
+        }
+        daemon
             .arg("--control-socket")
             .arg(self.files.join("control.sock"))
             .arg("--pin-dir")

@@ -1,10 +1,11 @@
 //! Servers of a few lines.
 
 use std::{
-    io,
+    collections::BTreeMap,
+    io, iter,
     net::{Ipv6Addr, Shutdown, TcpListener, TcpStream},
     os::fd::AsRawFd,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -20,7 +21,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Service {
     listener: Arc<TcpListener>,
-    accepted: Arc<Mutex<Vec<TcpStream>>>,
+    /// Those that are still being served, in their order.
+    connections: Arc<Mutex<BTreeMap<usize, TcpStream>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -35,30 +37,32 @@ impl Service {
             .run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)))
             .with_context(|| format!("serve TCP port {port}"))?;
         let listener = Arc::new(listener);
-        let accepted = Arc::new(Mutex::new(Vec::new()));
-        let (serve, ours, streams) = (
+        let connections = Arc::<Mutex<BTreeMap<usize, TcpStream>>>::default();
+        let (serve, ours, served) = (
             Arc::new(serve),
             Arc::clone(&listener),
-            Arc::clone(&accepted),
+            Arc::clone(&connections),
         );
         let thread = thread::spawn(move || {
-            while let Ok((stream, _)) = ours.accept() {
-                let serve = Arc::clone(&serve);
+            let accepted = iter::from_fn(|| ours.accept().ok());
+            for (number, (stream, _)) in accepted.enumerate() {
+                let (serve, served) = (Arc::clone(&serve), Arc::clone(&served));
                 let _ = stream.set_nodelay(true);
                 let _ = stream.set_read_timeout(Some(SILENCE));
                 if let Ok(stream) = stream.try_clone() {
-                    streams.lock().expect("nobody panics with it").push(stream);
+                    lock(&served).insert(number, stream);
                 }
                 thread::spawn(move || {
                     // A client may leave whenever it likes.
-                    let _ = serve(stream.try_clone()?);
+                    let _ = stream.try_clone().and_then(&*serve);
+                    lock(&served).remove(&number);
                     stream.shutdown(Shutdown::Both)
                 });
             }
         });
         Ok(Self {
             listener,
-            accepted,
+            connections,
             thread: Some(thread),
         })
     }
@@ -71,15 +75,6 @@ impl Service {
             stream.peek(&mut [0]).map(drop)
         })
     }
-
-    /// The connections it has accepted so far, in their order.
-    pub fn connections(&self) -> Vec<TcpStream> {
-        let accepted = self.accepted.lock().expect("nobody panics with it");
-        accepted
-            .iter()
-            .filter_map(|stream| stream.try_clone().ok())
-            .collect()
-    }
 }
 
 impl Drop for Service {
@@ -89,8 +84,12 @@ impl Drop for Service {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        for stream in self.connections() {
+        for stream in lock(&self.connections).values() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().expect("nobody panics with it")
 }

@@ -1,0 +1,159 @@
+//! Y02: what lives stays alive, whatever becomes of the range.
+
+use std::{net::IpAddr, thread, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use guard_common::outcome::Outcome::{DropNoFlow, PassKnownFlow, PassOutsideRange, PassRescued};
+use guard_tests::{
+    clients::{Protocol, Server, moves, run},
+    frames::P,
+    guard::Guard,
+    metrics,
+    netns::Direct,
+    peers::{Connection, Exchange, alive},
+};
+
+use crate::{MODES, RANGE, change};
+
+const PEERS: [IpAddr; 2] = [IpAddr::V4(P.ipv4), IpAddr::V6(P.ipv6)];
+/// Connections of each family.
+const MANY: usize = 25;
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Everything a host may have open: connections, and questions by connected and other sockets.
+struct Talks {
+    connections: Vec<Connection>,
+    connected: Vec<Exchange>,
+    unconnected: Vec<Exchange>,
+}
+
+impl Talks {
+    fn open(topology: &Direct, port: u16) -> Result<Self> {
+        let (guest, host) = (&topology.guarded, &topology.peer);
+        let mut talks = Self {
+            connections: Vec::new(),
+            connected: Vec::new(),
+            unconnected: Vec::new(),
+        };
+        for peer in PEERS {
+            let connections = Connection::open(guest, host, (peer, port), MANY)?;
+            talks.connections.extend(connections);
+            for (connected, exchanges, port) in [
+                (true, &mut talks.connected, port),
+                (false, &mut talks.unconnected, port + 1),
+            ] {
+                exchanges.extend(Exchange::open(guest, host, (peer, port), connected, 5)?);
+            }
+        }
+        Ok(talks)
+    }
+
+    /// Whether everybody hears the far end, which speaks first. Sockets that are not connected
+    /// may be excepted.
+    fn alive(&mut self, also_unconnected: bool) -> Result<()> {
+        let all = [
+            alive(&mut self.connections, PATIENCE)? == 2 * MANY,
+            alive(&mut self.connected, PATIENCE)? == 10,
+            !also_unconnected || alive(&mut self.unconnected, PATIENCE)? == 10,
+        ];
+        ensure!(all == [true; 3], "alive: {all:?}");
+        Ok(())
+    }
+}
+
+#[test]
+fn y02_fifty_connections_survive_a_narrowed_shifted_and_widened_range() -> Result<()> {
+    for (mode, flags) in [
+        ("native", &["--no-rescue"][..]),
+        ("native", &[]),
+        ("generic", &["--no-rescue"]),
+    ] {
+        let topology = Direct::new()?;
+        let host = &topology.guarded;
+        let flags = [&["--xdp-mode", mode], flags].concat();
+        let guard = Guard::start(host, topology.interface(), &flags)?;
+        let mut talks = Talks::open(&topology, 7000)?;
+        for range in [
+            "40000 45000",
+            "50000 60999",
+            "32768 45000",
+            "1024 65535",
+            "32768 60999",
+        ] {
+            moves(&guard, &[PassKnownFlow], &[PassOutsideRange], || {
+                change(host, &guard, range)?;
+                talks.alive(true)
+            })
+            .with_context(|| format!("Y02, {mode}, {flags:?}, {range}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens while their ports are not guarded, widens the range over them, and lets the far ends
+/// speak first.
+#[test]
+fn y02_a_widened_range_cuts_nobody_off_because_sockets_are_seeded() -> Result<()> {
+    for mode in MODES {
+        let topology = Direct::new()?;
+        let host = &topology.guarded;
+        host.sysctl(RANGE, "50000 55000")?;
+        let mut talks = Talks::open(&topology, 7000)?;
+        host.sysctl(RANGE, "40000 45000")?;
+        let flags = ["--xdp-mode", mode, "--no-rescue"];
+        let guard = Guard::start(host, topology.interface(), &flags)?;
+        let row = || format!("Y02, {mode}");
+        let flows =
+            || Ok::<_, anyhow::Error>(metrics::sum(&guard.scrape()?, "portguard_flows", &[]));
+        ensure!(flows()? == 0, "{}: {} flows already", row(), flows()?);
+        moves(&guard, &[PassOutsideRange], &[], || talks.alive(true)).with_context(row)?;
+
+        let seeded = (2 * MANY + 10) as u64;
+        moves(&guard, &[PassKnownFlow], &[], || {
+            change(host, &guard, "32768 60999")?;
+            let found = flows()?;
+            ensure!(found == seeded, "{found} seeded, not {seeded}");
+            talks.alive(false)
+        })
+        .with_context(row)?;
+
+        // The control: whom nobody can seed, as the kernel does not know the far end, dies.
+        guard
+            .expect([(DropNoFlow, 10)], || {
+                let heard = alive(&mut talks.unconnected, Duration::from_millis(300))?;
+                ensure!(heard == 0, "{heard} hear what was never recorded");
+                Ok(())
+            })
+            .with_context(row)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn y02_transfers_go_on_while_the_range_changes() -> Result<()> {
+    for mode in MODES {
+        let topology = Direct::new()?;
+        let (guest, host) = (&topology.guarded, &topology.peer);
+        let _server = Server::start(host, "iperf3 -s")?.listening(host, Protocol::Tcp, 5201)?;
+        let guard = Guard::start(guest, topology.interface(), &["--xdp-mode", mode])?;
+        let (before, peer) = (guard.packets()?, PEERS[usize::from(mode == "generic")]);
+        thread::scope(|scope| -> Result<()> {
+            let line = format!("iperf3 -c {peer} -P 50 -b 1M -R -t 3");
+            let transfer = scope.spawn(move || run(guest, &line));
+            while !transfer.is_finished() {
+                for range in ["40000 45000", "50000 60999", "1024 65535", "32768 60999"] {
+                    change(guest, &guard, range)?;
+                }
+            }
+            let report = transfer.join().expect("it does not panic")?;
+            ensure!(report.contains("iperf Done"), "Y02, {mode}: {report}");
+            Ok(())
+        })?;
+        let moved = guard.packets()?.since(&before);
+        ensure!(moved.of(PassKnownFlow) > 0, "Y02, {mode}:{moved}");
+        for none in [DropNoFlow, PassRescued] {
+            ensure!(moved.of(none) == 0, "Y02, {mode}:{moved}");
+        }
+    }
+    Ok(())
+}
