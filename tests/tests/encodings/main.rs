@@ -9,6 +9,7 @@ mod fragments;
 mod groups;
 mod lies;
 mod link;
+mod metadata;
 mod options;
 mod orphans;
 mod truncation;
