@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-pub use topology::{Direct, Routed, TwoLinks};
+pub use topology::{Direct, Routed, TwoLinks, link};
 
 /// Where `ip netns` keeps them.
 const FOLDER: &str = "/run/netns";

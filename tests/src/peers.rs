@@ -75,6 +75,22 @@ impl Connection {
         client.run(|| Self::pair(&listener, || connect_from(local, address)))
     }
 
+    /// Connects once where the server sees another address than the client's own.
+    pub fn open_masqueraded(
+        client: &Namespace,
+        server: &Namespace,
+        address: SocketAddr,
+    ) -> Result<Self> {
+        let listener = server
+            .run(|| TcpListener::bind(address))
+            .with_context(|| format!("listen on {address}"))?;
+        let client = client.run(|| TcpStream::connect(address))?;
+        let (server, from) = listener.accept()?;
+        let own = client.local_addr()?;
+        ensure!(from.ip() != own.ip(), "{from} is not masqueraded");
+        Ok(Self { client, server })
+    }
+
     fn pair(
         listener: &TcpListener,
         connect: impl FnOnce() -> io::Result<TcpStream>,
@@ -209,6 +225,13 @@ impl Exchange {
             };
             (0..count).map(ask).collect()
         })
+    }
+}
+
+impl Exchange {
+    /// The client, as the server sees it.
+    pub const fn peer(&self) -> SocketAddr {
+        self.peer
     }
 }
 

@@ -164,7 +164,8 @@ impl Acceptor {
     }
 }
 
-fn count(quiet: Duration, mut arrived: impl FnMut() -> bool) -> usize {
+/// How often something has arrived until nothing has for so long.
+pub fn count(quiet: Duration, mut arrived: impl FnMut() -> bool) -> usize {
     let mut total = 0;
     let mut deadline = Instant::now() + quiet;
     while Instant::now() < deadline {

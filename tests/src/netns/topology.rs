@@ -120,7 +120,7 @@ impl TwoLinks {
 }
 
 /// A veth pair between two hosts, both ends up.
-fn link(a: (&Namespace, &str), b: (&Namespace, &str)) -> Result<()> {
+pub fn link(a: (&Namespace, &str), b: (&Namespace, &str)) -> Result<()> {
     let (ours, theirs) = (a.1, b.1);
     let other = b.0.name();
     a.0.ip(&format!(

@@ -1,0 +1,78 @@
+//! O06: the guarded interface is a port of a bridge, which has the host's address.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use guard_common::outcome::{
+    Family,
+    Outcome::{DropNoFlow, PassNotLocal},
+};
+use guard_tests::{
+    frames::{G, N, P, udp},
+    guard::Guard,
+    netns::{Direct, Namespace, link},
+    peers::{Connection, Exchange, alive},
+    wire::{Acceptor, Listener, QUIET, Wire},
+};
+
+use super::MODES;
+
+const PATIENCE: Duration = Duration::from_secs(1);
+
+#[test]
+fn o06_a_bridge_is_guarded_and_its_other_hosts_are_not() -> Result<()> {
+    for mode in MODES {
+        let topology = Direct::new()?;
+        let (host, peer) = (&topology.guarded, &topology.peer);
+        let other = Namespace::new("o")?;
+        link((host, "vo"), (&other, "v"))?;
+        other.ip("link set v address 02:00:00:00:00:03")?;
+        other.ip(&format!("addr add {}/24 dev v", N.ipv4))?;
+        other.ip(&format!("addr add {}/64 dev v nodad", N.ipv6))?;
+        for command in [
+            "addr flush dev vg",
+            "link add br0 type bridge",
+            "link set br0 address 02:00:00:00:00:02",
+            "link set vg address 02:00:00:00:00:09",
+            "link set vg master br0",
+            "link set vo master br0",
+            "link set br0 up",
+        ] {
+            host.ip(command)?;
+        }
+        host.ip(&format!("addr add {}/24 dev br0", G.ipv4))?;
+        host.ip(&format!("addr add {}/64 dev br0 nodad", G.ipv6))?;
+        let wire = Wire::open(peer, topology.peer_interface())?;
+        let (own, theirs) = (Listener::new(host, 40_000)?, Listener::new(&other, 40_000)?);
+        let acceptor = Acceptor::new(&other, 40_000)?;
+        let send = |family| -> Result<()> {
+            wire.send(&udp(53, 40_000).received(family))?;
+            wire.send(&udp(53, 40_000).to(N).received(family))
+        };
+        for family in [Family::Ipv4, Family::Ipv6] {
+            send(family)?;
+            let heard = (own.delivered(QUIET * 4), theirs.delivered(QUIET));
+            ensure!(heard == (1, 1), "{mode}: {heard:?} heard without a guard");
+        }
+
+        let guard = Guard::start(host, "vg", &["--xdp-mode", mode])?;
+        for family in [Family::Ipv4, Family::Ipv6] {
+            guard.expect([(DropNoFlow, 1), (PassNotLocal, 1)], || send(family))?;
+            let heard = (own.delivered(QUIET), theirs.delivered(QUIET));
+            ensure!(heard == (0, 1), "{mode}, {family:?}: {heard:?} heard");
+            peer.run(|| std::net::TcpStream::connect((N.address(family), 40_000)))?;
+            ensure!(acceptor.accepted(QUIET) == 1, "{mode}: no connection");
+            let server = P.address(family);
+            for client in [host, &other] {
+                let mut connections = Connection::open(client, peer, (server, 8080), 3)?;
+                let mut exchanges = Exchange::open(client, peer, (server, 8081), false, 3)?;
+                let name = client.name();
+                ensure!(alive(&mut connections, PATIENCE)? == 3, "{mode}, {name}");
+                ensure!(alive(&mut exchanges, PATIENCE)? == 3, "{mode}, {name}");
+            }
+        }
+        let packets = guard.packets()?;
+        ensure!(packets.of(DropNoFlow) == 2, "{mode}:{packets}");
+    }
+    Ok(())
+}

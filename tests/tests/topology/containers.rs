@@ -1,0 +1,197 @@
+//! A container behind the guarded host, masqueraded (O02) or routed (O03).
+
+use std::{net::IpAddr, process::Stdio, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use guard_common::outcome::{
+    Family,
+    Outcome::{DropNoFlow, PassKnownFlow, PassNewFlow, PassNotLocal, PassNotRecorded},
+};
+use guard_tests::{
+    frames::{End, G, P, udp},
+    guard::Guard,
+    netns::{Direct, Namespace, link},
+    peers::{Connection, Exchange, Talk, alive},
+    wire::{Acceptor, Listener, QUIET, Wire},
+};
+
+use super::MODES;
+
+const PATIENCE: Duration = Duration::from_secs(1);
+const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+
+/// T4: a container at 10.9.5.2 and fd05::2 behind the guarded host.
+struct Behind {
+    topology: Direct,
+    container: Namespace,
+}
+
+/// The container as those see it to whom it is routed.
+const C: End = End {
+    ipv4: std::net::Ipv4Addr::new(10, 9, 5, 2),
+    ipv6: std::net::Ipv6Addr::new(0xfd05, 0, 0, 0, 0, 0, 0, 2),
+    ..G
+};
+
+impl Behind {
+    fn new() -> Result<Self> {
+        let behind = Self {
+            topology: Direct::new()?,
+            container: Namespace::new("c")?,
+        };
+        let (host, container) = (&behind.topology.guarded, &behind.container);
+        link((host, "gc"), (container, "vc"))?;
+        for command in [
+            "addr add 10.9.5.1/24 dev gc",
+            "addr add fd05::1/64 dev gc nodad",
+        ] {
+            host.ip(command)?;
+        }
+        for command in [
+            "addr add 10.9.5.2/24 dev vc",
+            "addr add fd05::2/64 dev vc nodad",
+            "route add default via 10.9.5.1",
+            "-6 route add default via fd05::1",
+        ] {
+            container.ip(command)?;
+        }
+        host.sysctl("net/ipv4/ip_forward", "1")?;
+        host.sysctl("net/ipv6/conf/all/forwarding", "1")?;
+        Ok(behind)
+    }
+
+    /// The peer knows the way.
+    fn routed() -> Result<Self> {
+        let behind = Self::new()?;
+        let peer = &behind.topology.peer;
+        peer.ip("route add 10.9.5.0/24 via 10.9.0.2")?;
+        peer.ip("-6 route add fd05::/64 via fd09::2")?;
+        Ok(behind)
+    }
+
+    /// The host lends its address.
+    fn masqueraded() -> Result<Self> {
+        let behind = Self::new()?;
+        let rules = "table inet nat { chain post { type nat hook postrouting priority 100; \
+                     oifname \"vg\" masquerade; }; }";
+        let status = behind
+            .topology
+            .guarded
+            .command("nft")
+            .arg(rules)
+            .stdin(Stdio::null())
+            .status()
+            .context("run nft")?;
+        ensure!(status.success(), "nft takes no {rules}");
+        Ok(behind)
+    }
+
+    fn guard(&self, mode: &str) -> Result<Guard<'_>> {
+        let host = &self.topology.guarded;
+        Guard::start(host, self.topology.interface(), &["--xdp-mode", mode])
+    }
+}
+
+fn ping(host: &Namespace, address: IpAddr) -> Result<()> {
+    let status = host
+        .command("ping")
+        .args(["-c", "1", "-W", "2", "-q"])
+        .arg(address.to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()?;
+    ensure!(status.success(), "{address} does not answer a ping");
+    Ok(())
+}
+
+#[test]
+fn o02_masqueraded_containers_work_and_hear_no_stranger() -> Result<()> {
+    for mode in MODES {
+        let behind = Behind::masqueraded()?;
+        let (host, peer) = (&behind.topology.guarded, &behind.topology.peer);
+        let container = &behind.container;
+        let wire = Wire::open(peer, behind.topology.peer_interface())?;
+        let guard = behind.guard(mode)?;
+        for family in FAMILIES {
+            let server = P.address(family);
+            let before = guard.packets()?;
+            let mut connection =
+                Connection::open_masqueraded(container, peer, (server, 8080).into())?;
+            // The host's own, from the very ports that the container has taken.
+            let port = connection.client.local_addr()?.port();
+            let local = (G.address(family), port).into();
+            let own = Connection::open_from(local, (host, peer), (server, 8081).into())?;
+            let mut all = [own];
+            connection.speak()?;
+            ensure!(connection.hears(PATIENCE), "{mode}, {family:?}: TCP");
+            ensure!(alive(&mut all, PATIENCE)? == 1, "{mode}, {family:?}: own");
+            let mut exchange = Exchange::open(container, peer, (server, 8082), false, 1)?;
+            ensure!(alive(&mut exchange, PATIENCE)? == 1, "{mode}: UDP");
+            ping(container, server)?;
+            let moved = guard.packets()?.since(&before);
+            ensure!(moved.of(DropNoFlow) == 0, "{mode}, {family:?}:{moved}");
+            ensure!(moved.of(PassNewFlow) == 3, "{mode}, {family:?}:{moved}");
+            // A stranger, to the port that stands for the container's.
+            let mapped = exchange[0].peer().port();
+            guard.expect([(DropNoFlow, 1)], || {
+                wire.send(&udp(999, mapped).received(family))
+            })?;
+            ensure!(!exchange[0].hears(QUIET), "{mode}: a stranger is heard");
+            ensure!(alive(&mut exchange, PATIENCE)? == 1, "{mode}: UDP after");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn o03_routed_containers_are_nobodys_business() -> Result<()> {
+    for mode in MODES {
+        let behind = Behind::routed()?;
+        let (host, peer) = (&behind.topology.guarded, &behind.topology.peer);
+        let container = &behind.container;
+        let wire = Wire::open(peer, behind.topology.peer_interface())?;
+        let listener = Listener::new(container, 40_000)?;
+        let acceptor = Acceptor::new(container, 40_000)?;
+        let guard = behind.guard(mode)?;
+        // Neighbours are found first, which is counted.
+        for family in FAMILIES {
+            ping(peer, C.address(family))?;
+        }
+        for family in FAMILIES {
+            let before = guard.packets()?;
+            for port in (32_768..=60_999).step_by(500) {
+                wire.send(&udp(53, port).to(C).received(family))?;
+            }
+            wire.send(&udp(53, 40_000).to(C).received(family))?;
+            let heard = listener.delivered(QUIET);
+            ensure!(heard == 1, "{mode}, {family:?}: {heard} delivered");
+            let moved = guard.packets()?.since(&before);
+            ensure!(moved.of(PassNotLocal) == 58, "{mode}, {family:?}:{moved}");
+            ensure!(moved.of(DropNoFlow) == 0, "{mode}, {family:?}:{moved}");
+
+            // Its answers are not recorded: nobody gets a flow of the host's by them.
+            let before = guard.packets()?;
+            peer.run(|| std::net::TcpStream::connect((C.address(family), 40_000)))?;
+            ensure!(acceptor.accepted(QUIET) == 1, "{mode}: no connection");
+            let mut out = Exchange::open(container, peer, (P.address(family), 8081), false, 1)?;
+            ensure!(alive(&mut out, PATIENCE)? == 1, "{mode}: its own query");
+            let moved = guard.packets()?.since(&before);
+            ensure!(moved.of(PassNewFlow) == 0, "{mode}, {family:?}:{moved}");
+            ensure!(moved.of(PassNotRecorded) > 0, "{mode}, {family:?}:{moved}");
+            ensure!(moved.of(DropNoFlow) == 0, "{mode}, {family:?}:{moved}");
+
+            // The host itself is guarded as ever.
+            let own = Listener::new(host, 41_000)?;
+            guard.expect([(DropNoFlow, 1)], || {
+                wire.send(&udp(53, 41_000).received(family))
+            })?;
+            ensure!(own.delivered(QUIET) == 0, "{mode}: a stranger is heard");
+            let mut talk = Exchange::open(host, peer, (P.address(family), 8082), false, 1)?;
+            guard.expect([(PassKnownFlow, 1)], || {
+                ensure!(alive(&mut talk, PATIENCE)? == 1, "{mode}: the host's own");
+                Ok(())
+            })?;
+        }
+    }
+    Ok(())
+}
