@@ -26,13 +26,17 @@ fn belongs(protocol: u32, tcp: bool) -> bool {
 }
 
 impl Programs {
-    /// Lets flows and refusals look `ticks` older than they are.
+    /// Lets flows and refusals look `ticks` older than they are, modulo 2^32: younger, where that
+    /// wraps around.
     ///
     /// The kernel's clock cannot be set, and real timers take hours; moving what it is compared
     /// with is the same to every comparison.
     pub fn age(&mut self, ticks: u32) -> Result<()> {
+        if ticks == 0 {
+            return Ok(());
+        }
         let older = |flow: Flow| Flow {
-            last_seen: flow.last_seen - ticks,
+            last_seen: flow.last_seen.wrapping_sub(ticks),
             ..flow
         };
         for (name, _) in V4_FLOWS {
@@ -42,7 +46,11 @@ impl Programs {
             replace::<FlowKeyV6, Flow>(&mut self.hash(name)?, older)?;
         }
         replace::<FragmentKey, u32>(&mut self.hash("refused")?, |mark| {
-            if mark == 0 { 0 } else { mark - ticks }
+            if mark == 0 {
+                0
+            } else {
+                mark.wrapping_sub(ticks)
+            }
         })
     }
 
