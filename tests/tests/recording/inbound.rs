@@ -34,7 +34,7 @@ fn r07_what_the_host_reports_opens_nothing() -> Result<()> {
         let flags = ["--xdp-mode", mode];
         let guard = Guard::start(&topology.guarded, topology.interface(), &flags)?;
         for family in FAMILIES {
-            let (flows, before) = (live_flows(&guard)?, guard.packets()?);
+            let before = guard.packets()?;
             // An echo, a datagram and a segment to ports where nobody listens.
             let frames = [
                 icmp([8, 128], [0x9c, 0x40, 0, 53]),
@@ -54,7 +54,7 @@ fn r07_what_the_host_reports_opens_nothing() -> Result<()> {
             ensure!(moved.of(PassIcmpInfo) >= 1, "{mode}, {family:?}:{moved}");
             ensure!(moved.of(PassNotRecorded) >= 3, "{mode}, {family:?}:{moved}");
             ensure!(dropped(&moved) == 0, "{mode}, {family:?}:{moved}");
-            ensure!(live_flows(&guard)? == flows, "{mode}, {family:?}: a flow");
+            ensure!(live_flows(&guard)? == 0, "{mode}, {family:?}: a flow");
             // Not even what the reports read as, taken for two ports.
             guard.expect([(DropNoFlow, 1)], || {
                 wire.send(&udp(53, 40_000).received(family))
