@@ -33,7 +33,7 @@ fn n00_clients_fail_where_nobody_records_what_they_send() -> Result<()> {
             .collect();
 
         let flags = ["--egress-hook", "clsact", "--no-rescue"];
-        let guard = guarded(&topology, mode, &flags)?;
+        let mut guard = guarded(&topology, mode, &flags)?;
         for line in &lines {
             moves(&guard, &[PassKnownFlow], &[], || run(guest, line))
                 .with_context(|| format!("{mode}, {line}"))?;
@@ -41,13 +41,13 @@ fn n00_clients_fail_where_nobody_records_what_they_send() -> Result<()> {
 
         let before = guard.packets()?;
         // It must not notice, and let go of the interface.
-        signal(guard.pid(), libc::SIGSTOP);
+        guard.signal(libc::SIGSTOP);
         run(guest, "tc qdisc del dev vg clsact")?;
         let attempts: Vec<_> = lines
             .iter()
             .map(|line| (line, attempt(guest, Duration::from_millis(1500), line)))
             .collect();
-        signal(guard.pid(), libc::SIGCONT);
+        guard.signal(libc::SIGCONT);
         for (line, output) in attempts {
             let output = output?;
             ensure!(!output.status.success(), "{mode}, {line}: {output:?}");
@@ -57,9 +57,4 @@ fn n00_clients_fail_where_nobody_records_what_they_send() -> Result<()> {
         ensure!(moved.of(PassKnownFlow) == 0, "{mode}: recorded:{moved}");
     }
     Ok(())
-}
-
-fn signal(pid: u32, signal: libc::c_int) {
-    // SAFETY: no memory is involved; the process is the test's own child, and not yet waited for.
-    unsafe { libc::kill(pid as libc::pid_t, signal) };
 }
