@@ -107,7 +107,7 @@ impl Namespace {
     }
 
     /// Whether an interface is up, and the kernel has noticed.
-    fn is_running(&self, interface: &str) -> Result<bool> {
+    pub fn is_running(&self, interface: &str) -> Result<bool> {
         let words = ["-n", &self.name, "link", "show", "dev", interface];
         Ok(ip(&words)?.contains(" state UP "))
     }

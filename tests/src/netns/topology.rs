@@ -34,14 +34,19 @@ impl Direct {
             guarded: Namespace::new("g")?,
             peer: Namespace::new("p")?,
         };
-        let (guarded, peer) = (&topology.guarded, &topology.peer);
+        topology.connect()?;
+        Ok(topology)
+    }
+
+    /// Makes the link, for the first time or anew.
+    pub fn connect(&self) -> Result<()> {
+        let (guarded, peer) = (&self.guarded, &self.peer);
         link((guarded, GUARDED_LINK), (peer, PEER_LINK))?;
         address(guarded, GUARDED_LINK, &G)?;
         address(peer, PEER_LINK, &P)?;
         // Nobody need ask who has an address, which would be counted.
         neighbour(guarded, GUARDED_LINK, &P)?;
-        neighbour(peer, PEER_LINK, &G)?;
-        Ok(topology)
+        neighbour(peer, PEER_LINK, &G)
     }
 
     /// The interface to be guarded.

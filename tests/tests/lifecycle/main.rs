@@ -4,9 +4,11 @@ mod crash;
 mod end;
 mod faults;
 mod hooks;
+mod interfaces;
 mod monitor;
 mod neighbours;
 mod reload;
+mod resize;
 mod restarts;
 
 use std::time::{Duration, Instant};

@@ -123,6 +123,25 @@ fn f02_upgrades_cost_no_request_and_leak_nothing() -> Result<()> {
     Ok(())
 }
 
+/// The flows move into other maps while packets of theirs come and go.
+#[test]
+fn f02_other_sizes_cost_no_request_and_leak_nothing() -> Result<()> {
+    for flags in attachments() {
+        let sizes = ["2048", "65536", "2048", "4096"];
+        let with = |size| [&flags[..], &["--max-flows", size]].concat();
+        let lab = Lab::new()?;
+        let mut guard = lab.guard(&with("65536"))?;
+        let mut size = sizes.into_iter();
+        let requests = beside(&lab, &mut guard, (sizes.len(), true), |guard| {
+            guard.kill()?;
+            guard.start_again(&with(size.next().expect("a size a round")))
+        })?;
+        none_failed(&requests)?;
+        none_leaked(&requests)?;
+    }
+    Ok(())
+}
+
 /// Nobody guards between the end and the start, so a scan gets through; and a query that is
 /// unanswered at the start has no socket that names its peer.
 #[test]

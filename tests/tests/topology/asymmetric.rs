@@ -39,6 +39,11 @@ fn everything_works(mode: &str, first: &[&str], flags: &[&str]) -> Result<()> {
     let TwoLinks(topology) = asymmetric()?;
     let (host, peer) = (&topology.guarded, &topology.peer);
     let wire = Wire::open(peer, "vp2")?;
+    let listener = Listener::new(host, 41_000)?;
+    let stranger = addressed(udp(53, 41_000).received(Family::Ipv4), host)?;
+    wire.send(&stranger)?;
+    let heard = listener.delivered(QUIET * 4);
+    ensure!(heard == 1, "a stranger is not heard without a guard");
     let flags: Vec<&str> = ["--xdp-mode", mode, "--no-rescue"]
         .iter()
         .chain(flags)
@@ -62,9 +67,7 @@ fn everything_works(mode: &str, first: &[&str], flags: &[&str]) -> Result<()> {
         ensure!(judged >= 10, "{mode}, {flags:?}: {judged} by vg2");
     }
     let before = guard.packets()?.of(DropNoFlow);
-    let stranger = udp(53, 41_000);
-    let listener = Listener::new(host, 41_000)?;
-    wire.send(&addressed(stranger.received(Family::Ipv4), host)?)?;
+    wire.send(&stranger)?;
     ensure!(
         listener.delivered(QUIET) == 0,
         "{mode}: a stranger is heard"

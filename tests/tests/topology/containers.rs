@@ -131,7 +131,8 @@ fn o02_masqueraded_containers_work_and_hear_no_stranger() -> Result<()> {
             let moved = guard.packets()?.since(&before);
             ensure!(moved.of(DropNoFlow) == 0, "{mode}, {family:?}:{moved}");
             ensure!(moved.of(PassNewFlow) == 3, "{mode}, {family:?}:{moved}");
-            // A stranger, to the port that stands for the container's.
+            // A stranger, to the port that stands for the container's. Without a guard it would
+            // reach no socket either: the host's translation is for the peer alone.
             let mapped = exchange[0].peer().port();
             guard.expect([(DropNoFlow, 1)], || {
                 wire.send(&udp(999, mapped).received(family))
@@ -152,6 +153,15 @@ fn o03_routed_containers_are_nobodys_business() -> Result<()> {
         let wire = Wire::open(peer, behind.topology.peer_interface())?;
         let listener = Listener::new(container, 40_000)?;
         let acceptor = Acceptor::new(container, 40_000)?;
+        let own = Listener::new(host, 41_000)?;
+        for family in FAMILIES {
+            wire.send(&udp(53, 41_000).received(family))?;
+        }
+        let heard = own.delivered(QUIET * 4);
+        ensure!(
+            heard == 2,
+            "{mode}: strangers are not heard without a guard"
+        );
         let guard = behind.guard(mode)?;
         // Neighbours are found first, which is counted.
         for family in FAMILIES {
@@ -181,7 +191,6 @@ fn o03_routed_containers_are_nobodys_business() -> Result<()> {
             ensure!(moved.of(DropNoFlow) == 0, "{mode}, {family:?}:{moved}");
 
             // The host itself is guarded as ever.
-            let own = Listener::new(host, 41_000)?;
             guard.expect([(DropNoFlow, 1)], || {
                 wire.send(&udp(53, 41_000).received(family))
             })?;

@@ -1,0 +1,171 @@
+//! F10: the interface goes, comes back, and is changed by others.
+
+use std::{
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use guard_common::outcome::{Family, Outcome::PassKnownFlow};
+use guard_tests::{
+    frames::{P, udp},
+    guard::Guard,
+    metrics,
+    netns::{Direct, Namespace},
+    peers::{Exchange, Talk},
+    wire::{Listener, QUIET, Wire},
+};
+
+use super::{FAMILIES, MODES, PATIENCE, PORT, egress_hooks, hooks};
+
+/// How soon an interface must be guarded again.
+const PROMISED: Duration = Duration::from_secs(2);
+
+/// What the guard says about a hook of an interface.
+fn attached(guard: &Guard, interface: &str, hook: &str) -> Result<bool> {
+    let labels = [("device", interface), ("hook", hook)];
+    Ok(metrics::sum(&guard.scrape()?, "portguard_attached", &labels) == 1)
+}
+
+/// Waits until both hooks are there, by the kernel's word and by the guard's.
+fn guarded_again(guard: &Guard, host: &Namespace, interface: &str) -> Result<()> {
+    let since = Instant::now();
+    loop {
+        let there = hooks::xdp(host, interface)?.is_some() && hooks::egress(host, interface)? == 1;
+        let told = attached(guard, interface, "xdp")? && attached(guard, interface, "egress")?;
+        if there && told {
+            return Ok(());
+        }
+        ensure!(
+            since.elapsed() < PROMISED,
+            "not guarded again, there: {there}, told: {told}: {}",
+            guard.said()
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Shows that strangers are dropped, and that who is asked is heard.
+fn works(topology: &Direct, listener: &Listener, interface: &str) -> Result<()> {
+    let wire = Wire::open(&topology.peer, topology.peer_interface())?;
+    for family in FAMILIES {
+        wire.send(&udp(53, PORT).received(family))?;
+    }
+    let heard = listener.delivered(QUIET);
+    ensure!(heard == 0, "{interface}: {heard} strangers are heard");
+    for family in FAMILIES {
+        let (host, peer) = (&topology.guarded, &topology.peer);
+        let mut talk = Exchange::open(host, peer, (P.address(family), 8081), false, 1)?.remove(0);
+        talk.speak()?;
+        ensure!(talk.hears(PATIENCE), "{interface}: the answer is lost");
+    }
+    Ok(())
+}
+
+#[test]
+fn f10_an_interface_that_is_made_anew_is_guarded_again() -> Result<()> {
+    for mode in MODES {
+        for hook in egress_hooks() {
+            let topology = Direct::new()?;
+            let (host, interface) = (&topology.guarded, topology.interface());
+            let listener = Listener::new(host, PORT)?;
+            let flags = ["--xdp-mode", mode, "--egress-hook", hook];
+            let guard = Guard::start(host, interface, &flags)?;
+            works(&topology, &listener, interface)?;
+            for _ in 0..2 {
+                host.ip("link del vg")?;
+                thread::sleep(Duration::from_millis(300));
+                ensure!(!attached(&guard, interface, "xdp")?, "told what is not");
+                topology.connect()?;
+                guarded_again(&guard, host, interface)?;
+                works(&topology, &listener, interface)?;
+            }
+            ensure!(guard.stop()?.success(), "{mode}, {hook}: a bad end");
+            ensure!(hooks::egress(host, interface)? == 0, "{mode}, {hook}");
+            ensure!(hooks::xdp(host, interface)?.is_none(), "{mode}, {hook}");
+        }
+    }
+    Ok(())
+}
+
+/// None of these takes a program off, and none costs a flow.
+#[test]
+fn f10_changes_that_keep_the_interface_keep_the_guard() -> Result<()> {
+    for mode in MODES {
+        let topology = Direct::new()?;
+        let (host, peer) = (&topology.guarded, &topology.peer);
+        let listener = Listener::new(host, PORT)?;
+        let guard = Guard::start(host, "vg", &["--xdp-mode", mode])?;
+        let server = P.address(Family::Ipv4);
+        let mut talk = Exchange::open(host, peer, (server, 8090), false, 1)?.remove(0);
+        let program = hooks::xdp(host, "vg")?;
+        for change in ["link set vg mtu 1400", "link set vg mtu 1500"] {
+            host.ip(change)?;
+        }
+        works(&topology, &listener, "vg")?;
+        // A link that goes down takes its neighbours and the routes of IPv6 along.
+        host.ip("link set vg down")?;
+        host.ip("link set vg name vgx")?;
+        host.ip("link set vgx up")?;
+        host.ip("addr replace fd09::2/64 dev vgx nodad")?;
+        let up = Instant::now();
+        while !host.is_running("vgx")? {
+            ensure!(up.elapsed() < PATIENCE, "the link does not come up");
+            thread::sleep(Duration::from_millis(10));
+        }
+        guarded_again(&guard, host, "vgx")?;
+        ensure!(
+            hooks::xdp(host, "vgx")? == program,
+            "{mode}: another program"
+        );
+        works(&topology, &listener, "vgx")?;
+        guard.expect([(PassKnownFlow, 1)], || {
+            talk.speak()?;
+            ensure!(talk.hears(PATIENCE), "{mode}: a flow is lost");
+            Ok(())
+        })?;
+        ensure!(guard.stop()?.success(), "{mode}: a bad end");
+        ensure!(hooks::egress(host, "vgx")? == 0, "{mode}: egress is left");
+        ensure!(hooks::xdp(host, "vgx")?.is_none(), "{mode}: XDP is left");
+    }
+    Ok(())
+}
+
+/// G2: `tc qdisc del dev vg clsact` by somebody else.
+#[test]
+fn f10_a_filter_that_others_take_off_comes_back() -> Result<()> {
+    let topology = Direct::new()?;
+    let (host, interface) = (&topology.guarded, topology.interface());
+    let listener = Listener::new(host, PORT)?;
+    let guard = Guard::start(host, interface, &["--egress-hook", "clsact"])?;
+    works(&topology, &listener, interface)?;
+    let words = ["-n", host.name(), "qdisc", "del", "dev", "vg", "clsact"];
+    ensure!(Command::new("tc").args(words).status()?.success(), "tc");
+    ensure!(hooks::egress(host, interface)? == 0, "still there");
+    guarded_again(&guard, host, interface)?;
+    works(&topology, &listener, interface)
+}
+
+/// G3: the interface is somebody else's now, who wants it as it was.
+#[test]
+fn f10_an_interface_that_moves_away_is_let_go() -> Result<()> {
+    let topology = Direct::new()?;
+    let (host, elsewhere) = (&topology.guarded, Namespace::new("e")?);
+    let guard = Guard::start(host, "vg", &[])?;
+    host.ip(&format!("link set vg netns {}", elsewhere.name()))?;
+    let since = Instant::now();
+    loop {
+        let there = hooks::xdp(&elsewhere, "vg")?.is_some() || hooks::egress(&elsewhere, "vg")? > 0;
+        let told = attached(&guard, "vg", "xdp")? || attached(&guard, "vg", "egress")?;
+        if !there && !told {
+            return Ok(());
+        }
+        ensure!(
+            since.elapsed() < PROMISED,
+            "not let go, there: {there}, told: {told}: {}",
+            guard.said()
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+}
