@@ -45,6 +45,10 @@ fn judge(ctx: &XdpContext) -> u32 {
     let judged = decide::ingress(&XdpFrame::new(ctx), &tables);
     let verdict = tables.verdict(judged.outcome.action());
     tables.count(judged, verdict);
+    #[cfg(feature = "log")]
+    if judged.outcome.action() == Action::Drop {
+        aya_log_ebpf::info!(ctx, "drop, outcome {}", judged.outcome as u8);
+    }
 
     match verdict {
         Action::Pass => xdp_action::XDP_PASS,

@@ -6,17 +6,18 @@ use tracing::{Event, Level, Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{
     fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
     registry::LookupSpan,
+    util::SubscriberInitExt,
 };
 
 /// Sends what is logged to stderr, from `info` on.
 pub fn to_stderr() {
-    let subscriber = tracing_subscriber::fmt()
+    // Also what is logged through the crate `log`. Fails where a test has set one already.
+    let _ = tracing_subscriber::fmt()
         .with_max_level(LevelFilter::INFO)
         .with_writer(std::io::stderr)
         .event_format(Plain)
-        .finish();
-    // Fails where a test has set one already.
-    let _ = tracing::subscriber::set_global_default(subscriber);
+        .finish()
+        .try_init();
 }
 
 struct Plain;

@@ -1,5 +1,8 @@
 //! The kernel programs: the object this binary carries, loaded once an interface.
 
+#[cfg(feature = "bpf-log")]
+mod log;
+
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::Context;
@@ -36,6 +39,9 @@ const CLOCK: &str = "clock";
 pub struct Programs {
     ebpf: Ebpf,
     ingress: &'static str,
+    #[cfg(feature = "bpf-log")]
+    #[expect(dead_code, reason = "stops forwarding when it is dropped")]
+    log: log::Forwarding,
 }
 
 impl Programs {
@@ -95,7 +101,12 @@ impl Programs {
             .load()
             .map_err(|error| refused_program(EGRESS, &error))?;
 
-        Ok(Self { ebpf, ingress })
+        Ok(Self {
+            #[cfg(feature = "bpf-log")]
+            log: log::forward(&mut ebpf)?,
+            ebpf,
+            ingress,
+        })
     }
 
     /// The XDP program.

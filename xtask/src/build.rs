@@ -52,6 +52,9 @@ pub fn everything(toolchain: &Toolchain, log: bool) -> Result<Built> {
     build
         .args(["--release", "--package", "guard-userspace"])
         .env(OBJECT_VARIABLE, &object);
+    if log {
+        build.args(["--features", "bpf-log"]);
+    }
     process::run(&mut build).context("the binary portguard was not built")?;
 
     Ok(Built {
