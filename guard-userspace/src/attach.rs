@@ -23,7 +23,7 @@ use aya::programs::{
 
 pub(crate) use self::refusal::errno;
 pub use self::{
-    egress::egress,
+    egress::{egress, settle_egress},
     filter::has_filter,
     xdp::{xdp, xdp_hook},
 };
@@ -35,6 +35,9 @@ const CLSACT_PRIORITY: u16 = 0xfff0;
 
 /// Our filter at that priority.
 const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 1);
+
+/// Our filter while that of an earlier run, whose maps are of another size, must stay.
+const CLSACT_BESIDE: TcHandle = TcHandle::new(0, 2);
 
 /// A program on an interface, and how to take it off again.
 #[derive(Debug)]
@@ -74,16 +77,22 @@ pub fn release_pin(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Takes our clsact filter off an interface, if it is there.
+/// Takes our clsact filters off an interface, if they are there.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub fn release_clsact(interface: &str) -> anyhow::Result<()> {
+    [CLSACT_HANDLE, CLSACT_BESIDE]
+        .into_iter()
+        .try_for_each(|handle| release_filter(interface, handle))
+}
+
+fn release_filter(interface: &str, handle: TcHandle) -> anyhow::Result<()> {
     match SchedClassifierLink::attached(
         interface,
         TcAttachType::Egress,
         CLSACT_PRIORITY,
-        CLSACT_HANDLE,
+        handle,
         None,
     ) {
         // Dropping it detaches it, and is silent where there is no such filter.

@@ -75,8 +75,9 @@ impl Guard {
         guard.guard_ports(settings, ports);
         guard.trust(settings)?;
         guard.refresh(netlink).await?;
+        let beside = guard.inheritance.is_some();
         for device in &mut guard.devices {
-            notes.extend(device.attach_egress(settings.egress_hook, &guard.pins)?);
+            notes.extend(device.attach_egress(settings.egress_hook, &guard.pins, beside)?);
         }
         if let Some(inheritance) = &guard.inheritance {
             let copied = inheritance.copy_to(&mut guard.maps, &guard.pins)?;
@@ -111,6 +112,9 @@ impl Guard {
             device.xdp_hook = Some(attach::xdp_hook(&interface)?);
         }
         if let Some(inheritance) = self.inheritance.take() {
+            for device in &mut self.devices {
+                device.settle()?;
+            }
             inheritance.finish()?;
         }
 
@@ -241,6 +245,11 @@ impl Drop for Guard {
             tracing::error!("{error:#}; left in force, run `portguard detach`");
             return;
         }
+        // An earlier run's XDP may stand yet, and our filters may be its egress.
+        if let Some(Err(error)) = self.inheritance.take().map(Inheritance::finish) {
+            tracing::error!("{error:#}; left in force, run `portguard detach`");
+            return;
+        }
         for hold in self
             .devices
             .iter_mut()
@@ -250,11 +259,7 @@ impl Drop for Guard {
                 tracing::error!("{error:#}; left in force, run `portguard detach`");
             }
         }
-        let inheritance = self.inheritance.take().map(Inheritance::finish);
-        if let Err(error) = inheritance
-            .unwrap_or(Ok(()))
-            .and_then(|()| self.pins.remove_maps())
-        {
+        if let Err(error) = self.pins.remove_maps() {
             tracing::error!("{error:#}; run `portguard detach`");
         }
     }

@@ -6,18 +6,20 @@ use anyhow::Context;
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType,
     links::{FdLink, PinnedLink},
-    tc::{NlOptions, SchedClassifierLink, TcAttachOptions, qdisc_add_clsact},
+    tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
 };
 
 use super::{
-    CLSACT_HANDLE, CLSACT_PRIORITY, Hold,
+    CLSACT_BESIDE, CLSACT_HANDLE, CLSACT_PRIORITY, Hold,
     refusal::{cause, errno, errno_tc, refused_clsact},
-    release_clsact, release_pin,
+    release_clsact, release_filter, release_pin,
 };
 use crate::{failure::Failure, observation::EgressHook, settings};
 
 /// Puts the program that records what is sent on an interface, as [`xdp`](super::xdp) does. Returns why it is
 /// not TCX where it could not be.
+///
+/// `beside` leaves what an earlier run has left in force, until [`settle_egress`].
 ///
 /// # Errors
 /// When neither hook works: exit code 69.
@@ -25,32 +27,69 @@ pub fn egress(
     program: &mut SchedClassifier,
     name: &str,
     hook: settings::EgressHook,
-    pin: &Path,
+    (pin, beside): (&Path, bool),
 ) -> Result<(Hold, EgressHook, Option<String>), Failure> {
+    let handle = if beside { CLSACT_BESIDE } else { CLSACT_HANDLE };
+    let settle = |hook| {
+        if beside {
+            Ok(())
+        } else {
+            release_other(name, hook)
+        }
+    };
     if hook == settings::EgressHook::Clsact {
+        let hold = clsact(program, name, handle)?;
         // A link from an earlier run would record everything twice.
         release_pin(pin)?;
-        return clsact(program, name).map(|hold| (hold, EgressHook::Clsact, None));
+        settle(EgressHook::Clsact)?;
+        return Ok((hold, EgressHook::Clsact, None));
     }
     if adopt(program, pin) {
-        release_clsact(name)?;
+        settle(EgressHook::Tcx)?;
         return Ok((Hold::Pinned(pin.to_owned()), EgressHook::Tcx, None));
     }
 
     match tcx(program, name, pin) {
         Ok(hold) => {
-            release_clsact(name)?;
+            settle(EgressHook::Tcx)?;
             Ok((hold, EgressHook::Tcx, None))
         }
         Err(error) if hook == settings::EgressHook::Auto => {
             let reason = format!("{name}: the kernel has no TCX: {}", cause(&error));
-            clsact(program, name).map(|hold| (hold, EgressHook::Clsact, Some(reason)))
+            let hold = clsact(program, name, handle)?;
+            settle(EgressHook::Clsact)?;
+            Ok((hold, EgressHook::Clsact, Some(reason)))
         }
         Err(error) => Err(Failure::unavailable(format!(
             "{name}: the kernel has no TCX: {}",
             cause(&error)
         ))
         .remedy("run Linux 6.6 or later, or leave --egress-hook at auto")),
+    }
+}
+
+/// Ends what an earlier run has left in force beside a program that was attached at `hook`.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn settle_egress(
+    program: &mut SchedClassifier,
+    name: &str,
+    hook: EgressHook,
+) -> Result<(), Failure> {
+    if hook == EgressHook::Clsact {
+        // In one step: the filter of the earlier run becomes ours.
+        clsact(program, name, CLSACT_HANDLE)?;
+    }
+
+    Ok(release_other(name, hook)?)
+}
+
+/// Takes off the filters that are not in force with a program at `hook`.
+fn release_other(name: &str, hook: EgressHook) -> anyhow::Result<()> {
+    match hook {
+        EgressHook::Tcx => release_clsact(name),
+        EgressHook::Clsact => release_filter(name, CLSACT_BESIDE),
     }
 }
 
@@ -79,7 +118,7 @@ fn tcx(program: &mut SchedClassifier, name: &str, pin: &Path) -> Result<Hold, Pr
     Ok(Hold::Pinned(pin.to_owned()))
 }
 
-fn clsact(program: &mut SchedClassifier, name: &str) -> Result<Hold, Failure> {
+fn clsact(program: &mut SchedClassifier, name: &str, handle: TcHandle) -> Result<Hold, Failure> {
     match qdisc_add_clsact(name) {
         Ok(()) => {}
         Err(error) if errno_tc(&error) == Some(libc::EEXIST) => {}
@@ -88,7 +127,7 @@ fn clsact(program: &mut SchedClassifier, name: &str) -> Result<Hold, Failure> {
 
     let options = TcAttachOptions::Netlink(NlOptions {
         priority: CLSACT_PRIORITY,
-        handle: CLSACT_HANDLE,
+        handle,
         classid: None,
     });
     let link = match program.attach_with_options(name, TcAttachType::Egress, options) {
@@ -99,7 +138,7 @@ fn clsact(program: &mut SchedClassifier, name: &str) -> Result<Hold, Failure> {
                 name,
                 TcAttachType::Egress,
                 CLSACT_PRIORITY,
-                CLSACT_HANDLE,
+                handle,
                 None,
             )
             .with_context(|| format!("{name}: clsact filter"))?;

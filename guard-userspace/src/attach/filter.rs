@@ -36,7 +36,7 @@ pub async fn has_filter(netlink: &Handle, index: u32) -> anyhow::Result<bool> {
     Ok(filters.iter().any(ours))
 }
 
-/// Ours has its priority, its handle, and the name of its program.
+/// Ours has its priority, one of its handles, and the name of its program.
 fn ours(filter: &TcMessage) -> bool {
     let priority = (filter.header.info >> 16) as u16;
     let handle = u32::from(filter.header.handle);
@@ -47,5 +47,5 @@ fn ours(filter: &TcMessage) -> bool {
         _ => false,
     });
 
-    priority == super::CLSACT_PRIORITY && handle == 1 && named
+    priority == super::CLSACT_PRIORITY && matches!(handle, 1 | 2) && named
 }

@@ -52,18 +52,29 @@ impl GuardedDevice {
     }
 
     /// Returns a line for the administrator where the hook is not the one that was preferred.
+    /// `beside` leaves an earlier run's program in force, until [`settle`](Self::settle).
     pub(super) fn attach_egress(
         &mut self,
         hook: settings::EgressHook,
         pins: &Pins,
+        beside: bool,
     ) -> Result<Option<String>, Failure> {
         let pin = pins.link(self.index, Hook::Egress);
         let program = self.programs.egress()?;
-        let (hold, hook, note) = attach::egress(program, &self.name, hook, &pin)?;
+        let (hold, hook, note) = attach::egress(program, &self.name, hook, (&pin, beside))?;
         self.egress = Some(hold);
         self.egress_hook = Some(hook);
 
         Ok(note.map(|reason| format!("{reason}; recording by clsact")))
+    }
+
+    /// Ends what an earlier run records beside this one.
+    pub(super) fn settle(&mut self) -> Result<(), Failure> {
+        let program = self.programs.egress()?;
+        match self.egress_hook {
+            Some(hook) => attach::settle_egress(program, &self.name, hook),
+            None => Ok(()),
+        }
     }
 
     /// Takes over from a link that is pinned at one of `left`, or attaches anew. Returns a line for

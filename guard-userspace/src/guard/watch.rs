@@ -115,7 +115,7 @@ impl Guard {
             .await?
             .require_guardable()?;
         if device.egress.is_none() {
-            notes.extend(device.attach_egress(settings.egress_hook, &self.pins)?);
+            notes.extend(device.attach_egress(settings.egress_hook, &self.pins, false)?);
         }
         if !self.devices[number].guarded || self.devices[number].xdp.is_some() {
             return Ok(());
