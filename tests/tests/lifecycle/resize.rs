@@ -8,7 +8,7 @@ use guard_tests::{
     peers::{Exchange, alive},
 };
 
-use super::{FAMILIES, Lab, PATIENCE, attachments, hooks};
+use super::{FAMILIES, Lab, PATIENCE, attachments, egress_hooks, hooks};
 
 #[test]
 fn f02_flows_are_carried_into_maps_of_another_size() -> Result<()> {
@@ -57,5 +57,42 @@ fn f02_flows_are_carried_into_maps_of_another_size() -> Result<()> {
             ensure!(lab.scan(10)? == 0, "{flags:?}: strangers are heard");
         }
     }
+    Ok(())
+}
+
+/// Recorded by a link one day and by a filter the next, and never by none.
+#[test]
+fn f02_another_hook_costs_no_flow() -> Result<()> {
+    let [first, second] = egress_hooks() else {
+        println!("skipped: this kernel has one hook alone");
+        return Ok(());
+    };
+    let lab = Lab::new()?;
+    let (host, peer) = (&lab.topology.guarded, &lab.topology.peer);
+    let mut guard = lab.guard(&["--egress-hook", first])?;
+    let server = P.address(FAMILIES[0]);
+    let mut talks = Exchange::open(host, peer, (server, 8081), false, 10)?;
+    for (hook, size) in [
+        (second, "65536"),
+        (first, "65536"),
+        (second, "1024"),
+        (first, "2048"),
+    ] {
+        guard.kill()?;
+        guard.start_again(&["--egress-hook", hook, "--max-flows", size])?;
+        let egress = hooks::egress(host, lab.topology.interface())?;
+        ensure!(egress == 1, "{hook}, {size}: {egress} programs record");
+        guard.expect([(PassKnownFlow, 10)], || {
+            ensure!(alive(&mut talks, PATIENCE)? == 10, "{hook}, {size}: lost");
+            Ok(())
+        })?;
+        let mut more = Exchange::open(host, peer, (server, 8082), false, 10)?;
+        ensure!(
+            alive(&mut more, PATIENCE)? == 10,
+            "{hook}, {size}: new ones"
+        );
+    }
+    ensure!(guard.end()?.success(), "{}", guard.said());
+    ensure!(lab.hears(1)?, "something is left");
     Ok(())
 }
