@@ -22,6 +22,9 @@ const MEASURED: Duration = Duration::from_millis(30);
 /// are 2.4 % apart.
 const SHARPNESS: u32 = 100;
 
+/// How long the rate is measured at most. What is not known of its ends is little by then.
+const LONGEST: Duration = Duration::from_secs(1);
+
 /// Reads the clock by running a program of our own, by hand: the rate of jiffies is no secret of
 /// the kernel's, but no system call tells it either.
 #[derive(Debug)]
@@ -43,7 +46,8 @@ impl Clock {
             let elapsed = last.seen - first.seen;
             // Whoever is not run for a while sees an edge late, and would misjudge the rate, and
             // with it every timer.
-            if elapsed > MEASURED && (first.blur + last.blur) * SHARPNESS < elapsed {
+            let sharp = elapsed > MEASURED && (first.blur + last.blur) * SHARPNESS < elapsed;
+            if sharp || elapsed > LONGEST {
                 let rate = (last.jiffy - first.jiffy) as f64 / elapsed.as_secs_f64();
                 return Ok(Self {
                     program,

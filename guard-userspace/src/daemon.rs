@@ -11,7 +11,7 @@ use tokio::{
     select,
     signal::unix::{SignalKind, signal},
     sync::watch,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, timeout},
 };
 
 use self::ports::PortsInForce;
@@ -27,7 +27,7 @@ use crate::{
     pins::Pins,
     privileges, serve,
     settings::{Layer, Settings},
-    sweep::{Sweeper, Swept},
+    sweep::{self, Sweeper},
 };
 
 /// How often the sysctls are read. A change must be in force within 300 ms, and nothing tells of
@@ -42,6 +42,9 @@ const INTERFACES_EVERY: Duration = Duration::from_secs(2);
 
 /// How long to wait after a change for those that belong to it.
 const SETTLED: Duration = Duration::from_millis(50);
+
+/// How long each server may take to end.
+const FAREWELL: Duration = Duration::from_millis(150);
 
 /// What a run was started with.
 #[derive(Clone, Debug)]
@@ -152,7 +155,7 @@ impl Daemon {
         let servers = vec![
             tokio::spawn(serve::run(metrics, shared.clone(), ended(stopped.clone()))),
             tokio::spawn(control::run(control, shared, ended(stopped.clone()))),
-            tokio::spawn(sweep(sweeper, ended(stopped))),
+            tokio::spawn(sweep::run(sweeper, ended(stopped))),
         ];
 
         Ok(Self {
@@ -259,35 +262,17 @@ impl Daemon {
         self.observer.set_guarded(self.guard.guards_all());
     }
 
+    /// Takes the programs off, unless they stay, and then lets the servers finish.
     async fn stop(mut self) {
         if self.settings.keep_attached {
             self.guard.stay();
         }
+        drop(self.guard);
         // Nobody reads the channel any more when this fails.
         let _ = self.stop.send(());
-        for server in self.servers.drain(..) {
-            let _ = server.await;
-        }
-    }
-}
-
-/// Sweeps for as long as the daemon runs, on a thread of its own.
-async fn sweep(mut sweeper: Sweeper, stop: impl Future<Output = ()>) {
-    tokio::pin!(stop);
-    loop {
-        let swept = tokio::task::spawn_blocking(move || (sweeper.sweep(), sweeper)).await;
-        let Ok((swept, back)) = swept else {
-            tracing::error!("the sweep has failed: ports in use are not told apart any more");
-            return;
-        };
-        sweeper = back;
-        let swept = swept.unwrap_or_else(|error| {
-            tracing::warn!("ports stay marked as in use: {error:#}");
-            Swept::default()
-        });
-        select! {
-            () = &mut stop => return,
-            () = tokio::time::sleep(swept.rest()) => {}
+        for server in self.servers {
+            // A sweep cannot be stopped half-way; whoever waits for us need not wait for it.
+            let _ = timeout(FAREWELL, server).await;
         }
     }
 }

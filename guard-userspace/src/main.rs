@@ -75,9 +75,13 @@ fn run(start: Start) -> Result<(), Failure> {
 
 /// One thread does everything: the daemon waits far more than it works.
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(anyhow::Error::from)?
-        .block_on(work)
+        .map_err(anyhow::Error::from)?;
+    let done = runtime.block_on(work);
+    // A walk over large maps may still be under way on a thread of its own.
+    runtime.shutdown_background();
+
+    done
 }

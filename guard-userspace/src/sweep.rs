@@ -96,3 +96,24 @@ impl Sweeper {
         Ok(swept)
     }
 }
+
+/// Sweeps until `stop`, on a thread of its own.
+pub async fn run(mut sweeper: Sweeper, stop: impl Future<Output = ()>) {
+    tokio::pin!(stop);
+    loop {
+        let swept = tokio::task::spawn_blocking(move || (sweeper.sweep(), sweeper)).await;
+        let Ok((swept, back)) = swept else {
+            tracing::error!("the sweep has failed: ports in use are not told apart any more");
+            return;
+        };
+        sweeper = back;
+        let swept = swept.unwrap_or_else(|error| {
+            tracing::warn!("ports stay marked as in use: {error:#}");
+            Swept::default()
+        });
+        tokio::select! {
+            () = &mut stop => return,
+            () = tokio::time::sleep(swept.rest()) => {}
+        }
+    }
+}
