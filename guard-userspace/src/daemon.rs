@@ -5,7 +5,7 @@ mod ports;
 
 use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use rtnetlink::Handle;
 use tokio::{
     select,
@@ -72,6 +72,7 @@ pub async fn run(start: Start, shutdown: impl Future<Output = ()>) -> Result<(),
     let mut listeners = every(LISTENERS_EVERY);
     let mut interfaces = every(INTERFACES_EVERY);
     let mut changes = pin!(interfaces::changes()?.fuse());
+    let mut changed = false;
     tokio::pin!(shutdown);
     announce::ready(&daemon.guard.attachments(), daemon.ports.local.range);
     loop {
@@ -80,8 +81,16 @@ pub async fn run(start: Start, shutdown: impl Future<Output = ()>) -> Result<(),
             _ = reload.recv() => daemon.reload(),
             _ = range.tick() => daemon.follow_range(),
             _ = listeners.tick() => daemon.watch_listeners(),
-            Some(()) = changes.next() => interfaces.reset_after(SETTLED),
-            _ = interfaces.tick() => daemon.follow_interfaces().await,
+            // Changes that keep coming must not put the look off for ever.
+            Some(()) = changes.next(), if !changed => {
+                changed = true;
+                interfaces.reset_after(SETTLED);
+            }
+            _ = interfaces.tick() => {
+                changed = false;
+                while changes.next().now_or_never().flatten().is_some() {}
+                daemon.follow_interfaces().await;
+            }
         }
     }
     announce::stopping();
