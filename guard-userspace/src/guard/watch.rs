@@ -37,6 +37,10 @@ impl Guard {
                     if device.name != interface.name {
                         notes.push(format!("{}: is called {} now", device.name, interface.name));
                         device.name.clone_from(&interface.name);
+                        // It is taken off by name when the time comes.
+                        if let Some(Hold::Clsact(name)) = &mut device.egress {
+                            name.clone_from(&interface.name);
+                        }
                     }
                     check_hooks(device, netlink).await?;
                 }
