@@ -17,7 +17,7 @@ use guard_tests::{
     wire::{Listener, QUIET, Wire},
 };
 
-use super::{FAMILIES, MODES, PATIENCE, PORT, egress_hooks, hooks};
+use super::{FAMILIES, MODES, PATIENCE, PORT, attachments, egress_hooks, hooks};
 
 /// How soon an interface must be guarded again.
 const PROMISED: Duration = Duration::from_secs(2);
@@ -92,11 +92,11 @@ fn f10_an_interface_that_is_made_anew_is_guarded_again() -> Result<()> {
 /// None of these takes a program off, and none costs a flow.
 #[test]
 fn f10_changes_that_keep_the_interface_keep_the_guard() -> Result<()> {
-    for mode in MODES {
+    for flags in attachments() {
         let topology = Direct::new()?;
         let (host, peer) = (&topology.guarded, &topology.peer);
         let listener = Listener::new(host, PORT)?;
-        let guard = Guard::start(host, "vg", &["--xdp-mode", mode])?;
+        let guard = Guard::start(host, "vg", &flags)?;
         let server = P.address(Family::Ipv4);
         let mut talk = Exchange::open(host, peer, (server, 8090), false, 1)?.remove(0);
         let program = hooks::xdp(host, "vg")?;
@@ -117,17 +117,20 @@ fn f10_changes_that_keep_the_interface_keep_the_guard() -> Result<()> {
         guarded_again(&guard, host, "vgx")?;
         ensure!(
             hooks::xdp(host, "vgx")? == program,
-            "{mode}: another program"
+            "{flags:?}: another program"
         );
         works(&topology, &listener, "vgx")?;
         guard.expect([(PassKnownFlow, 1)], || {
             talk.speak()?;
-            ensure!(talk.hears(PATIENCE), "{mode}: a flow is lost");
+            ensure!(talk.hears(PATIENCE), "{flags:?}: a flow is lost");
             Ok(())
         })?;
-        ensure!(guard.stop()?.success(), "{mode}: a bad end");
-        ensure!(hooks::egress(host, "vgx")? == 0, "{mode}: egress is left");
-        ensure!(hooks::xdp(host, "vgx")?.is_none(), "{mode}: XDP is left");
+        ensure!(guard.stop()?.success(), "{flags:?}: a bad end");
+        ensure!(
+            hooks::egress(host, "vgx")? == 0,
+            "{flags:?}: egress is left"
+        );
+        ensure!(hooks::xdp(host, "vgx")?.is_none(), "{flags:?}: XDP is left");
     }
     Ok(())
 }
@@ -142,7 +145,6 @@ fn f10_a_filter_that_others_take_off_comes_back() -> Result<()> {
     works(&topology, &listener, interface)?;
     let words = ["-n", host.name(), "qdisc", "del", "dev", "vg", "clsact"];
     ensure!(Command::new("tc").args(words).status()?.success(), "tc");
-    ensure!(hooks::egress(host, interface)? == 0, "still there");
     guarded_again(&guard, host, interface)?;
     works(&topology, &listener, interface)
 }
