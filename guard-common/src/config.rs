@@ -171,7 +171,8 @@ pub struct Prefix<A> {
 pub struct Device {
     /// The interface's name, padded with zeroes, for whoever reads the counters.
     pub name: [u8; 16],
-    /// 1 when the host forwards or bridges what comes in here.
+    /// How the host sends on what comes in here: [`ROUTES`](Self::ROUTES),
+    /// [`CARRIES`](Self::CARRIES), both, or 0.
     pub forwards: u32,
     /// Zero.
     pub reserved: u32,
@@ -179,6 +180,14 @@ pub struct Device {
     pub ipv4: [Prefix<V4>; MAX_PREFIXES],
     /// Addresses of IPv6, as above.
     pub ipv6: [Prefix<V6>; MAX_PREFIXES],
+}
+
+impl Device {
+    /// In [`forwards`](Self::forwards): the host routes what comes in here.
+    pub const ROUTES: u32 = 1;
+    /// In [`forwards`](Self::forwards): the interface is a port of a bridge, or has others on top
+    /// of it, so that frames go on without being routed.
+    pub const CARRIES: u32 = 2;
 }
 
 /// Whether `remote` shares one of the prefixes.

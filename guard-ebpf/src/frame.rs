@@ -72,7 +72,7 @@ impl Packet for XdpFrame<'_> {
 
     #[inline(always)]
     fn rejoin(&self, offset: usize) -> usize {
-        verifier::forget(offset, queue(self.ctx)) & MAX_OFFSET
+        verifier::forget(offset, queue(self.ctx)).min(MAX_OFFSET + 1)
     }
 }
 
@@ -104,7 +104,7 @@ impl Packet for TcFrame<'_> {
 
     #[inline(always)]
     fn rejoin(&self, offset: usize) -> usize {
-        verifier::forget(offset, hash(self.ctx)) & MAX_OFFSET
+        verifier::forget(offset, hash(self.ctx)).min(MAX_OFFSET + 1)
     }
 }
 
@@ -144,7 +144,7 @@ impl Packet for PagedFrame<'_> {
 
     #[inline(always)]
     fn rejoin(&self, offset: usize) -> usize {
-        verifier::forget(offset, hash(self.ctx)) & MAX_OFFSET
+        verifier::forget(offset, hash(self.ctx)).min(MAX_OFFSET + 1)
     }
 }
 

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::{
-        BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS,
+        BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_SUCCESS,
         bpf_fib_lookup as FibLookup, bpf_sock, bpf_sock_tuple,
     },
     helpers::{bpf_fib_lookup, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
@@ -110,9 +110,16 @@ unsafe fn state(socket: *const bpf_sock) -> u32 {
 }
 
 /// Whether the kernel's routes send a packet of this flow on to another host. What they deliver
-/// here, drop, or have no answer for is not sent on.
+/// here, drop, or have no answer for is not sent on. `carries` says that the interface passes on
+/// what it does not route.
 #[inline(always)]
-pub fn forwards(ctx: *mut c_void, interface: u32, transport: Transport, key: SizedKey<'_>) -> bool {
+pub fn forwards(
+    ctx: *mut c_void,
+    interface: u32,
+    transport: Transport,
+    key: SizedKey<'_>,
+    carries: bool,
+) -> bool {
     let (family, source, destination) = match key {
         SizedKey::V4(key) => (INET, key.remote.widened(), key.local.widened()),
         SizedKey::V6(key) => (INET6, key.remote, key.local),
@@ -139,6 +146,13 @@ pub fn forwards(ctx: *mut c_void, interface: u32, transport: Transport, key: Siz
         )
     };
 
-    // In between are the answers for packets that are dropped or end here.
-    answer == i64::from(BPF_FIB_LKUP_RET_SUCCESS) || answer > i64::from(BPF_FIB_LKUP_RET_NOT_FWDED)
+    const SENT: i64 = BPF_FIB_LKUP_RET_SUCCESS as i64;
+    const NOT_ROUTED: i64 = BPF_FIB_LKUP_RET_FWD_DISABLED as i64;
+    match answer {
+        SENT => true,
+        // The kernel says so before it looks whether the packet ends here.
+        NOT_ROUTED => carries,
+        // Below are the answers for packets that are dropped or end here.
+        answer => answer > NOT_ROUTED,
+    }
 }

@@ -231,7 +231,16 @@ impl<C: Context> Tables for KernelTables<C> {
 
     #[inline(always)]
     fn forwards(&self, transport: Transport, key: SizedKey<'_>) -> bool {
-        kernel::forwards(self.ctx.address(), self.ctx.interface(), transport, key)
+        let carries = self
+            .device()
+            .is_some_and(|device| device.forwards & Device::CARRIES != 0);
+        kernel::forwards(
+            self.ctx.address(),
+            self.ctx.interface(),
+            transport,
+            key,
+            carries,
+        )
     }
 
     #[inline(always)]

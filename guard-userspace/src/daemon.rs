@@ -26,7 +26,7 @@ use crate::{
     observer::{Knowledge, Observer},
     pins::Pins,
     privileges, serve,
-    settings::{Layer, Settings},
+    settings::{Layer, Mode, Settings},
     sweep::{self, Sweeper},
 };
 
@@ -66,8 +66,9 @@ impl Start {
 /// # Errors
 /// Names what failed, on what, and the remedy. Nothing is left attached, pinned or listening then.
 pub async fn run(start: Start, shutdown: impl Future<Output = ()>) -> Result<(), Failure> {
-    let mut daemon = Daemon::start(start).await?;
+    // Before anything else: a terminal that closes during the start must not end it half-way.
     let mut reload = signal(SignalKind::hangup()).map_err(anyhow::Error::from)?;
+    let mut daemon = Daemon::start(start).await?;
     let mut range = every(RANGE_EVERY);
     let mut listeners = every(LISTENERS_EVERY);
     let mut interfaces = every(INTERFACES_EVERY);
@@ -200,6 +201,13 @@ impl Daemon {
             self.settings = before;
             return;
         }
+        // A listener that somebody is being served by keeps its port, as if the range had grown.
+        if before.mode == Mode::Monitor && self.settings.mode == Mode::Enforce {
+            self.ports.grow(&self.settings);
+        }
+        let guarded = self.ports.guarded();
+        self.guard.guard_ports(&self.settings, &guarded);
+        self.show_ports();
         if let Err(error) = self.guard.apply(&self.settings) {
             tracing::error!("not all of the configuration is in force: {error:#}");
         }
@@ -225,6 +233,8 @@ impl Daemon {
         let guarded = next.guarded();
         self.guard.seed(&self.settings, &guarded)?;
         self.guard.guard_ports(&self.settings, &guarded);
+        // Whoever connected between the list of sockets and the change.
+        self.guard.seed(&self.settings, &guarded)?;
         next.announce(&self.ports);
         self.ports = next;
         self.show_ports();
@@ -233,8 +243,13 @@ impl Daemon {
     }
 
     fn watch_listeners(&mut self) {
+        let before = self.ports.exposed();
         if let Err(error) = self.ports.watch_listeners(&self.settings) {
             self.ports.complain(&error.into());
+        }
+        if self.ports.exposed() != before {
+            let guarded = self.ports.guarded();
+            self.guard.guard_ports(&self.settings, &guarded);
         }
         self.show_ports();
     }

@@ -42,7 +42,15 @@ pub async fn run(pin_dir: &Path) -> Result<(), Failure> {
         }
     }
     for interface in interfaces::list(&netlink).await? {
-        if attach::has_filter(&netlink, interface.index).await? {
+        if !interface.xdp.is_empty() {
+            // A guard with another --pin-dir may stand there, and must not lose its egress.
+            if attach::has_filter(&netlink, interface.index).await? {
+                tracing::warn!(
+                    "{}: has an XDP program, so our filter there stays; if it is a guard's, name its --pin-dir",
+                    interface.name
+                );
+            }
+        } else if attach::has_filter(&netlink, interface.index).await? {
             attach::release_clsact(&interface.name)?;
             let hooks = removed.hooks.entry(interface.index).or_default();
             if !hooks.contains(&Hook::Egress) {

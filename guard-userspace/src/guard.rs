@@ -16,7 +16,7 @@ use rtnetlink::Handle;
 use self::{
     device::GuardedDevice,
     inherit::Inheritance,
-    start::{check_interfaces, load, release_unwanted},
+    start::{check_interfaces, load_with_clock, release_unwanted},
 };
 use crate::{
     attach,
@@ -60,9 +60,20 @@ impl Guard {
     ) -> Result<Self, Failure> {
         let interfaces = check_interfaces(settings, netlink, &pins).await?;
         pins.prepare()?;
+        let found = pins.exist();
         let inheritance = release_unwanted(&pins, &interfaces, settings, netlink).await?;
-        let mut loaded = load(settings, &pins, &interfaces)?;
-        let clock = Clock::measure(loaded.clock)?;
+        let (mut loaded, clock) = match load_with_clock(settings, &pins, &interfaces) {
+            Ok(loaded) => loaded,
+            Err(failure) => {
+                // Nothing is attached yet, so all can be as it was.
+                match inheritance {
+                    Some(inheritance) => inheritance.put_back(&pins)?,
+                    None if found => {}
+                    None => pins.remove_maps()?,
+                }
+                return Err(failure);
+            }
+        };
         loaded.maps.state.apply(settings, clock.hertz());
         let mut guard = Self {
             pins,
@@ -72,6 +83,8 @@ impl Guard {
             inheritance,
             stays: false,
         };
+        // An earlier run's programs may enforce what is published here.
+        guard.seed(settings, ports)?;
         guard.guard_ports(settings, ports);
         guard.trust(settings)?;
         guard.refresh(netlink).await?;
@@ -80,7 +93,8 @@ impl Guard {
             notes.extend(device.attach_egress(settings.egress_hook, &guard.pins, beside)?);
         }
         if let Some(inheritance) = &guard.inheritance {
-            let copied = inheritance.copy_to(&mut guard.maps, &guard.pins)?;
+            let now = guard.clock.now()?;
+            let copied = inheritance.copy_to(&mut guard.maps, &guard.pins, now)?;
             notes.push(format!("maps of another size: {copied} flows carried over"));
         }
 
@@ -234,12 +248,13 @@ impl Drop for Guard {
         if self.stays {
             return;
         }
-        let released = self
-            .devices
-            .iter_mut()
-            .filter_map(|device| device.xdp.take())
-            .map(attach::Hold::release)
-            .collect::<Result<Vec<_>, _>>();
+        // Also what a failed start has not come to adopt: its egress may be ours by now.
+        let earlier = self.inheritance.iter().map(Inheritance::pins);
+        let released = earlier
+            .chain([&self.pins])
+            .flat_map(Pins::links)
+            .filter(|(_, hook, _)| *hook == Hook::Xdp)
+            .try_for_each(|(_, _, path)| attach::release_pin(&path));
         if let Err(error) = released {
             // Egress must not go while XDP stands.
             tracing::error!("{error:#}; left in force, run `portguard detach`");

@@ -5,6 +5,7 @@ mod query;
 
 use std::{fmt, fs};
 
+use guard_common::config::Device;
 use ipnet::IpNet;
 
 pub use self::{
@@ -82,23 +83,31 @@ impl Interface {
         self.link_type == LOOPBACK
     }
 
-    /// Whether this host sends frames that come in here on to others: it routes, bridges, or
-    /// carries interfaces of containers on top.
-    pub fn forwards(&self, others: &[Self]) -> bool {
+    /// Whether this host sends frames that come in here on to others, and how:
+    /// [`Device::ROUTES`], [`Device::CARRIES`] where it bridges them or has interfaces of
+    /// containers on top, both, or 0. An interface forwards what those above it do.
+    pub fn forwards(&self, others: &[Self]) -> u32 {
         let routes = ["ipv4", "ipv6"].into_iter().any(|family| {
             let name = &self.name;
             fs::read_to_string(format!("/proc/sys/net/{family}/conf/{name}/forwarding"))
                 .is_ok_and(|text| text.trim() != "0")
         });
-        let carries = others.iter().any(|other| {
-            other.lower == Some(self.index)
-                && matches!(
-                    other.kind.as_deref(),
-                    Some("macvlan" | "macvtap" | "ipvlan" | "ipvtap")
-                )
-        });
+        let mut ways = if routes { Device::ROUTES } else { 0 };
+        if self.controller.is_some() {
+            ways |= Device::CARRIES;
+        }
+        // Interfaces that sit on each other in a circle cannot exist, and indices only grow.
+        for above in others
+            .iter()
+            .filter(|other| other.lower == Some(self.index) && other.index > self.index)
+        {
+            ways |= match above.kind.as_deref() {
+                Some("macvlan" | "macvtap" | "ipvlan" | "ipvtap") => Device::CARRIES,
+                _ => above.forwards(others),
+            };
+        }
 
-        routes || carries || self.controller.is_some()
+        ways
     }
 
     /// Refuses an interface that no guard makes sense on.

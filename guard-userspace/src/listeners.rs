@@ -95,7 +95,12 @@ pub fn survey(guarded: &GuardedPorts, trusted: &[IpNet]) -> anyhow::Result<Vec<L
     // kernel's own are those that still exist.
     let alive: HashSet<u32> =
         if scan.complete && wanted.iter().any(|inode| scan.owner(*inode).is_none()) {
-            sockets::list()?.iter().map(|socket| socket.inode).collect()
+            sockets::list()?
+                .iter()
+                // The kernel's own are root's; a user's socket may just be out of sight.
+                .filter(|socket| socket.uid == 0)
+                .map(|socket| socket.inode)
+                .collect()
         } else {
             HashSet::new()
         };

@@ -31,6 +31,9 @@ pub const MAPS: [&str; 11] = [
     "trusted",
 ];
 
+/// What the name of a folder ends in while new maps take its place.
+const ASIDE: &str = "-before";
+
 /// Which hook a link holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Hook {
@@ -133,29 +136,43 @@ impl Pins {
         &self.folder
     }
 
+    /// Where everything is while new maps take its place.
+    pub fn aside(&self) -> Self {
+        Self {
+            base: self.base.clone(),
+            namespace: self.namespace.clone(),
+            folder: self.namespace.join(format!("v{LAYOUT_VERSION}{ASIDE}")),
+        }
+    }
+
     /// Moves everything aside, so that new maps can be pinned here, and returns where it is now.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn set_aside(&self) -> Result<Self, Failure> {
-        let aside = Self {
-            base: self.base.clone(),
-            namespace: self.namespace.clone(),
-            folder: self.namespace.join(format!("v{LAYOUT_VERSION}-before")),
-        };
-        // What a run that was killed in the middle of this has left.
+        let aside = self.aside();
+        // Two runs ago: nobody inherits from it any more.
         for (_, _, path) in aside.links() {
             crate::attach::release_pin(&path)?;
         }
         if aside.exist() {
             aside.remove_all()?;
         }
-        let _ = fs::remove_dir(&aside.folder);
-        fs::rename(&self.folder, &aside.folder)
-            .with_context(|| format!("{}: cannot be moved aside", self.folder.display()))?;
+        self.rename_to(&aside)?;
         place::create(&self.folder)?;
 
         Ok(aside)
+    }
+
+    /// Moves everything to where `other` would be, which must be empty or missing.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn rename_to(&self, other: &Self) -> anyhow::Result<()> {
+        let _ = fs::remove_dir(&other.folder);
+
+        fs::rename(&self.folder, &other.folder)
+            .with_context(|| format!("{}: cannot be moved", self.folder.display()))
     }
 
     /// Where the map called `name` is pinned.
@@ -242,6 +259,7 @@ impl Pins {
 
 /// Whether a folder of this name holds the pins of some layout, such as `v1`.
 fn is_layout(name: &str) -> bool {
+    let name = name.strip_suffix(ASIDE).unwrap_or(name);
     name.strip_prefix('v').is_some_and(|version| {
         !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit())
     })

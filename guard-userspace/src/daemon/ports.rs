@@ -12,6 +12,9 @@ use crate::{
     settings::{Exposed, Settings},
 };
 
+/// Warnings about listeners that are given in one run. What comes after is only counted.
+const MOST_SAID: usize = 256;
+
 /// The ports in force, and why they are what they are.
 #[derive(Clone, Debug)]
 pub struct PortsInForce {
@@ -118,6 +121,22 @@ impl PortsInForce {
         Ok(())
     }
 
+    /// Judges the listeners as if their ports had only now become guarded.
+    pub fn grow(&mut self, settings: &Settings) {
+        let judged = listeners::survey(&self.guarded(), &trusted(settings))
+            .map_err(Failure::from)
+            .and_then(|found| {
+                listeners::judge(settings.listeners, settings.mode, Moment::Growth, &found)
+            });
+        match judged {
+            Ok(verdict) => {
+                self.blocked.clear();
+                self.heed(verdict);
+            }
+            Err(failure) => self.complain(&failure),
+        }
+    }
+
     /// Logs what has changed.
     pub fn announce(&self, before: &Self) {
         if self.local.range != before.local.range {
@@ -150,7 +169,8 @@ impl PortsInForce {
 
     fn heed(&mut self, verdict: Verdict) {
         for warning in verdict.warnings {
-            if self.said.insert(warning.about) {
+            // Whoever opens sockets without end fills neither the log nor the memory.
+            if self.said.len() < MOST_SAID && self.said.insert(warning.about) {
                 tracing::warn!("{}", warning.text);
             }
         }

@@ -1,6 +1,6 @@
 //! One interface with its copy of the programs.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use guard_common::{
     address::{V4, V6},
@@ -118,7 +118,7 @@ impl GuardedDevice {
                 .collect(),
         };
         let mut device = describe(&self.name, &addresses);
-        device.forwards = own.is_some_and(|own| own.forwards(interfaces)).into();
+        device.forwards = own.map_or(0, |own| own.forwards(interfaces));
 
         device
     }
@@ -144,7 +144,12 @@ fn describe(name: &str, addresses: &[IpNet]) -> Device {
         *byte = of_name;
     }
     let (mut v4, mut v6) = (device.ipv4.iter_mut(), device.ipv6.iter_mut());
-    for address in addresses {
+    // Every neighbourhood comes before a second address in one of them: there is room for few.
+    let mut networks = BTreeSet::new();
+    let (first, more): (Vec<_>, Vec<_>) = addresses
+        .iter()
+        .partition(|address| networks.insert(address.trunc()));
+    for address in first.into_iter().chain(more) {
         match address {
             IpNet::V4(net) => {
                 if let Some(prefix) = v4.next() {

@@ -30,20 +30,43 @@ impl Inheritance {
         Ok(Self { pins })
     }
 
+    /// What was set aside and never finished, if anything.
+    pub(super) fn left(pins: &Pins) -> Option<Self> {
+        let pins = pins.aside();
+
+        pins.exist().then_some(Self { pins })
+    }
+
+    /// Undoes [`set_aside`](Self::set_aside), while nothing is attached to the new maps.
+    pub(super) fn put_back(self, pins: &Pins) -> anyhow::Result<()> {
+        pins.remove_all()?;
+
+        self.pins.rename_to(pins)
+    }
+
+    /// Where the earlier maps and links are pinned now.
+    pub(super) fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
     /// Where an earlier XDP link of this interface is pinned.
     pub(super) fn xdp(&self, interface: u32) -> PathBuf {
         self.pins.link(interface, Hook::Xdp)
     }
 
     /// Copies flows, the ports they use, and counters. Returns how many flows there were.
-    pub(super) fn copy_to(&self, maps: &mut Maps, pins: &Pins) -> anyhow::Result<u64> {
+    pub(super) fn copy_to(&self, maps: &mut Maps, pins: &Pins, now: u32) -> anyhow::Result<u64> {
         let epoch = maps.state.epoch() as u8;
+        let timeouts = maps.state.timeouts();
         let mut copied = 0;
         for (from, to) in FlowMap::open_all(&self.pins)?
             .iter()
             .zip(FlowMap::open_all(pins)?)
         {
             from.walk(|entry| {
+                if !entry.flow.alive(now, &timeouts) {
+                    return;
+                }
                 // The smaller map has no room for all of them: the kernel's sockets have.
                 let _ = to.insert(&entry);
                 let port = entry.local.port();

@@ -8,6 +8,7 @@ use rtnetlink::Handle;
 use super::{device::GuardedDevice, inherit::Inheritance};
 use crate::{
     attach,
+    clock::Clock,
     failure::Failure,
     interfaces::{self, AttachedMode, Interface},
     maps::Maps,
@@ -27,8 +28,10 @@ pub(super) async fn check_interfaces(
         let interface = interfaces::find(netlink, name).await?;
         interface.require_guardable()?;
         if settings.iface.contains(name) {
-            let ours = attach::pinned_program(&pins.link(interface.index, Hook::Xdp));
-            interface.require_free(|id| ours == Some(id))?;
+            let ours =
+                |folder: &Pins| attach::pinned_program(&folder.link(interface.index, Hook::Xdp));
+            let ours = [ours(pins), ours(&pins.aside())];
+            interface.require_free(|id| ours.contains(&Some(id)))?;
         }
         interfaces.push(interface);
     }
@@ -61,7 +64,9 @@ pub(super) async fn release_unwanted(
     }
     for other in interfaces::list(netlink).await? {
         let wanted = interfaces.iter().any(|own| own.index == other.index);
-        if !wanted && attach::has_filter(netlink, other.index).await? {
+        // With an XDP program there, whosever it is, the filter may be its egress.
+        let unwanted = !wanted && other.xdp.is_empty();
+        if unwanted && attach::has_filter(netlink, other.index).await? {
             attach::release_clsact(&other.name)?;
         }
     }
@@ -70,7 +75,8 @@ pub(super) async fn release_unwanted(
         || Maps::pinned_capacity(pins) == Some(settings.max_flows.get())
             && Maps::open(pins).is_ok();
     if fits {
-        return Ok(None);
+        // What a run that was killed in the middle of taking over has left.
+        return Ok(Inheritance::left(pins));
     }
 
     Inheritance::set_aside(pins).map(Some)
@@ -87,15 +93,25 @@ fn in_mode(interface: &Interface, mode: XdpMode) -> bool {
 /// Programs that are loaded and attached nowhere yet.
 pub(super) struct Loaded {
     pub(super) maps: Maps,
-    pub(super) clock: OwnedFd,
     pub(super) devices: Vec<GuardedDevice>,
 }
 
-pub(super) fn load(
+/// Loads the programs and measures the clock.
+pub(super) fn load_with_clock(
     settings: &Settings,
     pins: &Pins,
     interfaces: &[Interface],
-) -> Result<Loaded, Failure> {
+) -> Result<(Loaded, Clock), Failure> {
+    let (loaded, clock) = load(settings, pins, interfaces)?;
+
+    Ok((loaded, Clock::measure(clock)?))
+}
+
+fn load(
+    settings: &Settings,
+    pins: &Pins,
+    interfaces: &[Interface],
+) -> Result<(Loaded, OwnedFd), Failure> {
     let names: Vec<_> = interfaces
         .iter()
         .map(|interface| interface.name.clone())
@@ -125,11 +141,7 @@ pub(super) fn load(
     }
 
     match (maps, clock) {
-        (Some(maps), Some(clock)) => Ok(Loaded {
-            maps,
-            clock,
-            devices,
-        }),
+        (Some(maps), Some(clock)) => Ok((Loaded { maps, devices }, clock)),
         _ => Err(Failure::usage("no interface to guard").remedy("give --iface IFACE")),
     }
 }

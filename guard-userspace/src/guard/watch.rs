@@ -173,6 +173,8 @@ async fn check_hooks(device: &mut GuardedDevice, netlink: &Handle) -> anyhow::Re
             && !attach::holds(path, device.index)
         {
             tracing::debug!("{}: {hook:?} link is gone", device.name);
+            // The pin of a link that holds nothing is in the way of the next.
+            attach::release_pin(path)?;
             *hold = None;
         }
     }
@@ -183,20 +185,18 @@ async fn check_hooks(device: &mut GuardedDevice, netlink: &Handle) -> anyhow::Re
 /// Takes off what is left on an interface that is no longer ours: one that was moved to another
 /// namespace keeps its programs otherwise. XDP goes first. Returns whether there was anything.
 fn let_go(device: &mut GuardedDevice) -> bool {
-    let mut held = false;
-    for hold in [device.xdp.take(), device.egress.take()]
-        .into_iter()
-        .flatten()
-    {
-        held = true;
-        let released = match hold {
-            // The name may be another interface's by now, and a filter goes with its interface.
-            Hold::Clsact(_) => Ok(()),
-            pinned @ Hold::Pinned(_) => pinned.release(),
-        };
-        if let Err(error) = released {
-            tracing::debug!("{}: {error:#}", device.name);
-        }
+    let held = device.xdp.is_some() || device.egress.is_some();
+    let released = match device.xdp.take() {
+        Some(hold) => hold.release(),
+        None => Ok(()),
+    };
+    let released = released.and_then(|()| match device.egress.take() {
+        Some(hold @ Hold::Pinned(_)) => hold.release(),
+        // The name may be another interface's by now, and a filter goes with its interface.
+        Some(Hold::Clsact(_)) | None => Ok(()),
+    });
+    if let Err(error) = released {
+        tracing::warn!("{}: {error:#}", device.name);
     }
     device.xdp_hook = None;
 

@@ -45,8 +45,9 @@ const fn can_occur(judged: Judged) -> bool {
         Outcome::PassExempt => ports,
         Outcome::PassKnownFlow => ports,
         Outcome::PassRescued => ports,
-        Outcome::PassNotLocal => ports,
-        Outcome::PassTrusted => ports,
+        // Errors about such packets pass for the same reasons.
+        Outcome::PassNotLocal => ports || icmp,
+        Outcome::PassTrusted => ports || icmp,
         Outcome::DropNoFlow => ports,
         Outcome::PassNotRecorded => ip || unread,
         Outcome::PassRefreshedFlow => ports,
