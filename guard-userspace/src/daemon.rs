@@ -2,6 +2,7 @@
 
 mod announce;
 mod ports;
+mod reload;
 
 use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
@@ -26,7 +27,7 @@ use crate::{
     observer::{Knowledge, Observer},
     pins::Pins,
     privileges, serve,
-    settings::{Layer, Mode, Settings},
+    settings::{Layer, Settings},
     sweep::{self, Sweeper},
 };
 
@@ -179,44 +180,6 @@ impl Daemon {
             servers,
             _lock: lock,
         })
-    }
-
-    /// Reads the configuration file anew. What cannot be read leaves everything as it is.
-    fn reload(&mut self) {
-        let wanted = match self.start.settings() {
-            Ok(wanted) => wanted,
-            Err(failure) => {
-                tracing::error!("not reloaded, the running configuration stays: {failure}");
-                return;
-            }
-        };
-        let changes = self.settings.changes(&wanted);
-        if !changes.restart.is_empty() {
-            tracing::warn!("takes a restart: {}", changes.restart.join(", "));
-        }
-        let reloaded = self.settings.reloaded(&wanted);
-        let before = std::mem::replace(&mut self.settings, reloaded);
-        if let Err(failure) = self.apply_ports() {
-            tracing::error!("not reloaded, the running configuration stays: {failure}");
-            self.settings = before;
-            return;
-        }
-        // A listener that somebody is being served by keeps its port, as if the range had grown.
-        if before.mode == Mode::Monitor && self.settings.mode == Mode::Enforce {
-            self.ports.grow(&self.settings);
-        }
-        let guarded = self.ports.guarded();
-        self.guard.guard_ports(&self.settings, &guarded);
-        self.show_ports();
-        if let Err(error) = self.guard.apply(&self.settings) {
-            tracing::error!("not all of the configuration is in force: {error:#}");
-        }
-        self.observer
-            .update(|knowledge| knowledge.mode = self.settings.mode);
-        match changes.reloadable.as_slice() {
-            [] => tracing::info!("reloaded, nothing has changed"),
-            changed => tracing::info!("reloaded: {}", changed.join(", ")),
-        }
     }
 
     /// Puts the kernel's range in force when it has changed.
