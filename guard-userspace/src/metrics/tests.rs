@@ -121,6 +121,8 @@ fn every_series_that_can_occur_exists_from_the_start() {
     let ip = "ipv4/tcp ipv4/udp ipv4/udplite ipv4/icmp ipv4/other \
               ipv6/tcp ipv6/udp ipv6/udplite ipv6/icmp ipv6/other";
     let any = format!("{ip} other/other");
+    // Packets with ports, and errors that quote one.
+    let about_ports = format!("{ports} {icmp}");
     // direction  reason            verdict  kinds
     let table = [
         ("ingress", "not_ip", "pass", "other/other"),
@@ -138,8 +140,8 @@ fn every_series_that_can_occur_exists_from_the_start() {
         ("ingress", "exempt", "pass", ports),
         ("ingress", "known_flow", "pass", ports),
         ("ingress", "rescued", "pass", ports),
-        ("ingress", "not_local", "pass", ports),
-        ("ingress", "trusted", "pass", ports),
+        ("ingress", "not_local", "pass", &about_ports),
+        ("ingress", "trusted", "pass", &about_ports),
         ("ingress", "no_flow", "drop", ports),
         ("egress", "not_recorded", "pass", &any),
         ("egress", "known_flow", "pass", ports),
