@@ -43,6 +43,8 @@ fn monitor_counts_listeners_and_no_connection() -> Result<()> {
         }
         ensure!(alive(&mut old, PATIENCE)? == 5, "{mode}: older ones");
         ensure!(alive(&mut new, PATIENCE)? == 5, "{mode}: younger ones");
+        // On a slow machine the last of the closed connections still repeats itself.
+        thread::sleep(Duration::from_secs(1));
         // Ten for the listener, and two that nobody takes.
         guard.expect([(DropNoFlow, 12)], || {
             ensure!(lab.hears(5)?, "{mode}: monitored strangers are not heard");
