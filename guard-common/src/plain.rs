@@ -2,8 +2,8 @@
 //!
 //! TCP and UDP without VLAN tags, IP options, extension headers or fragments are nearly all of
 //! what a host receives and sends, and all of what a cheap flood is made of. Read at fixed offsets
-//! they are judged in a third of the time: measured, a drop costs 13 ns over an empty program
-//! against 24. Whatever else comes is left to the general way, which judges the same.
+//! they are judged in two thirds of the time: measured, a drop costs 15 to 17 ns over an empty
+//! program against 24. Whatever else comes is left to the general way, which judges the same.
 
 use crate::{
     address::{Address, V4, V6},

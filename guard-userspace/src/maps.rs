@@ -112,11 +112,13 @@ impl Maps {
         Ok(String::from_utf8_lossy(name.unwrap_or_default()).into_owned())
     }
 
-    /// Adds the counters that are pinned elsewhere, interface by interface.
+    /// Takes over the counters that are pinned elsewhere, interface by interface. Each becomes the
+    /// larger of both: while two programs count the same frames a sum would count them twice, and
+    /// no counter may go back.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn add_counters(&mut self, from: &Pins) -> anyhow::Result<()> {
+    pub fn take_over_counters(&mut self, from: &Pins) -> anyhow::Result<()> {
         let from = Self::open(from)?;
         for slot in 0..MAX_DEVICES {
             let name = self.device_name(slot)?;
@@ -129,8 +131,17 @@ impl Maps {
                         .counters
                         .get(&other, 0)
                         .context("counters: cannot be read")?;
+                    let own = self
+                        .counters
+                        .get(&slot, 0)
+                        .context("counters: cannot be read")?;
+                    let larger: Vec<Counters> = own
+                        .iter()
+                        .zip(counters.iter())
+                        .map(|(own, other)| std::array::from_fn(|slot| own[slot].max(other[slot])))
+                        .collect();
                     self.counters
-                        .set(slot, counters, 0)
+                        .set(slot, PerCpuValues::try_from(larger)?, 0)
                         .context("counters: cannot be written")?;
                 }
             }

@@ -77,7 +77,7 @@ impl Inheritance {
                 copied += 1;
             })?;
         }
-        maps.add_counters(&self.pins)?;
+        maps.take_over_counters(&self.pins)?;
 
         Ok(copied)
     }
