@@ -29,6 +29,7 @@ use crate::{
     privileges, serve,
     settings::{Layer, Settings},
     sweep::{self, Sweeper},
+    workings::Workings,
 };
 
 /// How often the sysctls are read. A change must be in force within 300 ms, and nothing tells of
@@ -66,10 +67,14 @@ impl Start {
 ///
 /// # Errors
 /// Names what failed, on what, and the remedy. Nothing is left attached, pinned or listening then.
-pub async fn run(start: Start, shutdown: impl Future<Output = ()>) -> Result<(), Failure> {
+pub async fn run(
+    start: Start,
+    workings: Workings,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Failure> {
     // Before anything else: a terminal that closes during the start must not end it half-way.
     let mut reload = signal(SignalKind::hangup()).map_err(anyhow::Error::from)?;
-    let mut daemon = Daemon::start(start).await?;
+    let mut daemon = Daemon::start(start, workings).await?;
     let mut range = every(RANGE_EVERY);
     let mut listeners = every(LISTENERS_EVERY);
     let mut interfaces = every(INTERFACES_EVERY);
@@ -121,7 +126,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn start(start: Start) -> Result<Self, Failure> {
+    async fn start(start: Start, workings: Workings) -> Result<Self, Failure> {
         let settings = start.settings()?;
         privileges::require()?;
         privileges::lift_memory_limit();
@@ -140,10 +145,11 @@ impl Daemon {
 
         let pins = Pins::new(&settings.pin_dir, &namespace);
         let mut notes = Vec::new();
+        let guarded = ports.guarded();
         let mut guard =
-            Guard::record(&settings, &ports.guarded(), &netlink, pins, &mut notes).await?;
+            Guard::record(&settings, &guarded, &netlink, pins, workings, &mut notes).await?;
         // Whoever is connected already must not have to speak first.
-        guard.seed(&settings, &ports.guarded())?;
+        guard.seed(&settings, &guarded)?;
         guard.enforce(&settings, &netlink, &mut notes).await?;
         for note in notes {
             tracing::warn!("{note}");
@@ -160,7 +166,7 @@ impl Daemon {
         let readings = Readings::open(guard.pins())?;
         let observer = Arc::new(Observer::new(readings, guard.clock(), knowledge));
         observer.set_guarded(true);
-        let sweeper = Sweeper::open(guard.pins(), guard.clock())?;
+        let sweeper = Sweeper::open(guard.pins(), guard.clock(), workings)?;
         let (stop, stopped) = watch::channel(());
         let shared = serve::Shared::new(Arc::clone(&observer) as Arc<_>);
         let servers = vec![

@@ -30,6 +30,7 @@ use crate::{
     seed::{self, Seeded},
     settings::{Settings, UdpFilter},
     sockets,
+    workings::Workings,
 };
 
 /// Programs in force on interfaces. Dropping it takes them off, in the right order.
@@ -39,6 +40,7 @@ pub struct Guard {
     clock: Arc<Clock>,
     devices: Vec<GuardedDevice>,
     inheritance: Option<Inheritance>,
+    workings: Workings,
     stays: bool,
 }
 
@@ -56,6 +58,7 @@ impl Guard {
         ports: &GuardedPorts,
         netlink: &Handle,
         pins: Pins,
+        workings: Workings,
         notes: &mut Vec<String>,
     ) -> Result<Self, Failure> {
         let interfaces = check_interfaces(settings, netlink, &pins).await?;
@@ -81,6 +84,7 @@ impl Guard {
             clock: Arc::new(clock),
             devices: loaded.devices,
             inheritance,
+            workings,
             stays: false,
         };
         // An earlier run's programs may enforce what is published here.
@@ -140,6 +144,9 @@ impl Guard {
     /// # Errors
     /// When the sockets cannot be read.
     pub fn seed(&self, settings: &Settings, ports: &GuardedPorts) -> anyhow::Result<Seeded> {
+        if !self.workings.seeding {
+            return Ok(Seeded::default());
+        }
         let flows = FlowMap::open_all(&self.pins)?;
 
         Ok(seed::seed(

@@ -7,7 +7,8 @@
 //! [`programs`], [`maps`], [`clock`], [`attach`], [`guard`],
 //! [`seed`], [`sweep`]), and the daemon around them
 //! ([`lock`], [`log`], [`observation`], [`observer`], [`metrics`], [`serve`], [`control`],
-//! [`report`], [`daemon`]). Commands that need no daemon come last ([`check`], [`detach`]).
+//! [`report`], [`workings`], [`daemon`], [`process`]). Commands that need no daemon come last
+//! ([`check`], [`detach`]).
 
 pub mod cli;
 pub mod failure;
@@ -43,7 +44,10 @@ pub mod serve;
 pub mod control;
 pub mod report;
 
+pub mod workings;
+
 pub mod daemon;
+pub mod process;
 
 pub mod check;
 pub mod detach;

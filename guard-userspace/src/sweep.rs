@@ -12,10 +12,8 @@ use crate::{
     maps::{FlowMap, StateMemory},
     pins::Pins,
     sockets,
+    workings::Workings,
 };
-
-/// The shortest rest between two sweeps.
-const REST: Duration = Duration::from_secs(10);
 
 /// A sweep may take this part of the time.
 const SHARE: u32 = 20;
@@ -25,6 +23,7 @@ pub struct Sweeper {
     flows: Vec<FlowMap>,
     state: StateMemory,
     clock: Arc<Clock>,
+    workings: Workings,
 }
 
 /// What a sweep has found.
@@ -38,23 +37,17 @@ pub struct Swept {
     pub took: Duration,
 }
 
-impl Swept {
-    /// How long to rest before the next sweep.
-    pub fn rest(&self) -> Duration {
-        REST.max(self.took * SHARE)
-    }
-}
-
 impl Sweeper {
     /// A sweeper of the maps that are pinned.
     ///
     /// # Errors
     /// Names the map that is missing.
-    pub fn open(pins: &Pins, clock: Arc<Clock>) -> anyhow::Result<Self> {
+    pub fn open(pins: &Pins, clock: Arc<Clock>, workings: Workings) -> anyhow::Result<Self> {
         Ok(Self {
             flows: FlowMap::open_all(pins)?,
             state: StateMemory::open(pins)?,
             clock,
+            workings,
         })
     }
 
@@ -77,6 +70,9 @@ impl Sweeper {
                     return;
                 }
                 swept.flows += 1;
+                if !self.workings.flow_marks {
+                    return;
+                }
                 let port = entry.local.port();
                 self.state.mark(Use::flow(entry.transport), port, next);
                 if entry.flow.phase == Phase::Query as u8 {
@@ -87,13 +83,20 @@ impl Sweeper {
         // After the flows: a connection that is opened meanwhile is in one or the other.
         for socket in sockets::list()?.iter().filter(|socket| socket.connected()) {
             swept.sockets += 1;
-            self.state
-                .mark(Use::flow(socket.transport), socket.local.port(), next);
+            if self.workings.socket_marks {
+                self.state
+                    .mark(Use::flow(socket.transport), socket.local.port(), next);
+            }
         }
         self.state.set_epoch(u32::from(next));
         swept.took = began.elapsed();
 
         Ok(swept)
+    }
+
+    /// How long to rest after a sweep before the next.
+    fn rest(&self, swept: Swept) -> Duration {
+        self.workings.sweep_rest.max(swept.took * SHARE)
     }
 }
 
@@ -113,7 +116,7 @@ pub async fn run(mut sweeper: Sweeper, stop: impl Future<Output = ()>) {
         });
         tokio::select! {
             () = &mut stop => return,
-            () = tokio::time::sleep(swept.rest()) => {}
+            () = tokio::time::sleep(sweeper.rest(swept)) => {}
         }
     }
 }

@@ -15,6 +15,22 @@ pub fn binary() -> PathBuf {
     built("PORTGUARD_BIN", "release/portguard")
 }
 
+/// The daemon with parts of it switched off. Cargo builds it with the suites and puts it one
+/// folder above them.
+pub fn altered() -> PathBuf {
+    const NAME: &str = "portguard-altered";
+
+    let suite = env::current_exe().expect("a process has an executable");
+    let folder = suite.parent().and_then(Path::parent);
+    let path = folder.unwrap_or(Path::new("/")).join(NAME);
+    assert!(
+        path.is_file(),
+        "{} is missing: type `cargo build --package guard-tests`",
+        path.display(),
+    );
+    path
+}
+
 fn built(variable: &str, in_target: &str) -> PathBuf {
     let path = env::var_os(variable).map_or_else(
         || {

@@ -1,11 +1,12 @@
 //! The daemon, guarding a host of this test's own.
 
+mod folder;
+
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
-    process::{Child, ExitStatus, Stdio},
+    process::{Child, ExitStatus},
     rc::Rc,
-    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -13,8 +14,9 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use guard_common::outcome::Outcome;
 
+use self::folder::Folder;
 use crate::{
-    bpffs, build,
+    bpffs,
     metrics::{self, Packets, Sample},
     netns::Namespace,
 };
@@ -38,24 +40,29 @@ const NOISE: [Outcome; 3] = [
 pub struct Guard<'a> {
     host: &'a Namespace,
     interface: String,
+    alterations: Vec<String>,
     child: Child,
     // Dropped after the child has ended.
     folder: Folder,
-}
-
-/// What is the daemon's own: its pins, its socket and what it says.
-#[derive(Debug)]
-struct Folder {
-    pins: Rc<bpffs::Folder>,
-    files: PathBuf,
 }
 
 impl<'a> Guard<'a> {
     /// Guards an interface of `host`, with these flags beside those that keep it apart from other
     /// daemons, and waits until it does.
     pub fn start(host: &'a Namespace, interface: &str, flags: &[&str]) -> Result<Self> {
+        Self::start_altered(host, interface, &[], flags)
+    }
+
+    /// As [`start`](Self::start), with parts of the daemon switched off: `--without seeding` and
+    /// the like, as `portguard-altered` takes them. Without any it is the daemon as it is.
+    pub fn start_altered(
+        host: &'a Namespace,
+        interface: &str,
+        alterations: &[&str],
+        flags: &[&str],
+    ) -> Result<Self> {
         let pins = Rc::new(bpffs::Folder::new()?);
-        Self::start_in(host, interface, pins, flags)
+        Self::start_in(host, interface, pins, alterations, flags)
     }
 
     /// As [`start`](Self::start), on another host, with the pins in the same folder.
@@ -65,20 +72,23 @@ impl<'a> Guard<'a> {
         interface: &str,
         flags: &[&str],
     ) -> Result<Self> {
-        Self::start_in(host, interface, Rc::clone(&self.folder.pins), flags)
+        Self::start_in(host, interface, Rc::clone(&self.folder.pins), &[], flags)
     }
 
     fn start_in(
         host: &'a Namespace,
         interface: &str,
         pins: Rc<bpffs::Folder>,
+        alterations: &[&str],
         flags: &[&str],
     ) -> Result<Self> {
         let folder = Folder::new(pins)?;
-        let child = folder.run(host, interface, flags)?;
+        let alterations: Vec<String> = alterations.iter().map(ToString::to_string).collect();
+        let child = folder.run(host, interface, &alterations, flags)?;
         let mut guard = Self {
             host,
             interface: interface.to_owned(),
+            alterations,
             child,
             folder,
         };
@@ -86,10 +96,18 @@ impl<'a> Guard<'a> {
         Ok(guard)
     }
 
-    /// Starts it anew where it was, with these flags, after it has ended in whatever way.
+    /// Starts it anew where it was, with these flags, after it has ended in whatever way. What
+    /// was switched off stays so.
     pub fn start_again(&mut self, flags: &[&str]) -> Result<()> {
-        self.child = self.folder.run(self.host, &self.interface, flags)?;
+        self.child = self
+            .folder
+            .run(self.host, &self.interface, &self.alterations, flags)?;
         self.wait_until_healthy()
+    }
+
+    /// Switches these parts off from the next start on, and no others.
+    pub fn alter(&mut self, alterations: &[&str]) {
+        self.alterations = alterations.iter().map(ToString::to_string).collect();
     }
 
     /// Ends it as a crash would: it has no say in what becomes of what it has attached.
@@ -227,51 +245,6 @@ impl Drop for Guard<'_> {
             eprintln!("the daemon had to be killed: {}", self.said());
             let _ = self.child.kill();
             let _ = self.child.wait();
-        }
-    }
-}
-
-impl Folder {
-    fn new(pins: Rc<bpffs::Folder>) -> Result<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-
-        let name = pins.path().file_name().context("a folder has a name")?;
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}-{count}", name.display());
-        let files = std::env::temp_dir().join(name);
-        fs::create_dir(&files).with_context(|| format!("create {}", files.display()))?;
-        Ok(Self { pins, files })
-    }
-
-    fn run(&self, host: &Namespace, interface: &str, flags: &[&str]) -> Result<Child> {
-        let mut daemon = host.command(build::binary());
-        daemon.args(["run", "--iface", interface]);
-        // Who names another address has it listen on the usual port of loopback, too.
-        if !flags.contains(&"--metrics-listen") {
-            daemon.args(["--metrics-listen", metrics::ADDRESS]);
-        }
-        daemon
-            .arg("--control-socket")
-            .arg(self.files.join("control.sock"))
-            .arg("--pin-dir")
-            .arg(self.pins.path())
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(self.log())?)
-            .spawn()
-            .context("run the daemon")
-    }
-
-    fn log(&self) -> PathBuf {
-        self.files.join("log")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.files) {
-            eprintln!("{} is left behind: {error}", self.files.display());
         }
     }
 }

@@ -46,6 +46,20 @@ pub fn compile(built: &Built) -> Result<Vec<Suite>> {
     Ok(suites)
 }
 
+/// The daemon with parts of it switched off, which cargo has built with the suites.
+pub fn altered(suites: &[Suite]) -> Result<PathBuf> {
+    suites
+        .iter()
+        .find_map(|suite| {
+            let path = suite
+                .executable
+                .parent()?
+                .with_file_name("portguard-altered");
+            path.is_file().then_some(path)
+        })
+        .context("portguard-altered was not built beside the suites")
+}
+
 fn parse(messages: &str) -> Result<Vec<Suite>> {
     let mut suites = Vec::new();
     for line in messages.lines().filter(|line| line.starts_with('{')) {

@@ -7,6 +7,7 @@ mod eviction;
 mod idle;
 mod start;
 mod states;
+mod sweeps;
 
 use anyhow::Result;
 use guard_common::outcome::Family;

@@ -93,6 +93,29 @@ fn f01_live_connections_do_not_notice_the_start() -> Result<()> {
     Ok(())
 }
 
+/// Datagrams, which nobody acknowledges: what this host sends between egress and XDP is enough.
+#[test]
+fn f01_without_seeding_live_exchanges_are_cut() -> Result<()> {
+    let topology = Direct::new()?;
+    let (host, peer) = (&topology.guarded, &topology.peer);
+    let server = P.address(Family::Ipv4);
+    let mut talks = Exchange::open(host, peer, (server, 8081), true, 1)?;
+    let alterations = ["--without", "seeding"];
+    let (rounds, guard) = spoken(&mut talks, || {
+        Guard::start_altered(host, topology.interface(), &alterations, &["--no-rescue"])
+    })?;
+    let heard = (0..rounds)
+        .take_while(|_| talks[0].hears(PAUSE * 4))
+        .count();
+    let packets = guard.packets()?;
+    ensure!(
+        heard < rounds as usize,
+        "no mechanism but seeding knows them:{packets}"
+    );
+    ensure!(packets.of(DropNoFlow) > 0, "{packets}");
+    Ok(())
+}
+
 /// What seeding cannot know: to whom an unconnected socket has spoken.
 #[test]
 fn f01_without_a_peer_in_the_kernel_nothing_is_seeded() -> Result<()> {

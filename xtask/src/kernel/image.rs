@@ -12,7 +12,7 @@ use super::fetch::{Kernel, sbin};
 use super::modules;
 use crate::build::Built;
 use crate::process;
-use crate::suites::Suite;
+use crate::suites::{self, Suite};
 
 const INIT: &str = include_str!("init.sh");
 
@@ -46,6 +46,8 @@ pub fn build(
     for suite in suites {
         image.program(&suite.executable, &format!("suites/{}", suite.name))?;
     }
+    // Where cargo puts it, seen from a suite: one folder above.
+    image.program(&suites::altered(suites)?, "portguard-altered")?;
 
     image.pack(&kernel.folder.join("initramfs.cpio"))
 }

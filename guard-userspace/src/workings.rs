@@ -1,0 +1,30 @@
+//! What the daemon does to keep connections alive, part by part.
+
+use std::time::Duration;
+
+/// What a daemon does beside what it is told by its settings.
+///
+/// `portguard` does all of it, always. Tests switch parts off to show that each of them is needed:
+/// a test that something survives says nothing unless it fails without what keeps it alive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Workings {
+    /// Connected sockets are put into the maps, at the start and before ports become guarded.
+    pub seeding: bool,
+    /// A sweep marks the ports of flows as in use.
+    pub flow_marks: bool,
+    /// A sweep marks the ports of connected sockets as in use.
+    pub socket_marks: bool,
+    /// The shortest rest between two sweeps.
+    pub sweep_rest: Duration,
+}
+
+impl Default for Workings {
+    fn default() -> Self {
+        Self {
+            seeding: true,
+            flow_marks: true,
+            socket_marks: true,
+            sweep_rest: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The daemon with parts of it switched off, for tests to show that each of them is needed.
+//!
+//! `portguard` has no such switches, and nothing of this is in it.
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::{Parser, ValueEnum};
+use guard_userspace::{
+    cli::{Cli, Command},
+    daemon::Start,
+    failure::Exit,
+    log, process,
+    workings::Workings,
+};
+
+/// Runs portguard without a part of it
+#[derive(Parser)]
+struct Altered {
+    /// What it does not do; may be repeated
+    #[arg(long, value_name = "PART")]
+    without: Vec<Part>,
+
+    /// How long it rests between two sweeps at least
+    #[arg(long, value_name = "MILLISECONDS")]
+    sweep_rest: Option<u64>,
+
+    /// The command line of portguard, from `run` on
+    #[arg(last = true)]
+    command_line: Vec<String>,
+}
+
+/// What can be switched off.
+#[derive(Clone, Copy, ValueEnum)]
+enum Part {
+    /// Putting connected sockets into the maps before they are guarded
+    Seeding,
+    /// Marking the ports of flows in sweeps
+    FlowMarks,
+    /// Marking the ports of connected sockets in sweeps
+    SocketMarks,
+}
+
+impl Altered {
+    fn workings(&self) -> Workings {
+        let mut workings = Workings::default();
+        for part in &self.without {
+            let part = match part {
+                Part::Seeding => &mut workings.seeding,
+                Part::FlowMarks => &mut workings.flow_marks,
+                Part::SocketMarks => &mut workings.socket_marks,
+            };
+            *part = false;
+        }
+        if let Some(milliseconds) = self.sweep_rest {
+            workings.sweep_rest = Duration::from_millis(milliseconds);
+        }
+        workings
+    }
+}
+
+fn main() -> ExitCode {
+    let altered = Altered::parse();
+    let words = ["portguard"].into_iter().map(str::to_owned);
+    let cli = Cli::parse_from(words.chain(altered.command_line.clone()));
+    let Command::Run(flags) = cli.command else {
+        eprintln!("only `run` can be altered");
+        return Exit::Usage.into();
+    };
+    log::to_stderr();
+    eprintln!("altered for a test: this guard may cut connections");
+    let start = Start {
+        flags: flags.layer,
+        config: flags.config,
+    };
+    match process::guard(start, altered.workings()) {
+        Ok(()) => Exit::Fine.into(),
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.code.into()
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What one daemon has for itself.
+
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+    process::{Child, Stdio},
+    rc::Rc,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::{Context, Result};
+
+use crate::{bpffs, build, metrics, netns::Namespace};
+
+/// What is the daemon's own: its pins, its socket and what it says.
+#[derive(Debug)]
+pub(super) struct Folder {
+    pub(super) pins: Rc<bpffs::Folder>,
+    pub(super) files: PathBuf,
+}
+
+impl Folder {
+    pub(super) fn new(pins: Rc<bpffs::Folder>) -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+
+        let name = pins.path().file_name().context("a folder has a name")?;
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-{count}", name.display());
+        let files = std::env::temp_dir().join(name);
+        fs::create_dir(&files).with_context(|| format!("create {}", files.display()))?;
+        Ok(Self { pins, files })
+    }
+
+    /// Starts the daemon, altered or as it is.
+    pub(super) fn run(
+        &self,
+        host: &Namespace,
+        interface: &str,
+        alterations: &[String],
+        flags: &[&str],
+    ) -> Result<Child> {
+        let mut daemon = if alterations.is_empty() {
+            host.command(build::binary())
+        } else {
+            let mut altered = host.command(build::altered());
+            altered.args(alterations).arg("--");
+            altered
+        };
+        daemon.args(["run", "--iface", interface]);
+        // Who names another address has it listen on the usual port of loopback, too.
+        if !flags.contains(&"--metrics-listen") {
+            daemon.args(["--metrics-listen", metrics::ADDRESS]);
+        }
+        daemon
+            .arg("--control-socket")
+            .arg(self.files.join("control.sock"))
+            .arg("--pin-dir")
+            .arg(self.pins.path())
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(self.log())?)
+            .spawn()
+            .context("run the daemon")
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.files.join("log")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.files) {
+            eprintln!("{} is left behind: {error}", self.files.display());
+        }
+    }
+}

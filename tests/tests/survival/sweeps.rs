@@ -1,0 +1,108 @@
+//! Sweeps, which forget the ports that nobody uses. What they must not forget is tried with
+//! sweeps that do.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use guard_common::outcome::{
+    Family,
+    Outcome::{DropNoFlow, PassKnownFlow, PassRescued},
+};
+use guard_tests::{
+    frames::P,
+    guard::Guard,
+    netns::Direct,
+    peers::{Connection, Exchange, Talk},
+};
+use guard_userspace::{maps::StateMemory, namespace, pins::Pins};
+
+/// Sweeps in quick succession.
+const QUICK: [&str; 2] = ["--sweep-rest", "100"];
+/// A port that nothing marks looks free after two sweeps, and one may be under way.
+const FORGOTTEN: u32 = 3;
+/// How long a busy machine may take for them.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Long enough for one packet, and for no retransmission.
+const ONE_PACKET: Duration = Duration::from_millis(150);
+
+fn altered<'a>(topology: &'a Direct, without: &[&str], flags: &[&str]) -> Result<Guard<'a>> {
+    let parts = without.iter().flat_map(|part| ["--without", part]);
+    let alterations: Vec<&str> = QUICK.into_iter().chain(parts).collect();
+    Guard::start_altered(&topology.guarded, topology.interface(), &alterations, flags)
+}
+
+/// Waits until the sweeps forget whatever they do not find.
+fn wait_for_sweeps(topology: &Direct, guard: &Guard) -> Result<()> {
+    let namespace = topology.guarded.run(namespace::name)?;
+    let state = StateMemory::open(&Pins::new(guard.pins(), &namespace))?;
+    let first = state.epoch();
+    let deadline = Instant::now() + PATIENCE;
+    while state.epoch().wrapping_sub(first) % 256 < FORGOTTEN {
+        ensure!(Instant::now() < deadline, "nobody sweeps: {}", guard.said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// What becomes of the peer's word on a connection that has been silent for longer than its
+/// timer: only the socket shows that the port is in use.
+fn idle_connection(without: &[&str]) -> Result<(bool, u64, u64)> {
+    let topology = Direct::new()?;
+    let (host, peer) = (&topology.guarded, &topology.peer);
+    let guard = altered(&topology, without, &["--timeout", "tcp-established=1"])?;
+    let server = P.address(Family::Ipv4);
+    let mut connection = Connection::open(host, peer, (server, 8080), 1)?.remove(0);
+    std::thread::sleep(Duration::from_millis(2_600));
+    wait_for_sweeps(&topology, &guard)?;
+    connection.speak()?;
+    let heard = connection.hears(ONE_PACKET);
+    let packets = guard.packets()?;
+    Ok((heard, packets.of(PassRescued), packets.of(DropNoFlow)))
+}
+
+#[test]
+fn the_port_of_an_idle_socket_stays_in_use() -> Result<()> {
+    let (heard, rescued, dropped) = idle_connection(&[])?;
+    ensure!(heard && dropped == 0, "{dropped} packets were dropped");
+    ensure!(rescued == 1, "{rescued} were rescued");
+    Ok(())
+}
+
+#[test]
+fn without_the_marks_of_sockets_it_looks_free() -> Result<()> {
+    let (heard, rescued, dropped) = idle_connection(&["socket-marks"])?;
+    ensure!(!heard, "no mechanism but the sweep over sockets keeps it");
+    ensure!(rescued == 0 && dropped >= 1, "{rescued}, {dropped}");
+    Ok(())
+}
+
+/// What becomes of the peer's word to a socket that hears everybody: only the flow shows that the
+/// port is in use.
+fn unconnected_exchange(without: &[&str]) -> Result<(bool, u64, u64)> {
+    let topology = Direct::new()?;
+    let (host, peer) = (&topology.guarded, &topology.peer);
+    let guard = altered(&topology, without, &[])?;
+    let server = P.address(Family::Ipv4);
+    let mut exchange = Exchange::open(host, peer, (server, 8081), false, 1)?.remove(0);
+    wait_for_sweeps(&topology, &guard)?;
+    exchange.speak()?;
+    let heard = exchange.hears(ONE_PACKET);
+    let packets = guard.packets()?;
+    Ok((heard, packets.of(PassKnownFlow), packets.of(DropNoFlow)))
+}
+
+#[test]
+fn the_port_of_a_flow_stays_in_use() -> Result<()> {
+    let (heard, known, dropped) = unconnected_exchange(&[])?;
+    ensure!(heard && dropped == 0, "{dropped} packets were dropped");
+    ensure!(known == 1, "{known} were known");
+    Ok(())
+}
+
+#[test]
+fn without_the_marks_of_flows_it_looks_free() -> Result<()> {
+    let (heard, known, dropped) = unconnected_exchange(&["flow-marks"])?;
+    ensure!(!heard, "no mechanism but the sweep over flows keeps it");
+    ensure!(known == 0 && dropped == 1, "{known}, {dropped}");
+    Ok(())
+}
