@@ -14,11 +14,11 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, TestRun, TestRunOptions,
     maps::{Array, LpmTrie, Map, MapData, lpm_trie::Key},
-    programs::{ProgramInfo, SchedClassifier, Xdp},
+    programs::{ProgramFd, ProgramInfo, SchedClassifier, Xdp},
     util::nr_cpus,
 };
 use guard_common::{
-    config::{Device, JIFFIES_PER_TICK_SHIFT},
+    config::{Config, Device, JIFFIES_PER_TICK_SHIFT},
     key::AddressKey,
     outcome::Action,
 };
@@ -76,16 +76,21 @@ pub struct Programs {
 impl Programs {
     /// Loads the object, with one of its two entry points of XDP.
     pub fn load(entry: Entry) -> Result<Self> {
+        Self::load_with(entry, MAX_FLOWS)
+    }
+
+    /// Loads the object, with room for so many flows in each map.
+    pub fn load_with(entry: Entry, max_flows: u32) -> Result<Self> {
         let path = build::object();
         let object = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
         raise_locked_memory_limit();
         let mut ebpf = EbpfLoader::new()
             .btf(None)
             .override_global("DEVICE", &setup::DEVICE, true)
-            .map_max_entries("flows_tcp4", MAX_FLOWS)
-            .map_max_entries("flows_udp4", MAX_FLOWS)
-            .map_max_entries("flows_tcp6", MAX_FLOWS)
-            .map_max_entries("flows_udp6", MAX_FLOWS)
+            .map_max_entries("flows_tcp4", max_flows)
+            .map_max_entries("flows_udp4", max_flows)
+            .map_max_entries("flows_tcp6", max_flows)
+            .map_max_entries("flows_udp6", max_flows)
             .load(&object)
             .context("load the object")?;
         for name in ["egress", "clock"] {
@@ -122,11 +127,27 @@ impl Programs {
         self.forget()
     }
 
+    /// Configures something that no [`Setup`] asks for.
+    pub fn configure(&mut self, config: &Config, device: Device) -> Result<()> {
+        let mut state = self.state()?;
+        state::set_config(&mut state, config);
+        element::write(self.map("state")?, 0, &state)?;
+        let mut devices: Array<_, Device> = self.array("devices")?;
+        devices.set(setup::DEVICE, device, 0)?;
+        Ok(())
+    }
+
     /// Puts another epoch in force.
     pub fn set_epoch(&mut self, epoch: u32) -> Result<()> {
         let mut state = self.state()?;
         state::set_epoch(&mut state, epoch);
         element::write(self.map("state")?, 0, &state)
+    }
+
+    /// A loaded program, for whoever runs it in ways of their own.
+    pub fn descriptor(&self, name: &str) -> Result<&ProgramFd> {
+        let program = self.ebpf.program(name).with_context(|| name.to_owned())?;
+        Ok(program.fd()?)
     }
 
     /// Judges a received frame.

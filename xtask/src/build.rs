@@ -20,8 +20,34 @@ const BPF_TARGET: &str = if cfg!(target_endian = "big") {
 } else {
     "bpfel-unknown-none"
 };
-/// The name of the crate guard-ebpf's binary.
-const BPF_PROGRAM: &str = "portguard";
+
+/// A crate of eBPF programs: where its manifest is, and the name of its binary.
+#[derive(Clone, Copy)]
+pub struct Programs {
+    manifest: &'static str,
+    name: &'static str,
+}
+
+/// The kernel side of portguard.
+pub const GUARD: Programs = Programs {
+    manifest: "guard-ebpf/Cargo.toml",
+    name: "portguard",
+};
+/// What the bench compares with and sends by.
+pub const BENCH: Programs = Programs {
+    manifest: "bench/ebpf/Cargo.toml",
+    name: "bench",
+};
+
+impl Programs {
+    /// Every such crate.
+    pub const ALL: [Self; 2] = [GUARD, BENCH];
+
+    /// Where cargo finds the crate, from the workspace's folder.
+    pub const fn manifest(self) -> &'static str {
+        self.manifest
+    }
+}
 
 /// Names the finished object to guard-userspace, which embeds it, and to the suites.
 pub const OBJECT_VARIABLE: &str = "PORTGUARD_BPF_OBJECT";
@@ -47,7 +73,8 @@ pub fn execute(args: &Args) -> Result<()> {
 
 /// Builds the object, then the binary around it.
 pub fn everything(toolchain: &Toolchain, log: bool) -> Result<Built> {
-    let object = object(toolchain, log)?;
+    let features: &[&str] = if log { &["log"] } else { &[] };
+    let object = object(toolchain, GUARD, features)?;
     let mut build = cargo::host("build");
     build
         .args(["--release", "--package", "guard-userspace"])
@@ -63,13 +90,13 @@ pub fn everything(toolchain: &Toolchain, log: bool) -> Result<Built> {
     })
 }
 
-/// Builds the eBPF object and returns where it is.
-pub fn object(toolchain: &Toolchain, log: bool) -> Result<PathBuf> {
+/// Builds the eBPF object of a crate and returns where it is.
+pub fn object(toolchain: &Toolchain, programs: Programs, features: &[&str]) -> Result<PathBuf> {
     let mut build = bpf_cargo(&cargo::program(), toolchain);
     build.arg("build");
-    bpf_arguments(&mut build);
-    if log {
-        build.args(["--features", "log"]);
+    bpf_arguments(&mut build, programs);
+    if !features.is_empty() {
+        build.args(["--features", &features.join(",")]);
     }
     process::run(&mut build).context("the eBPF object was not built")?;
 
@@ -77,10 +104,10 @@ pub fn object(toolchain: &Toolchain, log: bool) -> Result<PathBuf> {
         .join("bpf-build")
         .join(BPF_TARGET)
         .join("release")
-        .join(BPF_PROGRAM);
+        .join(programs.name);
     let object = workspace::target()
         .join("bpf")
-        .join(format!("{BPF_PROGRAM}.o"));
+        .join(format!("{}.o", programs.name));
     copy_if_changed(&fresh, &object)?;
     Ok(object)
 }
@@ -110,11 +137,11 @@ pub fn bpf_cargo(program: &OsStr, toolchain: &Toolchain) -> Command {
     command
 }
 
-/// What every cargo subcommand on guard-ebpf is told.
-pub fn bpf_arguments(command: &mut Command) {
+/// What every cargo subcommand on a crate of eBPF programs is told.
+pub fn bpf_arguments(command: &mut Command, programs: Programs) {
     command
         .args(["--release", "--target", BPF_TARGET, "-Zbuild-std=core"])
-        .args(["--manifest-path", "guard-ebpf/Cargo.toml", "--target-dir"])
+        .args(["--manifest-path", programs.manifest, "--target-dir"])
         .arg(workspace::target().join("bpf-build"));
     cargo::lock(command);
 }

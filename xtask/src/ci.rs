@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::build::{self, OBJECT_VARIABLE};
+use crate::build::{self, OBJECT_VARIABLE, Programs};
 use crate::process::{self, announce};
 use crate::toolchain::{self, Toolchain};
 use crate::{cargo, packages, test};
@@ -17,7 +17,7 @@ pub fn execute() -> Result<()> {
     format_check()?;
     let toolchain = toolchain::ensure()?;
     // The host's crates embed the object, so it has to exist before they can be checked.
-    let object = build::object(&toolchain, false)?;
+    let object = build::object(&toolchain, build::GUARD, &[])?;
     announce("clippy on the host's crates");
     clippy_host(&object)?;
     announce("clippy on the eBPF programs");
@@ -32,12 +32,10 @@ pub fn execute() -> Result<()> {
 }
 
 fn format_check() -> Result<()> {
-    for arguments in [
-        &["--all"][..],
-        &["--manifest-path", "guard-ebpf/Cargo.toml"],
-    ] {
+    let manifests = Programs::ALL.map(Programs::manifest);
+    for manifest in ["Cargo.toml"].into_iter().chain(manifests) {
         let mut fmt = cargo::plain();
-        fmt.arg("fmt").args(arguments).arg("--check");
+        fmt.args(["fmt", "--all", "--check", "--manifest-path", manifest]);
         process::run(&mut fmt).context("the sources are not formatted: type `cargo fmt`")?;
     }
     Ok(())
@@ -62,11 +60,14 @@ fn clippy_bpf(toolchain: &Toolchain) -> Result<()> {
         .with_context(|| format!("{} is missing", program.display()))?;
     }
 
-    let mut clippy = build::bpf_cargo(program.as_os_str(), toolchain);
-    clippy.arg("clippy").env("CARGO", cargo::program());
-    build::bpf_arguments(&mut clippy);
-    clippy.args(["--", "--deny", "warnings"]);
-    process::run(&mut clippy).context("clippy objects to the eBPF programs")
+    for programs in Programs::ALL {
+        let mut clippy = build::bpf_cargo(program.as_os_str(), toolchain);
+        clippy.arg("clippy").env("CARGO", cargo::program());
+        build::bpf_arguments(&mut clippy, programs);
+        clippy.args(["--", "--deny", "warnings"]);
+        process::run(&mut clippy).context("clippy objects to the eBPF programs")?;
+    }
+    Ok(())
 }
 
 fn documentation(object: &Path) -> Result<()> {

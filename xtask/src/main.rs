@@ -6,6 +6,8 @@ mod run;
 mod setup;
 mod test;
 
+mod bench;
+
 mod kernel;
 mod suites;
 
@@ -40,6 +42,8 @@ enum Command {
     Run(run::Args),
     /// Runs the unit tests and the suites, on this kernel or on others under QEMU
     Test(test::Args),
+    /// Measures portguard against what a user would take instead
+    Bench(bench::Args),
     /// Runs everything that must pass before a change is merged
     Ci,
 }
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build::execute(&args),
         Command::Run(args) => run::execute(&args),
         Command::Test(args) => test::execute(&args),
+        Command::Bench(args) => bench::execute(&args),
         Command::Ci => ci::execute(),
     };
 

@@ -83,7 +83,7 @@ fn unit_tests(built: &Built, filter: Option<&str>) -> Result<()> {
         "--package",
         "guard-userspace",
     ])
-    .args(["--package", "xtask"])
+    .args(["--package", "guard-bench", "--package", "xtask"])
     .args(filter)
     .env(OBJECT_VARIABLE, &built.object)
     .env(BINARY_VARIABLE, &built.binary);

@@ -105,7 +105,7 @@ impl Programs {
     }
 
     /// Forgets every flow and every refusal.
-    pub(super) fn forget(&mut self) -> Result<()> {
+    pub fn forget(&mut self) -> Result<()> {
         for (name, _) in V4_FLOWS {
             clear::<FlowKeyV4, Flow>(&mut self.hash(name)?)?;
         }

@@ -20,16 +20,17 @@ const EPOCH: usize = offset_of!(State, config) + offset_of!(Config, epoch);
 /// The element of a guard that has seen nothing yet.
 pub(super) fn of(setup: Setup) -> Vec<u8> {
     let mut state = vec![0; SIZE];
-    put(
-        &mut state,
-        offset_of!(State, config),
-        element::bytes(&setup.config()),
-    );
+    set_config(&mut state, &setup.config());
     for (index, page) in setup.pages().iter().enumerate() {
         let at = offset_of!(State, guarded) + index * size_of::<GuardedPorts>();
         put(&mut state, at, element::bytes(&**page));
     }
     state
+}
+
+/// Puts another configuration in force.
+pub(super) fn set_config(state: &mut [u8], config: &Config) {
+    put(state, offset_of!(State, config), element::bytes(config));
 }
 
 /// Puts another epoch in force.

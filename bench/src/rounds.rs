@@ -1,0 +1,73 @@
+//! What is compared takes turns, A B A B, so that whatever else the machine does meets both alike.
+
+use anyhow::Result;
+use serde::Serialize;
+
+/// What was measured of one subject, round by round.
+#[derive(Clone, Debug)]
+pub struct Sample(Vec<f64>);
+
+impl Sample {
+    /// The value below which a share of the rounds lie.
+    pub fn quantile(&self, share: f64) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let last = sorted.len().saturating_sub(1);
+        sorted[(last as f64 * share).round() as usize]
+    }
+
+    /// The value in the middle.
+    pub fn median(&self) -> f64 {
+        self.quantile(0.5)
+    }
+
+    /// What an undisturbed round takes: nearly the least, because the very least may be a slip of
+    /// the clock.
+    pub fn low(&self) -> f64 {
+        self.quantile(0.02)
+    }
+
+    /// Round by round, `what` of this one and the other.
+    fn with(&self, other: &Self, what: impl Fn(f64, f64) -> f64) -> Self {
+        let pairs = self.0.iter().zip(&other.0);
+        Self(pairs.map(|(a, b)| what(*a, *b)).collect())
+    }
+}
+
+/// What something costs on top of something that does nothing, in nanoseconds a frame.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Difference {
+    /// Between undisturbed rounds of either.
+    pub low: f64,
+    /// The median of the differences between neighbouring rounds.
+    pub median: f64,
+    /// Half of these lie closer together than this.
+    pub spread: f64,
+    /// An undisturbed round of what does nothing.
+    pub bare: f64,
+}
+
+/// Lets two subjects take turns. Each returns nanoseconds a frame.
+pub fn difference(
+    rounds: usize,
+    mut bare: impl FnMut() -> Result<f64>,
+    mut subject: impl FnMut() -> Result<f64>,
+) -> Result<Difference> {
+    // The first round of either warms up.
+    bare()?;
+    subject()?;
+    let mut samples = (Vec::with_capacity(rounds), Vec::with_capacity(rounds));
+    for _ in 0..rounds {
+        samples.0.push(bare()?);
+        samples.1.push(subject()?);
+    }
+    let (bare, subject) = (Sample(samples.0), Sample(samples.1));
+    let differences = subject.with(&bare, |subject, bare| subject - bare);
+
+    Ok(Difference {
+        low: subject.low() - bare.low(),
+        median: differences.median(),
+        spread: differences.quantile(0.75) - differences.quantile(0.25),
+        bare: bare.low(),
+    })
+}

@@ -1,0 +1,198 @@
+//! One line of what is measured by test-run: a frame, and all that decides about it.
+
+use std::fmt;
+
+use guard_common::{
+    config::{Config, Device},
+    outcome::{Action, Direction, Family, Outcome},
+};
+use guard_tests::{
+    frames::{Frame, VLAN},
+    setup::{self, Setup},
+};
+use serde::Serialize;
+
+/// What the headers of a frame look like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shape {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+    /// IPv4 behind one VLAN tag.
+    Tagged,
+}
+
+impl Shape {
+    const ALL: [Self; 3] = [Self::Ipv4, Self::Ipv6, Self::Tagged];
+
+    /// The family of the frame.
+    pub const fn family(self) -> Family {
+        match self {
+            Self::Ipv4 | Self::Tagged => Family::Ipv4,
+            Self::Ipv6 => Family::Ipv6,
+        }
+    }
+
+    /// The frame in this shape.
+    pub fn of(self, frame: &Frame) -> Frame {
+        match self {
+            Self::Ipv4 | Self::Ipv6 => frame.clone(),
+            Self::Tagged => frame.clone().tag(VLAN, 7),
+        }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "IPv4",
+            Self::Ipv6 => "IPv6",
+            Self::Tagged => "tagged",
+        })
+    }
+}
+
+/// What is done to the flow maps before each round.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refill {
+    /// Nothing: the frame changes nothing.
+    Never,
+    /// Every flow is forgotten.
+    Forget,
+    /// Every flow is made old enough to have expired.
+    Expire,
+}
+
+/// Which frames are shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Variety {
+    /// The same all the time.
+    One,
+    /// Those of so many flows in turn, from the host's first port of [`FLOW_PORT`] on.
+    Flows(u32),
+    /// Those of strangers, to random ports of the range.
+    Strangers,
+}
+
+/// The first local port of varied flows.
+pub const FLOW_PORT: u16 = 50_000;
+
+/// A frame, and all that decides about it.
+pub struct Row {
+    name: &'static str,
+    outcome: Outcome,
+    frame: Frame,
+    shapes: Vec<Shape>,
+    /// Shown to egress before.
+    pub sent: Vec<Frame>,
+    /// Shown to ingress before.
+    pub received: Vec<Frame>,
+    /// What the daemon would have configured.
+    pub config: Config,
+    /// What the daemon would have said about the interface.
+    pub device: Device,
+    /// Whose frames are shown.
+    pub variety: Variety,
+    /// What happens before each round.
+    pub refill: Refill,
+}
+
+/// A frame and what becomes of it when nothing has been sent.
+pub fn row(name: &'static str, outcome: Outcome, frame: Frame) -> Row {
+    Row {
+        name,
+        outcome,
+        frame,
+        shapes: Shape::ALL.to_vec(),
+        sent: Vec::new(),
+        received: Vec::new(),
+        // As the daemon has it, unless told otherwise.
+        config: Config {
+            rescue: 1,
+            ..Setup::default().config()
+        },
+        device: setup::device(),
+        variety: Variety::One,
+        refill: Refill::Never,
+    }
+}
+
+impl Row {
+    /// After the host has sent this.
+    pub fn after_sending(mut self, frame: Frame) -> Self {
+        self.sent.push(frame);
+        self
+    }
+
+    /// After the host has received this.
+    pub fn after_receiving(mut self, frame: Frame) -> Self {
+        self.received.push(frame);
+        self
+    }
+
+    /// In these shapes alone.
+    pub fn only(mut self, shapes: &[Shape]) -> Self {
+        self.shapes = shapes.to_vec();
+        self
+    }
+
+    /// With other frames each time, and this done to the flows before each round.
+    pub fn varied(mut self, variety: Variety, refill: Refill) -> Self {
+        (self.variety, self.refill) = (variety, refill);
+        self
+    }
+
+    /// Configured otherwise.
+    pub fn configured(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// On a host that routes.
+    pub fn routing(mut self) -> Self {
+        self.config.excuses = Config::FORWARDS;
+        self.device.forwards = Device::ROUTES;
+        self
+    }
+
+    /// What is measured.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What must become of the frame.
+    pub const fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// Whether every frame is a flow of its own, for which another has to go.
+    pub fn fills_the_map(&self) -> bool {
+        self.outcome == Outcome::PassNewFlow && self.refill == Refill::Never
+    }
+
+    /// The shapes it is measured in.
+    pub fn shapes(&self) -> impl Iterator<Item = Shape> {
+        let exists = |shape: &Shape| self.frame.exists_in(shape.family());
+        self.shapes.iter().copied().filter(exists)
+    }
+
+    /// The bytes of the frame.
+    pub fn bytes(&self, shape: Shape) -> Vec<u8> {
+        let frame = shape.of(&self.frame);
+        match self.outcome.direction() {
+            Direction::Ingress => frame.received(shape.family()),
+            Direction::Egress => frame.sent(shape.family()),
+        }
+    }
+
+    /// The program that does nothing but what must become of the frame.
+    pub const fn bare(&self) -> &'static str {
+        match (self.outcome.direction(), self.outcome.action()) {
+            (Direction::Ingress, Action::Drop) => "bare_drop",
+            (Direction::Ingress, Action::Pass) => "bare_pass",
+            (Direction::Egress, _) => "bare_next",
+        }
+    }
+}
