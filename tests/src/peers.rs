@@ -4,6 +4,7 @@ use std::{
     io::{self, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -54,9 +55,7 @@ impl Connection {
         count: usize,
     ) -> Result<Vec<Self>> {
         let address = address.into();
-        let listener = server
-            .run(|| TcpListener::bind(address))
-            .with_context(|| format!("listen on {address}"))?;
+        let listener = listen(server, address)?;
         client.run(|| {
             let connect = |_| Self::pair(&listener, || TcpStream::connect(address));
             (0..count).map(connect).collect()
@@ -69,9 +68,7 @@ impl Connection {
         (client, server): (&Namespace, &Namespace),
         address: SocketAddr,
     ) -> Result<Self> {
-        let listener = server
-            .run(|| TcpListener::bind(address))
-            .with_context(|| format!("listen on {address}"))?;
+        let listener = listen(server, address)?;
         client.run(|| Self::pair(&listener, || connect_from(local, address)))
     }
 
@@ -81,9 +78,7 @@ impl Connection {
         server: &Namespace,
         address: SocketAddr,
     ) -> Result<Self> {
-        let listener = server
-            .run(|| TcpListener::bind(address))
-            .with_context(|| format!("listen on {address}"))?;
+        let listener = listen(server, address)?;
         let client = client.run(|| TcpStream::connect(address))?;
         let (server, from) = listener.accept()?;
         let own = client.local_addr()?;
@@ -114,6 +109,22 @@ impl Talk for Connection {
             stream.read_exact(&mut heard)
         };
         read(&mut self.client).is_ok() && heard == *NEWS
+    }
+}
+
+/// Listens on a host. Where somebody listened a moment ago, a program that another test is just
+/// starting may still hold the socket, until it has become that program.
+fn listen(host: &Namespace, address: SocketAddr) -> Result<TcpListener> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match host.run(|| TcpListener::bind(address)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            bound => return bound.with_context(|| format!("listen on {address}")),
+        }
     }
 }
 
