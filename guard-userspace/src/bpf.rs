@@ -1,9 +1,10 @@
 //! The bpf(2) commands that the loader's library has no words for.
 
+mod elements;
+
 use std::{
     ffi::CString,
     io,
-    mem::MaybeUninit,
     os::{
         fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -11,18 +12,16 @@ use std::{
     path::Path,
 };
 
-/// `BPF_MAP_UPDATE_ELEM`, include/uapi/linux/bpf.h.
-const MAP_UPDATE_ELEM: libc::c_int = 2;
-/// `BPF_OBJ_GET`.
+/// `BPF_OBJ_GET`, include/uapi/linux/bpf.h.
 const OBJ_GET: libc::c_int = 7;
 /// `BPF_OBJ_GET_INFO_BY_FD`.
 const OBJ_GET_INFO: libc::c_int = 15;
 /// `BPF_PROG_TEST_RUN`.
 const PROG_TEST_RUN: libc::c_int = 10;
-/// `BPF_MAP_LOOKUP_BATCH`.
-const MAP_LOOKUP_BATCH: libc::c_int = 24;
 /// `BPF_LINK_DETACH`.
 const LINK_DETACH: libc::c_int = 34;
+
+pub use self::elements::{insert_new, lookup, replace, walk};
 
 /// Runs a classifier once on `frame`, which it may rewrite, and returns its return value.
 ///
@@ -128,122 +127,6 @@ pub fn link_interface(link: BorrowedFd<'_>) -> io::Result<u32> {
     unsafe { bpf(OBJ_GET_INFO, &mut attr) }?;
 
     Ok(info.interface)
-}
-
-/// Calls `visit` with every entry of a hash map whose keys and values have these types.
-///
-/// Reads bucket by bucket and so misses none that is there all along; entries that come or go
-/// meanwhile may be seen or not. Does not count as use of an entry, so it leaves the order of an
-/// LRU map as it is.
-///
-/// # Errors
-/// When the kernel refuses, for instance before 5.6.
-pub fn walk<K: Copy, V: Copy>(
-    map: BorrowedFd<'_>,
-    mut visit: impl FnMut(&K, &V),
-) -> io::Result<()> {
-    #[repr(C)]
-    struct LookupBatch {
-        in_batch: u64,
-        out_batch: u64,
-        keys: u64,
-        values: u64,
-        count: u32,
-        map: u32,
-        element_flags: u64,
-        flags: u64,
-    }
-
-    let mut capacity = 4096_usize;
-    let mut keys: Vec<MaybeUninit<K>> = Vec::with_capacity(capacity);
-    let mut values: Vec<MaybeUninit<V>> = Vec::with_capacity(capacity);
-    // Where the kernel goes on: for hash maps the index of a bucket.
-    let mut position = 0_u64;
-    let mut next = 0_u64;
-    let mut started = false;
-    loop {
-        let mut attr = LookupBatch {
-            in_batch: if started {
-                &raw const position as u64
-            } else {
-                0
-            },
-            out_batch: &raw mut next as u64,
-            keys: keys.as_mut_ptr() as u64,
-            values: values.as_mut_ptr() as u64,
-            count: capacity as u32,
-            map: map.as_raw_fd() as u32,
-            element_flags: 0,
-            flags: 0,
-        };
-        // SAFETY: both vectors have room for `count` elements, and the kernel checks that the map
-        // has keys and values, whose sizes the caller vouches for by opening it from a pin of
-        // this layout.
-        let result = unsafe { bpf(MAP_LOOKUP_BATCH, &mut attr) };
-        let finished = match result {
-            Ok(_) => false,
-            Err(error) => match error.raw_os_error() {
-                Some(libc::ENOENT) => true,
-                // One bucket holds more than there is room for.
-                Some(libc::ENOSPC) => {
-                    capacity *= 2;
-                    keys = Vec::with_capacity(capacity);
-                    values = Vec::with_capacity(capacity);
-                    continue;
-                }
-                Some(libc::EINTR | libc::EAGAIN) => continue,
-                _ => return Err(error),
-            },
-        };
-
-        for index in 0..attr.count as usize {
-            // SAFETY: the kernel has written `count` keys and values, which are integers.
-            let (key, value) = unsafe {
-                (
-                    keys.as_ptr().add(index).read().assume_init(),
-                    values.as_ptr().add(index).read().assume_init(),
-                )
-            };
-            visit(&key, &value);
-        }
-        if finished {
-            return Ok(());
-        }
-        position = next;
-        started = true;
-    }
-}
-
-/// Puts a new entry into a hash map whose keys and values have these types. Returns whether it
-/// was new; an entry that is there already stays as it is.
-///
-/// # Errors
-/// When the kernel refuses, for instance when the map is full.
-pub fn insert_new<K: Copy, V: Copy>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<bool> {
-    /// `BPF_NOEXIST`.
-    const NO_EXIST: u64 = 1;
-
-    #[repr(C)]
-    struct UpdateElem {
-        map: u64,
-        key: u64,
-        value: u64,
-        flags: u64,
-    }
-
-    let mut attr = UpdateElem {
-        map: map.as_raw_fd() as u64,
-        key: std::ptr::from_ref(key) as u64,
-        value: std::ptr::from_ref(value) as u64,
-        flags: NO_EXIST,
-    };
-    // SAFETY: both outlive the call, and the caller vouches for their sizes by opening the map
-    // from a pin of this layout.
-    match unsafe { bpf(MAP_UPDATE_ELEM, &mut attr) } {
-        Ok(_) => Ok(true),
-        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 /// # Safety

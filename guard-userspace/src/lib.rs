@@ -5,7 +5,7 @@
 //! [`failure`]), what is on this host ([`range`], [`interfaces`], [`sockets`], [`listeners`],
 //! [`namespace`], [`privileges`]), the kernel programs and their maps ([`bpf`], [`pins`],
 //! [`programs`], [`maps`], [`clock`], [`attach`], [`guard`],
-//! [`seed`], [`sweep`]), and the daemon around them
+//! [`seed`], [`repair`], [`sweep`]), and the daemon around them
 //! ([`lock`], [`log`], [`observation`], [`observer`], [`metrics`], [`serve`], [`control`],
 //! [`report`], [`workings`], [`daemon`], [`process`]). Commands that need no daemon come last
 //! ([`check`], [`detach`]).
@@ -29,6 +29,7 @@ pub mod pins;
 pub mod programs;
 
 pub mod guard;
+pub mod repair;
 pub mod seed;
 pub mod sweep;
 

@@ -39,11 +39,10 @@ pub fn seed(
 ) -> Seeded {
     let mut seeded = Seeded::default();
     let epoch = state.epoch() as u8;
-    for socket in sockets.iter().filter(|socket| {
-        socket.connected()
-            && !stays_here(socket)
-            && guarded.guarded(socket.transport, socket.local.port())
-    }) {
+    for socket in sockets
+        .iter()
+        .filter(|socket| belongs(socket, |transport, port| guarded.guarded(transport, port)))
+    {
         let entry = entry(socket, now, any_remote_port);
         let inserted = flows
             .iter()
@@ -60,12 +59,18 @@ pub fn seed(
     seeded
 }
 
+/// Whether a socket's flow belongs into the maps: it has a peer elsewhere, and its port is guarded.
+pub(crate) fn belongs(socket: &Socket, guarded: impl FnOnce(Transport, u16) -> bool) -> bool {
+    socket.connected() && !stays_here(socket) && guarded(socket.transport, socket.local.port())
+}
+
 /// Whether both ends are on this host: such packets go over loopback, which is never guarded.
 fn stays_here(socket: &Socket) -> bool {
     socket.local.ip().is_loopback() || socket.local.ip() == socket.remote.ip()
 }
 
-fn entry(socket: &Socket, now: u32, any_remote_port: bool) -> FlowEntry {
+/// The flow of a connected socket, as if a packet had been seen just now.
+pub(crate) fn entry(socket: &Socket, now: u32, any_remote_port: bool) -> FlowEntry {
     let remote_port = match socket.transport {
         Transport::Udp | Transport::UdpLite if any_remote_port => 0,
         Transport::Tcp | Transport::Udp | Transport::UdpLite => socket.remote.port(),
@@ -123,6 +128,7 @@ mod tests {
                 local: local.parse().unwrap(),
                 remote: remote.parse().unwrap(),
                 state: State::Established,
+                device: 0,
                 inode: 1,
                 uid: 0,
             };

@@ -22,6 +22,8 @@ pub struct Socket {
     pub remote: SocketAddr,
     /// Its state.
     pub state: State,
+    /// The index of the interface it is bound to, or 0 where it is not, or /proc/net does not say.
+    pub device: u32,
     /// The inode that file descriptors show, or 0 when no file stands for it.
     pub inode: u32,
     /// The user it belongs to.

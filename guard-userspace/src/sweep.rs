@@ -11,12 +11,16 @@ use crate::{
     clock::Clock,
     maps::{FlowMap, StateMemory},
     pins::Pins,
-    sockets,
+    repair::{self, Repaired, Terms},
+    sockets::{self, Socket},
     workings::Workings,
 };
 
 /// A sweep may take this part of the time.
 const SHARE: u32 = 20;
+
+/// A map has room while live flows take no more of it than this.
+const ROOMY_PERCENT: u64 = 60;
 
 /// Walks all flows and all sockets and marks their ports for the next epoch.
 pub struct Sweeper {
@@ -33,6 +37,8 @@ pub struct Swept {
     pub flows: u64,
     /// Connected sockets.
     pub sockets: u64,
+    /// Flows of theirs that were put back.
+    pub repaired: Repaired,
     /// How long it took.
     pub took: Duration,
 }
@@ -63,8 +69,10 @@ impl Sweeper {
         let next = (self.state.epoch() as u8).wrapping_add(1);
         let timeouts = self.state.timeouts();
         let mut swept = Swept::default();
+        let mut live = Vec::new();
         for map in &self.flows {
             let now = self.clock.now()?;
+            let before = swept.flows;
             map.walk(|entry| {
                 if !entry.flow.alive(now, &timeouts) {
                     return;
@@ -79,19 +87,41 @@ impl Sweeper {
                     self.state.mark(Use::Query, port, next);
                 }
             })?;
+            live.push(swept.flows - before);
         }
         // After the flows: a connection that is opened meanwhile is in one or the other.
-        for socket in sockets::list()?.iter().filter(|socket| socket.connected()) {
+        let sockets = sockets::list()?;
+        for socket in sockets.iter().filter(|socket| socket.connected()) {
             swept.sockets += 1;
             if self.workings.socket_marks {
                 self.state
                     .mark(Use::flow(socket.transport), socket.local.port(), next);
             }
         }
+        if self.workings.repair && self.state.rescue() != 0 {
+            swept.repaired = self.repair(&sockets, &live)?;
+        }
         self.state.set_epoch(u32::from(next));
         swept.took = began.elapsed();
 
         Ok(swept)
+    }
+
+    fn repair(&self, sockets: &[Socket], live: &[u64]) -> anyhow::Result<Repaired> {
+        let maps: Vec<_> = self
+            .flows
+            .iter()
+            .zip(live)
+            .map(|(map, live)| (map, live * 100 < u64::from(map.capacity) * ROOMY_PERCENT))
+            .collect();
+        let terms = Terms {
+            now: self.clock.now()?,
+            timeouts: self.state.timeouts(),
+            any_remote_port: self.state.any_remote_port() != 0,
+        };
+        let guarded = |transport, port| self.state.guards(transport, port);
+
+        Ok(repair::repair(sockets, guarded, &maps, &terms))
     }
 
     /// How long to rest after a sweep before the next.

@@ -14,6 +14,8 @@ pub struct Workings {
     pub flow_marks: bool,
     /// A sweep marks the ports of connected sockets as in use.
     pub socket_marks: bool,
+    /// A sweep puts back the flows of connected sockets that the maps have forgotten.
+    pub repair: bool,
     /// The shortest rest between two sweeps.
     pub sweep_rest: Duration,
 }
@@ -24,6 +26,7 @@ impl Default for Workings {
             seeding: true,
             flow_marks: true,
             socket_marks: true,
+            repair: true,
             sweep_rest: Duration::from_secs(10),
         }
     }

@@ -18,6 +18,7 @@ fn socket(transport: Transport, local: &str, remote: &str, state: State) -> Sock
         local: local.parse().expect(local),
         remote: remote.parse().expect(remote),
         state,
+        device: 0,
         inode: 1,
         uid: 0,
     }

@@ -108,31 +108,38 @@ impl FlowMap {
     /// When the kernel refuses, or the ends are of two families.
     pub fn insert(&self, entry: &FlowEntry) -> anyhow::Result<bool> {
         let map = self.map.fd().as_fd();
-        let inserted = match (entry.local, entry.remote) {
-            (SocketAddr::V4(local), SocketAddr::V4(remote)) => {
-                let tuple = Tuple {
-                    transport: entry.transport,
-                    local: V4::from(local.ip().octets()),
-                    remote: V4::from(remote.ip().octets()),
-                    local_port: local.port().to_be(),
-                    remote_port: remote.port().to_be(),
-                };
-                bpf::insert_new(map, &FlowKeyV4::new(&tuple), &entry.flow)
-            }
-            (SocketAddr::V6(local), SocketAddr::V6(remote)) => {
-                let tuple = Tuple {
-                    transport: entry.transport,
-                    local: V6::from(local.ip().octets()),
-                    remote: V6::from(remote.ip().octets()),
-                    local_port: local.port().to_be(),
-                    remote_port: remote.port().to_be(),
-                };
-                bpf::insert_new(map, &FlowKeyV6::new(&tuple), &entry.flow)
-            }
-            _ => bail!("{} and {}: of two families", entry.local, entry.remote),
-        };
+        match Key::of(entry)? {
+            Key::V4(key) => bpf::insert_new(map, &key, &entry.flow),
+            Key::V6(key) => bpf::insert_new(map, &key, &entry.flow),
+        }
+        .context("flows: cannot be written")
+    }
 
-        inserted.context("flows: cannot be written")
+    /// What is remembered of the flow between the ends of `entry`. Does not count as use of it.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    pub fn find(&self, entry: &FlowEntry) -> anyhow::Result<Option<Flow>> {
+        let map = self.map.fd().as_fd();
+        match Key::of(entry)? {
+            Key::V4(key) => bpf::lookup(map, &key),
+            Key::V6(key) => bpf::lookup(map, &key),
+        }
+        .context("flows: cannot be read")
+    }
+
+    /// Replaces what is remembered of a flow, and returns whether anything was. May cost another
+    /// flow its entry when the map is full.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    pub fn replace(&self, entry: &FlowEntry) -> anyhow::Result<bool> {
+        let map = self.map.fd().as_fd();
+        match Key::of(entry)? {
+            Key::V4(key) => bpf::replace(map, &key, &entry.flow),
+            Key::V6(key) => bpf::replace(map, &key, &entry.flow),
+        }
+        .context("flows: cannot be written")
     }
 
     /// How many entries have not expired at `now`.
@@ -144,6 +151,44 @@ impl FlowMap {
         self.walk(|entry| live += u64::from(entry.flow.alive(now, timeouts)))?;
 
         Ok(live)
+    }
+}
+
+/// What a flow is looked up by.
+enum Key {
+    V4(FlowKeyV4),
+    V6(FlowKeyV6),
+}
+
+impl Key {
+    fn of(entry: &FlowEntry) -> anyhow::Result<Self> {
+        match (entry.local, entry.remote) {
+            (SocketAddr::V4(local), SocketAddr::V4(remote)) => {
+                let ends = (
+                    V4::from(local.ip().octets()),
+                    V4::from(remote.ip().octets()),
+                );
+                Ok(Self::V4(FlowKeyV4::new(&tuple(entry, ends))))
+            }
+            (SocketAddr::V6(local), SocketAddr::V6(remote)) => {
+                let ends = (
+                    V6::from(local.ip().octets()),
+                    V6::from(remote.ip().octets()),
+                );
+                Ok(Self::V6(FlowKeyV6::new(&tuple(entry, ends))))
+            }
+            _ => bail!("{} and {}: of two families", entry.local, entry.remote),
+        }
+    }
+}
+
+fn tuple<A>(entry: &FlowEntry, (local, remote): (A, A)) -> Tuple<A> {
+    Tuple {
+        transport: entry.transport,
+        local,
+        remote,
+        local_port: entry.local.port().to_be(),
+        remote_port: entry.remote.port().to_be(),
     }
 }
 

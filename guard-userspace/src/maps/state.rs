@@ -118,9 +118,27 @@ impl StateMemory {
 
     /// Notes that `port` is used for `purpose` in `epoch`.
     pub fn mark(&self, purpose: Use, port: u16, epoch: u8) {
+        self.cell()
+            .occupancy(purpose, usize::from(port))
+            .mark(epoch);
+    }
+
+    /// Whether `port` was in use in the present epoch, or in one next to it.
+    pub fn in_use(&self, purpose: Use, port: u16) -> bool {
+        let epoch = self.epoch() as u8;
+        self.cell()
+            .occupancy(purpose, usize::from(port))
+            .fresh(epoch)
+    }
+
+    /// Whether `port` is guarded.
+    pub fn guards(&self, transport: Transport, port: u16) -> bool {
+        self.cell().guarded().guards(transport, usize::from(port))
+    }
+
+    fn cell(&self) -> &StateCell {
         // SAFETY: the memory is mapped for as long as `self` lives, and a `StateCell` is a `State`.
-        let state = unsafe { self.state.cast::<StateCell>().as_ref() };
-        state.occupancy(purpose, usize::from(port)).mark(epoch);
+        unsafe { self.state.cast::<StateCell>().as_ref() }
     }
 
     /// Applies what settings say, a word at a time, where the kernel counts `hertz` jiffies a

@@ -97,6 +97,7 @@ fn socket(header: &InetResponseHeader, transport: Transport) -> Option<Socket> {
         local: canonical(SocketAddr::new(id.source_address, id.source_port)),
         remote: canonical(SocketAddr::new(id.destination_address, id.destination_port)),
         state: State::from_number(header.state)?,
+        device: id.interface_id,
         inode: header.inode,
         uid: header.uid,
     })

@@ -88,6 +88,7 @@ fn socket(
         local: canonical(local),
         remote: canonical(remote),
         state: State::from_number(state)?,
+        device: 0,
         inode: u32::try_from(inode).ok()?,
         uid,
     })

@@ -38,6 +38,8 @@ enum Part {
     FlowMarks,
     /// Marking the ports of connected sockets in sweeps
     SocketMarks,
+    /// Putting back, in sweeps, the flows of connected sockets that the maps have forgotten
+    Repair,
 }
 
 impl Altered {
@@ -48,6 +50,7 @@ impl Altered {
                 Part::Seeding => &mut workings.seeding,
                 Part::FlowMarks => &mut workings.flow_marks,
                 Part::SocketMarks => &mut workings.socket_marks,
+                Part::Repair => &mut workings.repair,
             };
             *part = false;
         }

@@ -16,6 +16,7 @@ use guard_common::outcome::{
 };
 use guard_tests::{
     clients::{Protocol, Scratch, Server, Service, Ssh, moves, run},
+    guard::Guard,
     netns::{Direct, Namespace},
 };
 
@@ -49,7 +50,20 @@ fn n08_idles(mode: &str, flags: &[&str], seconds: u32, due: Outcome) -> Result<(
     let ssh = Ssh::new()?;
     let topology = Direct::new()?;
     let _server = ssh.serve(&topology.peer, 22)?;
-    let guard = guarded(&topology, mode, &[&REMEMBERED, flags].concat())?;
+    let flags = [&REMEMBERED, flags].concat();
+    let guard = if due == PassRescued {
+        // Else a sweep in between may leave the rescue nothing to do.
+        let flags = [&["--xdp-mode", mode], &flags[..]].concat();
+        let alterations = ["--without", "repair"];
+        Guard::start_altered(
+            &topology.guarded,
+            topology.interface(),
+            &alterations,
+            &flags,
+        )?
+    } else {
+        guarded(&topology, mode, &flags)?
+    };
     let row = || format!("N08, {mode}, {flags:?}, {seconds} s");
     let survives = due.action() == Action::Pass;
     // Opening a session takes a busy machine its time; who hears nothing need not wait for ever.

@@ -19,7 +19,7 @@ use guard_tests::{
     peers::{Connection, connect_from},
 };
 
-use super::{FAMILIES, MODES, guard};
+use super::{FAMILIES, MODES, guard, guard_without_repair};
 
 /// Long enough for a SYN that is lost to be sent, and too short for another.
 const CROSSING: Duration = Duration::from_millis(300);
@@ -122,7 +122,7 @@ fn lost_acknowledgments(topology: &Direct, family: Family) -> Result<bool> {
 fn s04_the_last_acknowledgment_is_lost() -> Result<()> {
     for (mode, family) in MODES.into_iter().zip(FAMILIES) {
         let topology = Direct::new()?;
-        let guard = guard(&topology, mode, &["--timeout", "tcp-transitory=1"])?;
+        let guard = guard_without_repair(&topology, mode, &["--timeout", "tcp-transitory=1"])?;
         let waits = lost_acknowledgments(&topology, family)?;
         let packets = guard.packets()?;
         ensure!(!waits, "{mode}, {family:?}: the peer waits on:{packets}");

@@ -14,7 +14,7 @@ use guard_tests::{
     peers::{Connection, Exchange, Talk},
 };
 
-use super::{FAMILIES, MODES, guard, rescues};
+use super::{FAMILIES, MODES, guard, guard_without_repair, rescues};
 
 /// Timers of a second, which is one tick or two.
 const SHORT: [&str; 4] = ["--timeout", "tcp-established=1", "--timeout", "udp=1"];
@@ -61,7 +61,7 @@ const fn egress_known() -> guard_common::outcome::Outcome {
 fn s12_the_server_speaks_after_the_timer() -> Result<()> {
     for mode in MODES {
         let topology = Direct::new()?;
-        let guard = guard(&topology, mode, &with(&[]))?;
+        let guard = guard_without_repair(&topology, mode, &with(&[]))?;
         for family in FAMILIES {
             let (mut connection, mut exchange) = silent(&topology, family)?;
             heard(&guard, &mut connection, 1)?;
@@ -111,19 +111,4 @@ fn s11_the_client_speaks_after_the_timer() -> Result<()> {
         ensure!(packets.of(DropNoFlow) == 0, "{mode}: {packets}");
     }
     Ok(())
-}
-
-/// The daemon sweeps every ten seconds and forgets ports after two sweeps, unless a socket has
-/// them. Then the rescue would never be asked.
-#[test]
-fn sweeps_leave_the_ports_of_idle_sockets_in_use() -> Result<()> {
-    let topology = Direct::new()?;
-    let guard = guard(&topology, "native", &with(&[]))?;
-    let (host, peer) = (&topology.guarded, &topology.peer);
-    let server = P.address(Family::Ipv4);
-    let mut connection = Connection::open(host, peer, (server, 8080), 1)?.remove(0);
-    let mut exchange = Exchange::open(host, peer, (server, 8081), true, 1)?.remove(0);
-    thread::sleep(Duration::from_secs(34));
-    heard(&guard, &mut connection, 1)?;
-    heard(&guard, &mut exchange, 0)
 }

@@ -5,6 +5,7 @@
 mod edges;
 mod eviction;
 mod idle;
+mod repair;
 mod start;
 mod states;
 mod sweeps;
@@ -20,6 +21,19 @@ const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 fn guard<'a>(topology: &'a Direct, mode: &str, flags: &[&str]) -> Result<Guard<'a>> {
     let flags: Vec<&str> = ["--xdp-mode", mode].iter().chain(flags).copied().collect();
     Guard::start(&topology.guarded, topology.interface(), &flags)
+}
+
+/// As [`guard`], where only the data path puts flows back: a sweep in between would leave it
+/// nothing to do.
+fn guard_without_repair<'a>(topology: &'a Direct, mode: &str, flags: &[&str]) -> Result<Guard<'a>> {
+    let flags: Vec<&str> = ["--xdp-mode", mode].iter().chain(flags).copied().collect();
+    let alterations = ["--without", "repair"];
+    Guard::start_altered(
+        &topology.guarded,
+        topology.interface(),
+        &alterations,
+        &flags,
+    )
 }
 
 /// How many flows were put back because their entry was `absent` or `expired`.

@@ -1,0 +1,185 @@
+//! Sockets that are bound to a device above the guarded one. The data path cannot find them, so
+//! sweeps put back what the maps forget of them.
+
+use std::{
+    ffi::CStr,
+    io,
+    net::{TcpListener, TcpStream},
+    os::fd::AsRawFd,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use guard_common::outcome::{
+    Family,
+    Outcome::{DropNoFlow, PassKnownFlow, PassRescued},
+};
+use guard_tests::{
+    frames::{G, P},
+    load::{self, Servers},
+    metrics::{self, Packets},
+    netns::{Direct, TwoLinks},
+    peers::{Connection, Exchange, alive},
+};
+
+use super::{
+    FAMILIES,
+    sweeps::{altered, wait_for_sweeps},
+};
+
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Longer than the timers, which are two seconds.
+const IDLE: Duration = Duration::from_millis(3_500);
+
+/// The host's addresses are on a bridge, of which the guarded interface is a port.
+fn bridged() -> Result<Direct> {
+    let topology = Direct::new()?;
+    let host = &topology.guarded;
+    for command in [
+        "addr flush dev vg",
+        "link add br0 type bridge",
+        "link set br0 address 02:00:00:00:00:02",
+        "link set vg address 02:00:00:00:00:09",
+        "link set vg master br0",
+        "link set br0 up",
+    ] {
+        host.ip(command)?;
+    }
+    host.ip(&format!("addr add {}/24 dev br0", G.ipv4))?;
+    host.ip(&format!("addr add {}/64 dev br0 nodad", G.ipv6))?;
+    Ok(topology)
+}
+
+fn bind_to_bridge(socket: &impl AsRawFd) -> Result<()> {
+    bind_to(socket, c"br0")
+}
+
+/// The flows of a bound socket are put back whether there is room or not.
+fn bind_to_second(socket: &impl AsRawFd) -> Result<()> {
+    bind_to(socket, c"vg2")
+}
+
+fn bind_to(socket: &impl AsRawFd, device: &CStr) -> Result<()> {
+    let device = device.to_bytes_with_nul();
+    // SAFETY: the name is as long as the call is told.
+    let bound = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTODEVICE,
+            device.as_ptr().cast(),
+            device.len() as libc::socklen_t,
+        )
+    };
+    ensure!(bound == 0, io::Error::last_os_error());
+    Ok(())
+}
+
+/// How many of some conversations on bound sockets the peer is heard on, after their timers have
+/// run out.
+fn silent(family: Family, without: &[&str]) -> Result<(usize, Packets)> {
+    let topology = bridged()?;
+    let (host, peer) = (&topology.guarded, &topology.peer);
+    let flags = ["--timeout", "tcp-established=2", "--timeout", "udp=2"];
+    let guard = altered(&topology, without, &flags)?;
+    let server = P.address(family);
+    let mut connections = Connection::open(host, peer, (server, 8080), 5)?;
+    let mut exchanges = Exchange::open(host, peer, (server, 8081), true, 5)?;
+    for connection in &connections {
+        bind_to_bridge(&connection.client).context("bind TCP")?;
+    }
+    for exchange in &exchanges {
+        bind_to_bridge(&exchange.client).context("bind UDP")?;
+    }
+    thread::sleep(IDLE);
+    wait_for_sweeps(&topology, &guard)?;
+    let before = guard.packets()?;
+    let heard = alive(&mut exchanges, PATIENCE)? + alive(&mut connections, PATIENCE)?;
+    Ok((heard, guard.packets()?.since(&before)))
+}
+
+#[test]
+fn bound_sockets_outlive_their_timers() -> Result<()> {
+    for family in FAMILIES {
+        let (heard, moved) = silent(family, &[])?;
+        ensure!(heard == 10, "{family:?}: {heard} hear:{moved}");
+        ensure!(moved.of(DropNoFlow) == 0, "{family:?}:{moved}");
+        ensure!(moved.of(PassKnownFlow) == 10, "{family:?}:{moved}");
+        ensure!(moved.of(PassRescued) == 0, "{family:?}:{moved}");
+    }
+    Ok(())
+}
+
+#[test]
+fn without_repair_bound_sockets_are_cut_by_their_timers() -> Result<()> {
+    let (heard, moved) = silent(Family::Ipv4, &["repair"])?;
+    ensure!(heard == 0, "{heard} hear although nobody looks after them");
+    ensure!(moved.of(DropNoFlow) >= 10, "{moved}");
+    ensure!(moved.of(PassRescued) == 0, "{moved}");
+    Ok(())
+}
+
+/// How many of many conversations on bound sockets the peer is heard on, after requests have
+/// evicted their flows.
+fn evicted(without: &[&str]) -> Result<(usize, Packets)> {
+    let topology = bridged()?;
+    let (host, peer) = (&topology.guarded, &topology.peer);
+    let guard = altered(&topology, without, &["--max-flows", "1024"])?;
+    let server = P.address(Family::Ipv4);
+    let mut exchanges = Exchange::open(host, peer, (server, 8081), true, 300)?;
+    for exchange in &exchanges {
+        bind_to_bridge(&exchange.client)?;
+    }
+    let _servers = Servers::start(peer)?;
+    host.run(|| (0..2_000).try_for_each(|_| load::resolve(server)))?;
+    wait_for_sweeps(&topology, &guard)?;
+    let before = guard.packets()?;
+    let heard = alive(&mut exchanges, PATIENCE)?;
+    Ok((heard, guard.packets()?.since(&before)))
+}
+
+#[test]
+fn bound_sockets_outlive_eviction() -> Result<()> {
+    let (heard, moved) = evicted(&[])?;
+    ensure!(heard == 300, "{heard} hear:{moved}");
+    ensure!(moved.of(PassKnownFlow) == 300, "{moved}");
+    Ok(())
+}
+
+#[test]
+fn without_repair_bound_sockets_are_cut_by_eviction() -> Result<()> {
+    let (heard, moved) = evicted(&["repair"])?;
+    ensure!(heard < 200, "{heard} hear although nobody looks after them");
+    ensure!(moved.of(DropNoFlow) as usize == 300 - heard, "{moved}");
+    Ok(())
+}
+
+/// A server on a guarded port, whom strangers reach by another interface: what they open takes no
+/// room in the maps, where it could cost this host's own flows theirs.
+#[test]
+fn what_strangers_have_opened_is_not_put_back() -> Result<()> {
+    let TwoLinks(topology) = TwoLinks::new()?;
+    let (host, peer) = (&topology.guarded, &topology.peer);
+    let guard = altered(&topology, &[], &[])?;
+    let own = Connection::open(host, peer, (P.ipv4, 8080), 1)?;
+    bind_to_second(&own[0].client)?;
+    let address = ("10.9.1.2", 40_000);
+    let listener = host.run(|| TcpListener::bind(address))?;
+    let opened: Vec<TcpStream> = peer.run(|| {
+        (0..20)
+            .map(|_| TcpStream::connect(address))
+            .collect::<io::Result<_>>()
+    })?;
+    let accepted: Vec<_> = (0..20)
+        .map(|_| listener.accept())
+        .collect::<io::Result<_>>()?;
+    for (stream, _) in &accepted {
+        bind_to_second(stream)?;
+    }
+    wait_for_sweeps(&topology, &guard)?;
+    let flows = metrics::sum(&guard.scrape()?, "portguard_flows", &[("protocol", "tcp")]);
+    ensure!(flows == 1, "{flows} flows, one of which is this host's own");
+    drop(opened);
+    Ok(())
+}
