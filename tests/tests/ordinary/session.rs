@@ -67,7 +67,7 @@ fn n08_idles(mode: &str, flags: &[&str], seconds: u32, due: Outcome) -> Result<(
     let row = || format!("N08, {mode}, {flags:?}, {seconds} s");
     let survives = due.action() == Action::Pass;
     // Opening a session takes a busy machine its time; who hears nothing need not wait for ever.
-    let patience = if survives { 15 } else { 4 };
+    let patience = if survives { 15 } else { 8 };
     let heard = moves(&guard, &[PassKnownFlow, due], &[], || {
         idle(&topology, &ssh, seconds, patience)
     })

@@ -3,7 +3,7 @@
 use std::{
     io::Write,
     net::Shutdown,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     thread,
     time::Duration,
 };
@@ -24,9 +24,11 @@ use super::{FAMILIES, MODES, guard};
 
 const CONNECTIONS: usize = 100;
 const EXCHANGES: usize = 50;
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(25);
 /// What a socket's buffer can hold of datagrams that nobody has read yet.
 const MOST_ROUNDS: u32 = 200;
+/// Rounds after the start.
+const MORE_ROUNDS: u32 = 10;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Lets every far end speak again and again until the guard has stood for a while. Returns how
@@ -35,24 +37,26 @@ fn spoken<'a>(
     talks: &mut [impl Talk + Send],
     start: impl FnOnce() -> Result<Guard<'a>>,
 ) -> Result<(u32, Guard<'a>)> {
-    let ended = AtomicBool::new(false);
+    let (ended, rounds) = (AtomicBool::new(false), AtomicU32::new(0));
     thread::scope(|scope| {
         let speaker = scope.spawn(|| {
-            let mut rounds = 0;
-            while !ended.load(Ordering::Relaxed) && rounds < MOST_ROUNDS {
+            while !ended.load(Ordering::Relaxed) && rounds.load(Ordering::Relaxed) < MOST_ROUNDS {
                 for talk in &mut *talks {
                     talk.speak()?;
                 }
-                rounds += 1;
+                rounds.fetch_add(1, Ordering::Relaxed);
                 thread::sleep(PAUSE);
             }
-            std::io::Result::Ok(rounds)
+            std::io::Result::Ok(())
         });
         let guard = start();
-        thread::sleep(PAUSE * 10);
+        let before = rounds.load(Ordering::Relaxed);
+        while rounds.load(Ordering::Relaxed) < before + MORE_ROUNDS && !speaker.is_finished() {
+            thread::sleep(PAUSE);
+        }
         ended.store(true, Ordering::Relaxed);
-        let rounds = speaker.join().expect("the speaker does not panic")?;
-        Ok((rounds, guard?))
+        speaker.join().expect("the speaker does not panic")?;
+        Ok((rounds.load(Ordering::Relaxed), guard?))
     })
 }
 
