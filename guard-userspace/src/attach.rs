@@ -10,6 +10,7 @@ mod xdp;
 
 use std::{
     fs, io,
+    ops::RangeInclusive,
     os::fd::AsFd,
     path::{Path, PathBuf},
 };
@@ -27,17 +28,19 @@ pub use self::{
     filter::has_filter,
     xdp::{xdp, xdp_hook},
 };
-use crate::bpf;
+use crate::{
+    bpf,
+    pins::{Hook, Pins},
+};
 
 /// Later than any filter that somebody else is likely to add: what rewrites packets must have
 /// done so before they are recorded.
 const CLSACT_PRIORITY: u16 = 0xfff0;
 
-/// Our filter at that priority.
-const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 1);
-
-/// Our filter while that of an earlier run, whose maps are of another size, must stay.
-const CLSACT_BESIDE: TcHandle = TcHandle::new(0, 2);
+/// Our filters at that priority. The first is the one that stays; the others are for a run that
+/// takes over from an earlier one, whose filter must stay until XDP reads the new maps. Each run
+/// that is killed meanwhile leaves one, until the next has taken over.
+const CLSACT_HANDLES: RangeInclusive<u16> = 1..=16;
 
 /// A program on an interface, and how to take it off again.
 #[derive(Debug)]
@@ -82,19 +85,17 @@ pub fn release_pin(path: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// When the kernel refuses.
 pub fn release_clsact(interface: &str) -> anyhow::Result<()> {
-    [CLSACT_HANDLE, CLSACT_BESIDE]
+    release_filters(interface, CLSACT_HANDLES)
+}
+
+fn release_filters(interface: &str, handles: RangeInclusive<u16>) -> anyhow::Result<()> {
+    handles
         .into_iter()
         .try_for_each(|handle| release_filter(interface, handle))
 }
 
-fn release_filter(interface: &str, handle: TcHandle) -> anyhow::Result<()> {
-    match SchedClassifierLink::attached(
-        interface,
-        TcAttachType::Egress,
-        CLSACT_PRIORITY,
-        handle,
-        None,
-    ) {
+fn release_filter(interface: &str, handle: u16) -> anyhow::Result<()> {
+    match filter_at(interface, handle) {
         // Dropping it detaches it, and is silent where there is no such filter.
         Ok(filter) => drop(filter),
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
@@ -102,6 +103,19 @@ fn release_filter(interface: &str, handle: TcHandle) -> anyhow::Result<()> {
     }
 
     Ok(())
+}
+
+/// Our filter with this handle, whether it is there or not.
+fn filter_at(interface: &str, handle: u16) -> io::Result<SchedClassifierLink> {
+    let handle = TcHandle::new(0, handle);
+
+    SchedClassifierLink::attached(
+        interface,
+        TcAttachType::Egress,
+        CLSACT_PRIORITY,
+        handle,
+        None,
+    )
 }
 
 /// Whether the link pinned at `path` still holds a program on the interface with this index. A
@@ -112,9 +126,17 @@ pub fn holds(path: &Path, interface: u32) -> bool {
         .is_ok_and(|index| index == interface)
 }
 
-/// The program that the link pinned at `path` holds, if there is such a link.
-pub fn pinned_program(path: &Path) -> Option<u32> {
-    let link = FdLink::from(PinnedLink::from_pin(path).ok()?);
+/// The XDP programs of ours that are pinned for the interface with this index: in the folder of
+/// this layout, and in the others of the namespace.
+pub fn pinned_xdp(pins: &Pins, interface: u32) -> Vec<u32> {
+    let program = |pins: &Pins| {
+        let link = PinnedLink::from_pin(pins.link(interface, Hook::Xdp)).ok()?;
+        Some(FdLink::from(link).info().ok()?.program_id())
+    };
 
-    Some(link.info().ok()?.program_id())
+    pins.others()
+        .iter()
+        .chain([pins])
+        .filter_map(program)
+        .collect()
 }

@@ -83,7 +83,7 @@ fn layouts(pin_dir: &Path, namespace: &str) -> Result<Vec<Pins>, Failure> {
         .remedy("give --pin-dir the path that the guard was run with"));
     }
 
-    let layouts = Pins::layouts(pin_dir, namespace);
+    let layouts = Pins::all(pin_dir, namespace);
     for pins in &layouts {
         pins.inspect()?;
     }

@@ -15,7 +15,7 @@ use rtnetlink::Handle;
 
 use self::{
     device::GuardedDevice,
-    inherit::Inheritance,
+    inherit::{Inheritance, SIDE_BY_SIDE},
     start::{check_interfaces, load_with_clock, release_unwanted},
 };
 use crate::{
@@ -69,11 +69,7 @@ impl Guard {
             Ok(loaded) => loaded,
             Err(failure) => {
                 // Nothing is attached yet, so all can be as it was.
-                match inheritance {
-                    Some(inheritance) => inheritance.put_back(&pins)?,
-                    None if found => {}
-                    None => pins.remove_maps()?,
-                }
+                Inheritance::give_back(inheritance, &pins, found)?;
                 return Err(failure);
             }
         };
@@ -98,8 +94,11 @@ impl Guard {
         }
         if let Some(inheritance) = &guard.inheritance {
             let now = guard.clock.now()?;
-            let copied = inheritance.copy_to(&mut guard.maps, &guard.pins, now)?;
-            notes.push(format!("maps of another size: {copied} flows carried over"));
+            let carried = inheritance.copy_to(&mut guard.maps, &guard.pins, now)?;
+            notes.extend(carried.notes);
+            if carried.incomplete {
+                tokio::time::sleep(SIDE_BY_SIDE).await;
+            }
         }
 
         Ok(guard)
@@ -120,10 +119,8 @@ impl Guard {
                 continue;
             }
             let pin = self.pins.link(device.index, Hook::Xdp);
-            let left = self
-                .inheritance
-                .iter()
-                .map(|earlier| earlier.xdp(device.index));
+            let left = self.inheritance.iter();
+            let left = left.flat_map(|inheritance| inheritance.xdp(device.index));
             let left: Vec<_> = left.chain([pin]).collect();
             notes.extend(device.attach_xdp(settings.xdp_mode, &self.pins, &left)?);
             let interface = interfaces::find(netlink, &device.name).await?;
@@ -256,7 +253,7 @@ impl Drop for Guard {
             return;
         }
         // Also what a failed start has not come to adopt: its egress may be ours by now.
-        let earlier = self.inheritance.iter().map(Inheritance::pins);
+        let earlier = self.inheritance.iter().flat_map(Inheritance::earlier);
         let released = earlier
             .chain([&self.pins])
             .flat_map(Pins::links)

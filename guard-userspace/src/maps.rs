@@ -4,6 +4,7 @@ mod flows;
 mod prefixes;
 mod readings;
 mod state;
+mod takeover;
 
 use std::path::Path;
 
@@ -21,7 +22,10 @@ pub use self::{
     readings::Readings,
     state::StateMemory,
 };
-use crate::pins::Pins;
+use crate::{
+    pins::{MAPS, Pins},
+    programs::FLOW_MAPS,
+};
 
 /// What the daemon writes, opened from the pins of one network namespace.
 pub struct Maps {
@@ -33,6 +37,7 @@ pub struct Maps {
     pub trusted: Prefixes,
     devices: Array<MapData, Device>,
     counters: PerCpuArray<MapData, Counters>,
+    tallies: PerCpuArray<MapData, u64>,
 }
 
 impl Maps {
@@ -49,14 +54,20 @@ impl Maps {
                 .context("devices: not as this build lays it out")?,
             counters: PerCpuArray::try_from(Map::PerCpuArray(open(&pins.map("counters"))?))
                 .context("counters: not as this build lays it out")?,
+            tallies: PerCpuArray::try_from(Map::PerCpuArray(open(&pins.map("tallies"))?))
+                .context("tallies: not as this build lays it out")?,
         })
     }
 
-    /// The capacity of the flow maps that are pinned, if any is.
-    pub fn pinned_capacity(pins: &Pins) -> Option<u32> {
-        MapInfo::from_pin(pins.map("flows_tcp4"))
-            .ok()
-            .map(|info| info.max_entries())
+    /// Whether every map is pinned, as this build lays it out, with room for so many flows.
+    pub fn fit(pins: &Pins, max_flows: u32) -> bool {
+        let room = |name: &&str| {
+            MapInfo::from_pin(pins.map(name)).is_ok_and(|info| info.max_entries() == max_flows)
+        };
+
+        MAPS.iter().all(|name| pins.map(name).exists())
+            && FLOW_MAPS.iter().all(|name| room(&name))
+            && Self::open(pins).is_ok()
     }
 
     /// The slot of the interface called `name`: the one it had, or a free one, whose counters
@@ -103,51 +114,7 @@ impl Maps {
     /// # Errors
     /// When the kernel refuses.
     pub fn device_name(&self, slot: u32) -> anyhow::Result<String> {
-        let device = self
-            .devices
-            .get(&slot, 0)
-            .context("devices: cannot be read")?;
-        let name = device.name.split(|&byte| byte == 0).next();
-
-        Ok(String::from_utf8_lossy(name.unwrap_or_default()).into_owned())
-    }
-
-    /// Takes over the counters that are pinned elsewhere, interface by interface. Each becomes the
-    /// larger of both: while two programs count the same frames a sum would count them twice, and
-    /// no counter may go back.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn take_over_counters(&mut self, from: &Pins) -> anyhow::Result<()> {
-        let from = Self::open(from)?;
-        for slot in 0..MAX_DEVICES {
-            let name = self.device_name(slot)?;
-            if name.is_empty() {
-                continue;
-            }
-            for other in 0..MAX_DEVICES {
-                if from.device_name(other)? == name {
-                    let counters = from
-                        .counters
-                        .get(&other, 0)
-                        .context("counters: cannot be read")?;
-                    let own = self
-                        .counters
-                        .get(&slot, 0)
-                        .context("counters: cannot be read")?;
-                    let larger: Vec<Counters> = own
-                        .iter()
-                        .zip(counters.iter())
-                        .map(|(own, other)| std::array::from_fn(|slot| own[slot].max(other[slot])))
-                        .collect();
-                    self.counters
-                        .set(slot, PerCpuValues::try_from(larger)?, 0)
-                        .context("counters: cannot be written")?;
-                }
-            }
-        }
-
-        Ok(())
+        name_of(&self.devices, slot)
     }
 
     fn clear_counters(&mut self, slot: u32) -> anyhow::Result<()> {
@@ -182,6 +149,26 @@ fn kinds() -> impl Iterator<Item = (Judged, Action)> {
     })
 }
 
+fn name_of(devices: &Array<MapData, Device>, slot: u32) -> anyhow::Result<String> {
+    let device = devices.get(&slot, 0).context("devices: cannot be read")?;
+    let name = device.name.split(|&byte| byte == 0).next();
+
+    Ok(String::from_utf8_lossy(name.unwrap_or_default()).into_owned())
+}
+
 fn open(path: &Path) -> anyhow::Result<MapData> {
     MapData::from_pin(path).with_context(|| format!("{}: cannot be opened", path.display()))
+}
+
+/// What the kernel tells of the map called `name` that is pinned in `pins`, if it is of the same
+/// kind as `ours`, with keys and values as long.
+///
+/// Whoever changes what is in a map, but not how long it is, has to call it by another name.
+fn alike(name: &str, ours: &MapInfo, pins: &Pins) -> Option<MapInfo> {
+    let theirs = MapInfo::from_pin(pins.map(name)).ok()?;
+    let same = theirs.map_type().ok()? == ours.map_type().ok()?
+        && theirs.key_size() == ours.key_size()
+        && theirs.value_size() == ours.value_size();
+
+    same.then_some(theirs)
 }

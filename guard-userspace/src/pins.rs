@@ -3,6 +3,7 @@
 //! `PIN_DIR/<network namespace>/v<layout>/`: maps by name, links as `<ifindex>-xdp` and
 //! `<ifindex>-egress`.
 
+mod folders;
 mod place;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 use anyhow::Context;
 use guard_common::layout::LAYOUT_VERSION;
 
+use self::folders::{free_aside, is_layout, layout};
 pub use self::place::{Place, is_plain};
 use crate::failure::Failure;
 
@@ -30,9 +32,6 @@ pub const MAPS: [&str; 11] = [
     "local",
     "trusted",
 ];
-
-/// What the name of a folder ends in while new maps take its place.
-const ASIDE: &str = "-before";
 
 /// Which hook a link holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,9 +73,9 @@ impl Pins {
         }
     }
 
-    /// The folders of this network namespace that exist below `base`, one for each layout that
-    /// some build has pinned there.
-    pub fn layouts(base: &Path, namespace: &str) -> Vec<Self> {
+    /// The folders of this network namespace that exist below `base`: one for each layout that
+    /// some build has pinned there, and those that were set aside.
+    pub fn all(base: &Path, namespace: &str) -> Vec<Self> {
         let namespace = base.join(namespace);
         let Ok(entries) = fs::read_dir(&namespace) else {
             return Vec::new();
@@ -96,6 +95,14 @@ impl Pins {
                 folder,
             })
             .collect()
+    }
+
+    /// The other folders of this network namespace.
+    pub fn others(&self) -> Vec<Self> {
+        let mut folders = Self::all(&self.base, &name(&self.namespace));
+        folders.retain(|other| other.folder != self.folder);
+
+        folders
     }
 
     /// Creates the folders that are missing, and checks that nobody else can write into any.
@@ -136,13 +143,14 @@ impl Pins {
         &self.folder
     }
 
-    /// Where everything is while new maps take its place.
-    pub fn aside(&self) -> Self {
-        Self {
-            base: self.base.clone(),
-            namespace: self.namespace.clone(),
-            folder: self.namespace.join(format!("v{LAYOUT_VERSION}{ASIDE}")),
-        }
+    /// What the folder is called.
+    pub fn name(&self) -> String {
+        name(&self.folder)
+    }
+
+    /// Whether what is pinned in both is laid out alike.
+    pub fn share_layout(&self, other: &Self) -> bool {
+        layout(&self.name()) == layout(&other.name())
     }
 
     /// Moves everything aside, so that new maps can be pinned here, and returns where it is now.
@@ -150,14 +158,11 @@ impl Pins {
     /// # Errors
     /// When the kernel refuses.
     pub fn set_aside(&self) -> Result<Self, Failure> {
-        let aside = self.aside();
-        // Two runs ago: nobody inherits from it any more.
-        for (_, _, path) in aside.links() {
-            crate::attach::release_pin(&path)?;
-        }
-        if aside.exist() {
-            aside.remove_all()?;
-        }
+        let aside = Self {
+            base: self.base.clone(),
+            namespace: self.namespace.clone(),
+            folder: free_aside(&self.namespace, &self.name()),
+        };
         self.rename_to(&aside)?;
         place::create(&self.folder)?;
 
@@ -257,10 +262,9 @@ impl Pins {
     }
 }
 
-/// Whether a folder of this name holds the pins of some layout, such as `v1`.
-fn is_layout(name: &str) -> bool {
-    let name = name.strip_suffix(ASIDE).unwrap_or(name);
-    name.strip_prefix('v').is_some_and(|version| {
-        !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit())
-    })
+fn name(folder: &Path) -> String {
+    folder
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
 }

@@ -6,13 +6,16 @@ use anyhow::Context;
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType,
     links::{FdLink, PinnedLink},
-    tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
+    tc::{
+        NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle,
+        qdisc_add_clsact,
+    },
 };
 
 use super::{
-    CLSACT_BESIDE, CLSACT_HANDLE, CLSACT_PRIORITY, Hold,
+    CLSACT_HANDLES, CLSACT_PRIORITY, Hold, filter_at,
     refusal::{cause, errno, errno_tc, refused_clsact},
-    release_clsact, release_filter, release_pin,
+    release_clsact, release_filters, release_pin,
 };
 use crate::{failure::Failure, observation::EgressHook, settings};
 
@@ -29,7 +32,6 @@ pub fn egress(
     hook: settings::EgressHook,
     (pin, beside): (&Path, bool),
 ) -> Result<(Hold, EgressHook, Option<String>), Failure> {
-    let handle = if beside { CLSACT_BESIDE } else { CLSACT_HANDLE };
     let settle = |hook| {
         if beside {
             Ok(())
@@ -38,7 +40,7 @@ pub fn egress(
         }
     };
     if hook == settings::EgressHook::Clsact {
-        let hold = clsact(program, name, handle)?;
+        let hold = clsact(program, name, beside)?;
         // A link from an earlier run would record everything twice.
         release_pin(pin)?;
         settle(EgressHook::Clsact)?;
@@ -56,7 +58,7 @@ pub fn egress(
         }
         Err(error) if hook == settings::EgressHook::Auto => {
             let reason = format!("{name}: the kernel has no TCX: {}", cause(&error));
-            let hold = clsact(program, name, handle)?;
+            let hold = clsact(program, name, beside)?;
             settle(EgressHook::Clsact)?;
             Ok((hold, EgressHook::Clsact, Some(reason)))
         }
@@ -79,7 +81,7 @@ pub fn settle_egress(
 ) -> Result<(), Failure> {
     if hook == EgressHook::Clsact {
         // In one step: the filter of the earlier run becomes ours.
-        clsact(program, name, CLSACT_HANDLE)?;
+        clsact(program, name, false)?;
     }
 
     Ok(release_other(name, hook)?)
@@ -89,7 +91,10 @@ pub fn settle_egress(
 fn release_other(name: &str, hook: EgressHook) -> anyhow::Result<()> {
     match hook {
         EgressHook::Tcx => release_clsact(name),
-        EgressHook::Clsact => release_filter(name, CLSACT_BESIDE),
+        EgressHook::Clsact => {
+            let (stays, last) = (*CLSACT_HANDLES.start(), *CLSACT_HANDLES.end());
+            release_filters(name, stays + 1..=last)
+        }
     }
 }
 
@@ -118,36 +123,19 @@ fn tcx(program: &mut SchedClassifier, name: &str, pin: &Path) -> Result<Hold, Pr
     Ok(Hold::Pinned(pin.to_owned()))
 }
 
-fn clsact(program: &mut SchedClassifier, name: &str, handle: TcHandle) -> Result<Hold, Failure> {
+fn clsact(program: &mut SchedClassifier, name: &str, beside: bool) -> Result<Hold, Failure> {
     match qdisc_add_clsact(name) {
         Ok(()) => {}
         Err(error) if errno_tc(&error) == Some(libc::EEXIST) => {}
         Err(error) => return Err(refused_clsact(name, &error.into())),
     }
 
-    let options = TcAttachOptions::Netlink(NlOptions {
-        priority: CLSACT_PRIORITY,
-        handle,
-        classid: None,
-    });
-    let link = match program.attach_with_options(name, TcAttachType::Egress, options) {
-        Ok(link) => link,
-        // Left by an earlier run: replaced in one step.
-        Err(error) if errno(&error) == Some(libc::EEXIST) => {
-            let left = SchedClassifierLink::attached(
-                name,
-                TcAttachType::Egress,
-                CLSACT_PRIORITY,
-                handle,
-                None,
-            )
-            .with_context(|| format!("{name}: clsact filter"))?;
-            program
-                .attach_to_link(left)
-                .map_err(|error| refused_clsact(name, &error))?
-        }
-        Err(error) => return Err(refused_clsact(name, &error)),
+    let attached = if beside {
+        add_beside(program, name)
+    } else {
+        add_or_replace(program, name, *CLSACT_HANDLES.start())
     };
+    let link = attached.map_err(|error| refused_clsact(name, &error))?;
     let link = program
         .take_link(link)
         .context("keep the clsact filter")
@@ -156,4 +144,50 @@ fn clsact(program: &mut SchedClassifier, name: &str, handle: TcHandle) -> Result
     std::mem::forget(link);
 
     Ok(Hold::Clsact(name.to_owned()))
+}
+
+/// Leaves every filter that is there, as far as there is room: which of them feeds the maps that
+/// XDP reads, not even the kernel would tell a process that is not root.
+fn add_beside(
+    program: &mut SchedClassifier,
+    name: &str,
+) -> Result<SchedClassifierLinkId, ProgramError> {
+    let (stays, last) = (*CLSACT_HANDLES.start(), *CLSACT_HANDLES.end());
+    for handle in stays + 1..last {
+        match add(program, name, handle) {
+            Err(error) if errno(&error) == Some(libc::EEXIST) => {}
+            result => return result,
+        }
+    }
+
+    add_or_replace(program, name, last)
+}
+
+/// In one step where there is one already, left by an earlier run.
+fn add_or_replace(
+    program: &mut SchedClassifier,
+    name: &str,
+    handle: u16,
+) -> Result<SchedClassifierLinkId, ProgramError> {
+    match add(program, name, handle) {
+        Err(error) if errno(&error) == Some(libc::EEXIST) => {
+            let left = filter_at(name, handle).map_err(ProgramError::IOError)?;
+            program.attach_to_link(left)
+        }
+        result => result,
+    }
+}
+
+fn add(
+    program: &mut SchedClassifier,
+    name: &str,
+    handle: u16,
+) -> Result<SchedClassifierLinkId, ProgramError> {
+    let options = TcAttachOptions::Netlink(NlOptions {
+        priority: CLSACT_PRIORITY,
+        handle: TcHandle::new(0, handle),
+        classid: None,
+    });
+
+    program.attach_with_options(name, TcAttachType::Egress, options)
 }

@@ -47,5 +47,8 @@ fn ours(filter: &TcMessage) -> bool {
         _ => false,
     });
 
-    priority == super::CLSACT_PRIORITY && matches!(handle, 1 | 2) && named
+    let handles =
+        u32::from(*super::CLSACT_HANDLES.start())..=u32::from(*super::CLSACT_HANDLES.end());
+
+    priority == super::CLSACT_PRIORITY && handles.contains(&handle) && named
 }

@@ -35,8 +35,17 @@ pub fn xdp(
     mode: settings::XdpMode,
     (pin, left): (&Path, &[PathBuf]),
 ) -> Result<(Hold, Option<String>), Failure> {
-    if left.iter().any(|left| adopt(program, left, pin)) {
-        return Ok((Hold::Pinned(pin.to_owned()), None));
+    for left in left {
+        if adopt(program, left) {
+            if left != pin {
+                // In one step: a link that is pinned nowhere is gone with this process.
+                fs::rename(left, pin)
+                    .with_context(|| format!("{}: cannot be moved", left.display()))?;
+            }
+            return Ok((Hold::Pinned(pin.to_owned()), None));
+        }
+        // What cannot be adopted is of an interface that is gone.
+        release_pin(left)?;
     }
 
     let attempt = |program: &mut Xdp, mode| program.attach_to_if_index(index, mode);
@@ -90,19 +99,12 @@ pub fn xdp_hook(interface: &Interface) -> anyhow::Result<XdpHook> {
     })
 }
 
-/// Replaces the program of the link that is pinned at `left`, and pins the link at `pin`.
-fn adopt(program: &mut Xdp, left: &Path, pin: &Path) -> bool {
-    let adopted = PinnedLink::from_pin(left)
+/// Replaces the program of the link that is pinned at `left`, if there is one.
+fn adopt(program: &mut Xdp, left: &Path) -> bool {
+    PinnedLink::from_pin(left)
         .ok()
         .and_then(|pinned| XdpLink::try_from(FdLink::from(pinned)).ok())
         .and_then(|link| program.attach_to_link(link).ok())
         .and_then(|link| program.take_link(link).ok())
-        .and_then(|link| FdLink::try_from(link).ok())
-        .is_some_and(|link| left == pin || link.pin(pin).is_ok() && fs::remove_file(left).is_ok());
-    if !adopted {
-        // What cannot be adopted is of an interface that is gone.
-        let _ = release_pin(left);
-    }
-
-    adopted
+        .is_some()
 }

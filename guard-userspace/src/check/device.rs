@@ -7,7 +7,7 @@ use crate::{
     attach,
     failure::Failure,
     interfaces::{Interface, pick},
-    pins::{Hook, Pins},
+    pins::Pins,
     programs,
     settings::{EgressHook, Settings, XdpMode},
 };
@@ -57,8 +57,8 @@ pub(super) fn has_tcx(interface: &str) -> bool {
 
 fn xdp(settings: &Settings, interface: &Interface, pins: &Pins, report: &mut Report) {
     let item = format!("xdp {}", interface.name);
-    let ours = attach::pinned_program(&pins.link(interface.index, Hook::Xdp));
-    if let Err(failure) = interface.require_free(|id| ours == Some(id)) {
+    let ours = attach::pinned_xdp(pins, interface.index);
+    if let Err(failure) = interface.require_free(|id| ours.contains(&id)) {
         report.problem(item, &failure);
         return;
     }

@@ -76,42 +76,44 @@ pub(super) fn pins(
         }
         Err(failure) => report.problem("bpffs", &failure),
     }
-    if running || !pins.exist() {
+    if running {
         return;
     }
 
-    let links: Vec<_> = pins
-        .links()
-        .into_iter()
-        .map(|(index, hook, _)| {
-            let name = all
-                .iter()
-                .find(|interface| interface.index == index)
-                .map_or_else(|| format!("interface {index}"), |found| found.name.clone());
-            let hook = match hook {
-                Hook::Xdp => "XDP",
-                Hook::Egress => "egress",
-            };
-            format!("{name} ({hook})")
-        })
-        .collect();
-    let what = if links.is_empty() {
-        "maps".to_owned()
-    } else {
-        format!("maps, {}", links.join(", "))
-    };
-    let fits =
-        Maps::pinned_capacity(pins) == Some(settings.max_flows.get()) && Maps::open(pins).is_ok();
-    let fate = if fits {
-        "a run adopts them"
-    } else {
-        "they do not fit this run, which makes them anew and forgets their flows"
-    };
-    report.items.push(Item::note(
-        "leftovers",
-        format!("of an earlier run: {what}: {fate}"),
-        Some("`portguard detach` removes them".to_owned()),
-    ));
+    let fits = Maps::fit(pins, settings.max_flows.get());
+    let folders = pins.others();
+    for left in folders.iter().chain([pins]).filter(|pins| pins.exist()) {
+        let fate = if left.folder() == pins.folder() && fits {
+            "a run adopts them"
+        } else {
+            "a run makes maps of its own, and carries their flows over as far as it can read them"
+        };
+        report.items.push(Item::note(
+            "leftovers",
+            format!("of an earlier run: {}: {fate}", pinned(left, all)),
+            Some("`portguard detach` removes them".to_owned()),
+        ));
+    }
+}
+
+/// What is pinned in a folder, such as `maps of v1, eth0 (XDP), eth0 (egress)`.
+fn pinned(pins: &Pins, all: &[Interface]) -> String {
+    let links = pins.links().into_iter().map(|(index, hook, _)| {
+        let name = all
+            .iter()
+            .find(|interface| interface.index == index)
+            .map_or_else(|| format!("interface {index}"), |found| found.name.clone());
+        let hook = match hook {
+            Hook::Xdp => "XDP",
+            Hook::Egress => "egress",
+        };
+        format!("{name} ({hook})")
+    });
+
+    std::iter::once(format!("maps of {}", pins.name()))
+        .chain(links)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// Loads the programs and attaches them nowhere. They go when they are dropped.

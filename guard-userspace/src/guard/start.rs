@@ -28,10 +28,8 @@ pub(super) async fn check_interfaces(
         let interface = interfaces::find(netlink, name).await?;
         interface.require_guardable()?;
         if settings.iface.contains(name) {
-            let ours =
-                |folder: &Pins| attach::pinned_program(&folder.link(interface.index, Hook::Xdp));
-            let ours = [ours(pins), ours(&pins.aside())];
-            interface.require_free(|id| ours.contains(&Some(id)))?;
+            let ours = attach::pinned_xdp(pins, interface.index);
+            interface.require_free(|id| ours.contains(&id))?;
         }
         interfaces.push(interface);
     }
@@ -39,15 +37,20 @@ pub(super) async fn check_interfaces(
     Ok(interfaces)
 }
 
-/// Takes off what an earlier run has left and this one does not want: on other interfaces, and
-/// XDP in another mode than was asked for. Maps that do not fit are set aside, to inherit from.
+/// Takes off what earlier runs have left and this one does not want: on other interfaces, and
+/// XDP in another mode than was asked for. Returns what there is to take over from.
 pub(super) async fn release_unwanted(
     pins: &Pins,
     interfaces: &[Interface],
     settings: &Settings,
     netlink: &Handle,
 ) -> Result<Option<Inheritance>, Failure> {
-    for (index, hook, path) in pins.links() {
+    let everywhere = [vec![pins.clone()], pins.others()].concat();
+    let links = |hook| {
+        let links = everywhere.iter().flat_map(Pins::links);
+        links.filter(move |link| link.1 == hook)
+    };
+    for (index, hook, path) in links(Hook::Xdp).chain(links(Hook::Egress)) {
         let wanted = interfaces
             .iter()
             .find(|interface| interface.index == index)
@@ -71,15 +74,7 @@ pub(super) async fn release_unwanted(
         }
     }
 
-    let fits = !pins.exist()
-        || Maps::pinned_capacity(pins) == Some(settings.max_flows.get())
-            && Maps::open(pins).is_ok();
-    if fits {
-        // What a run that was killed in the middle of taking over has left.
-        return Ok(Inheritance::left(pins));
-    }
-
-    Inheritance::set_aside(pins).map(Some)
+    Inheritance::claim(pins, settings.max_flows.get())
 }
 
 fn in_mode(interface: &Interface, mode: XdpMode) -> bool {

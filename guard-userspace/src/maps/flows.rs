@@ -35,6 +35,7 @@ pub struct FlowMap {
     pub protocol: Protocol,
     /// Entries there is room for.
     pub capacity: u32,
+    name: &'static str,
     map: MapData,
 }
 
@@ -63,6 +64,7 @@ impl FlowMap {
                 let info = MapInfo::from_pin(&path)
                     .with_context(|| format!("{}: cannot be opened", path.display()))?;
                 Ok(Self {
+                    name,
                     family,
                     protocol,
                     capacity: info.max_entries(),
@@ -70,6 +72,17 @@ impl FlowMap {
                 })
             })
             .collect()
+    }
+
+    /// The map of the same flows that is pinned elsewhere, unless it holds them in another form.
+    pub fn counterpart(&self, pins: &Pins) -> Option<Self> {
+        let info = super::alike(self.name, &self.map.info().ok()?, pins)?;
+
+        Some(Self {
+            capacity: info.max_entries(),
+            map: super::open(&pins.map(self.name)).ok()?,
+            ..*self
+        })
     }
 
     /// Calls `visit` with every entry, expired ones too.
@@ -140,6 +153,24 @@ impl FlowMap {
             Key::V6(key) => bpf::replace(map, &key, &entry.flow),
         }
         .context("flows: cannot be written")
+    }
+
+    /// Puts in a flow that is known elsewhere, unless it was seen here as late as there.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    pub fn merge(&self, entry: &FlowEntry) -> anyhow::Result<()> {
+        if self.insert(entry)? {
+            return Ok(());
+        }
+        let stale = self
+            .find(entry)?
+            .is_some_and(|here| here.last_seen < entry.flow.last_seen);
+        if stale {
+            self.replace(entry)?;
+        }
+
+        Ok(())
     }
 
     /// How many entries have not expired at `now`.
