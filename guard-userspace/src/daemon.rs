@@ -143,7 +143,7 @@ impl Daemon {
         let metrics = serve::bind(settings.metrics_listen).await?;
         let control = control::Socket::bind(&settings.control_socket).await?;
 
-        let pins = Pins::new(&settings.pin_dir, &namespace);
+        let pins = Pins::of_layout(&settings.pin_dir, &namespace, workings.layout);
         let mut notes = Vec::new();
         let guarded = ports.guarded();
         let mut guard =

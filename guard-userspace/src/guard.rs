@@ -92,7 +92,9 @@ impl Guard {
         for device in &mut guard.devices {
             notes.extend(device.attach_egress(settings.egress_hook, &guard.pins, beside)?);
         }
-        if let Some(inheritance) = &guard.inheritance {
+        if let Some(inheritance) = &guard.inheritance
+            && workings.carrying
+        {
             let now = guard.clock.now()?;
             let carried = inheritance.copy_to(&mut guard.maps, &guard.pins, now)?;
             notes.extend(carried.notes);

@@ -1,9 +1,9 @@
 //! One guard a network namespace.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, Metadata, OpenOptions},
     io::{self, Read, Seek, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process,
 };
@@ -18,9 +18,11 @@ const FOLDER: &str = "/run/portguard";
 
 /// The right to guard a network namespace, held until it is dropped.
 ///
-/// The file stays: removing it would let two processes lock two files of the same name.
+/// Who has it removes the file at the end. So that no two processes lock two files of the same
+/// name, a lock counts only while its file still has that name.
 #[derive(Debug)]
 pub struct InstanceLock {
+    path: PathBuf,
     _file: Flock<File>,
 }
 
@@ -39,28 +41,11 @@ impl InstanceLock {
             .mode(0o755)
             .create(folder)
             .map_err(|error| refused(folder, "created", error))?;
-        let path: PathBuf = folder.join(format!("{namespace}.lock"));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&path)
-            .map_err(|error| refused(&path, "opened", error))?;
-
-        let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => file,
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-                let holder = fs::read_to_string(&path).unwrap_or_default();
-                return Err(Self::taken(holder.trim().parse().ok()));
-            }
-            Err((_, error)) => {
-                return Err(Failure::runtime(format!(
-                    "{}: cannot be locked: {error}",
-                    path.display()
-                )));
+        let path = folder.join(format!("{namespace}.lock"));
+        let mut file = loop {
+            let file = lock(&path)?;
+            if named(&file, &path) {
+                break file;
             }
         };
         file.set_len(0)
@@ -68,7 +53,7 @@ impl InstanceLock {
             .and_then(|()| writeln!(file, "{}", process::id()))
             .with_context(|| format!("{}: cannot be written", path.display()))?;
 
-        Ok(Self { _file: file })
+        Ok(Self { path, _file: file })
     }
 
     /// What a run ends with while `holder` has the lock.
@@ -92,6 +77,45 @@ impl InstanceLock {
             Err(_) => text.trim().parse().ok(),
         }
     }
+}
+
+impl Drop for InstanceLock {
+    fn drop(&mut self) {
+        // What stays is empty of meaning, and in nobody's way.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn lock(path: &Path) -> Result<Flock<File>, Failure> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+        .map_err(|error| refused(path, "opened", error))?;
+
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(file) => Ok(file),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+            let holder = fs::read_to_string(path).unwrap_or_default();
+            Err(InstanceLock::taken(holder.trim().parse().ok()))
+        }
+        Err((_, error)) => Err(Failure::runtime(format!(
+            "{}: cannot be locked: {error}",
+            path.display()
+        ))),
+    }
+}
+
+/// Whether a file that was opened at `path` is the one that is there now.
+fn named(file: &File, path: &Path) -> bool {
+    let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
+    let opened = file.metadata().map(identity).ok();
+
+    opened.is_some() && opened == fs::metadata(path).map(identity).ok()
 }
 
 fn refused(path: &Path, verb: &str, error: io::Error) -> Failure {
@@ -122,6 +146,20 @@ mod tests {
         InstanceLock::take_in(&folder, "b").expect("is another namespace");
         drop(first);
         InstanceLock::take_in(&folder, "a").expect("is free again");
+        fs::remove_dir(&folder).expect("is ours, and empty");
+    }
+
+    #[test]
+    fn a_file_that_was_removed_locks_nothing() {
+        let folder = std::env::temp_dir().join(format!("portguard-removed-{}", process::id()));
+        let first = InstanceLock::take_in(&folder, "a").expect("is free");
+        let opened = File::open(&first.path).expect("is there");
+        assert!(named(&opened, &first.path));
+        let path = first.path.clone();
+        drop(first);
+        assert!(!named(&opened, &path));
+        let _second = InstanceLock::take_in(&folder, "a").expect("is free again");
+        assert!(!named(&opened, &path));
         fs::remove_dir_all(&folder).expect("is ours");
     }
 }

@@ -66,7 +66,7 @@ impl Maps {
         };
 
         MAPS.iter().all(|name| pins.map(name).exists())
-            && FLOW_MAPS.iter().all(|name| room(&name))
+            && FLOW_MAPS.iter().all(room)
             && Self::open(pins).is_ok()
     }
 

@@ -64,11 +64,16 @@ pub struct Pins {
 impl Pins {
     /// The folder below `base` for the network namespace called `namespace`. Touches nothing.
     pub fn new(base: &Path, namespace: &str) -> Self {
+        Self::of_layout(base, namespace, LAYOUT_VERSION)
+    }
+
+    /// As [`new`](Self::new), for maps of this layout.
+    pub fn of_layout(base: &Path, namespace: &str, layout: u32) -> Self {
         let namespace = base.join(namespace);
 
         Self {
             base: base.to_owned(),
-            folder: namespace.join(format!("v{LAYOUT_VERSION}")),
+            folder: namespace.join(format!("v{layout}")),
             namespace,
         }
     }

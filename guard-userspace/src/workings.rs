@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use guard_common::layout::LAYOUT_VERSION;
+
 /// What a daemon does beside what it is told by its settings.
 ///
 /// `portguard` does all of it, always. Tests switch parts off to show that each of them is needed:
@@ -18,6 +20,10 @@ pub struct Workings {
     pub repair: bool,
     /// The shortest rest between two sweeps.
     pub sweep_rest: Duration,
+    /// Flows of an earlier run, in maps that are not used any more, are copied.
+    pub carrying: bool,
+    /// The layout of maps that it says is its own.
+    pub layout: u32,
 }
 
 impl Default for Workings {
@@ -28,6 +34,8 @@ impl Default for Workings {
             socket_marks: true,
             repair: true,
             sweep_rest: Duration::from_secs(10),
+            carrying: true,
+            layout: LAYOUT_VERSION,
         }
     }
 }

@@ -16,6 +16,9 @@ use crate::netns::Namespace;
 /// How long to wait for what should not come.
 pub const QUIET: Duration = Duration::from_millis(150);
 
+/// How long a slow machine may take to make room for a frame.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// An interface, frame by frame.
 #[derive(Debug)]
 pub struct Wire(OwnedFd);
@@ -30,12 +33,20 @@ impl Wire {
     /// Puts a frame on the wire. It must be as long as an Ethernet header.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         let fd = self.0.as_raw_fd();
-        // SAFETY: the buffer is as long as the call is told.
-        let sent = unsafe { libc::send(fd, frame.as_ptr().cast(), frame.len(), 0) };
-        if sent < 0 {
-            return Err(io::Error::last_os_error()).context("send a frame");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // SAFETY: the buffer is as long as the call is told.
+            let sent = unsafe { libc::send(fd, frame.as_ptr().cast(), frame.len(), 0) };
+            if sent >= 0 {
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            // The far end has no room yet, so it has not seen the frame.
+            if error.raw_os_error() != Some(libc::ENOBUFS) || Instant::now() > deadline {
+                return Err(error).context("send a frame");
+            }
+            thread::sleep(Duration::from_millis(1));
         }
-        Ok(())
     }
 
     /// The frames that come in until none has for so long.

@@ -1,9 +1,14 @@
 //! The BPF object as other tools see it.
 
-use std::process::Command;
+use std::{mem::offset_of, process::Command};
 
 use anyhow::{Result, ensure};
-use guard_common::outcome::Family;
+use guard_common::{
+    config::JIFFIES_PER_TICK_SHIFT,
+    flow::{Flow, Phase},
+    key::FlowKeyV4,
+    outcome::{Family, Outcome},
+};
 use guard_tests::{
     bpffs, build,
     frames::{tcp, udp},
@@ -87,4 +92,55 @@ fn output(command: &mut Command) -> Result<String> {
         text(&output.stderr)
     );
     Ok(text(&output.stdout))
+}
+
+/// An upgrade copies what is in maps of the same name, with keys and values of the same sizes.
+#[test]
+fn what_maps_of_these_names_and_sizes_hold() {
+    let key = format!(
+        "local {} remote {} local_port {} remote_port {} protocol {}",
+        offset_of!(FlowKeyV4, local),
+        offset_of!(FlowKeyV4, remote),
+        offset_of!(FlowKeyV4, local_port),
+        offset_of!(FlowKeyV4, remote_port),
+        offset_of!(FlowKeyV4, protocol),
+    );
+    let flow = format!(
+        "last_seen {} in ticks of {} phase {} fin_in {} fin_out {} reset {}",
+        offset_of!(Flow, last_seen),
+        1 << JIFFIES_PER_TICK_SHIFT,
+        offset_of!(Flow, phase),
+        offset_of!(Flow, fin_in),
+        offset_of!(Flow, fin_out),
+        offset_of!(Flow, reset),
+    );
+    let phases = [
+        Phase::Opening,
+        Phase::Established,
+        Phase::Datagram,
+        Phase::Dns,
+        Phase::Query,
+    ]
+    .map(|phase| format!("{phase:?} {}", phase as u8))
+    .join(" ");
+    let advice = "raise LAYOUT_VERSION, and rename the maps whose keys and values are as long as \
+                  they were";
+    assert_eq!(
+        [key, flow, phases],
+        [
+            "local 0 remote 4 local_port 8 remote_port 10 protocol 12",
+            "last_seen 0 in ticks of 64 phase 4 fin_in 5 fin_out 6 reset 7",
+            "Opening 1 Established 2 Datagram 3 Dns 4 Query 5",
+        ],
+        "{advice}"
+    );
+
+    // The order of the counters: a number, for there is one list of them and no second.
+    let mut order = 0xcbf2_9ce4_8422_2325_u64;
+    for outcome in Outcome::ALL {
+        for byte in format!("{:?} {};", outcome.direction(), outcome.reason()).bytes() {
+            order = (order ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    assert_eq!(order, 0xd4aa_ad22_8435_881a, "{advice}");
 }

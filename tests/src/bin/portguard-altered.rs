@@ -24,6 +24,10 @@ struct Altered {
     #[arg(long, value_name = "MILLISECONDS")]
     sweep_rest: Option<u64>,
 
+    /// The layout of maps that it takes for its own, as if it were another version
+    #[arg(long, value_name = "NUMBER")]
+    layout: Option<u32>,
+
     /// The command line of portguard, from `run` on
     #[arg(last = true)]
     command_line: Vec<String>,
@@ -40,6 +44,8 @@ enum Part {
     SocketMarks,
     /// Putting back, in sweeps, the flows of connected sockets that the maps have forgotten
     Repair,
+    /// Copying the flows of an earlier run into other maps
+    Carrying,
 }
 
 impl Altered {
@@ -51,11 +57,15 @@ impl Altered {
                 Part::FlowMarks => &mut workings.flow_marks,
                 Part::SocketMarks => &mut workings.socket_marks,
                 Part::Repair => &mut workings.repair,
+                Part::Carrying => &mut workings.carrying,
             };
             *part = false;
         }
         if let Some(milliseconds) = self.sweep_rest {
             workings.sweep_rest = Duration::from_millis(milliseconds);
+        }
+        if let Some(layout) = self.layout {
+            workings.layout = layout;
         }
         workings
     }

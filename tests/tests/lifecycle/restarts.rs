@@ -13,7 +13,7 @@ use guard_tests::{
     load::{self, Servers},
 };
 
-use super::{FAMILIES, Lab, attachments};
+use super::{FAMILIES, Lab, attachments, layouts::folders};
 
 /// What became of the requests.
 #[derive(Debug, Default)]
@@ -123,21 +123,29 @@ fn f02_upgrades_cost_no_request_and_leak_nothing() -> Result<()> {
     Ok(())
 }
 
-/// The flows move into other maps while packets of theirs come and go.
+/// The flows move into other maps while packets of theirs come and go: of another size, of
+/// another version's layout, forth and back.
 #[test]
-fn f02_other_sizes_cost_no_request_and_leak_nothing() -> Result<()> {
+fn f02_other_maps_cost_no_request_and_leak_nothing() -> Result<()> {
     for flags in attachments() {
-        let sizes = ["2048", "65536", "2048", "4096"];
+        let maps = [("2048", "7"), ("65536", "7"), ("65536", "8"), ("2048", "7")];
         let with = |size| [&flags[..], &["--max-flows", size]].concat();
         let lab = Lab::new()?;
         let mut guard = lab.guard(&with("65536"))?;
-        let mut size = sizes.into_iter();
-        let requests = beside(&lab, &mut guard, (sizes.len(), true), |guard| {
+        let mut next = maps.into_iter();
+        let requests = beside(&lab, &mut guard, (maps.len(), true), |guard| {
+            let (size, layout) = next.next().expect("one a round");
             guard.kill()?;
-            guard.start_again(&with(size.next().expect("a size a round")))
+            guard.alter(&["--layout", layout]);
+            guard.start_again(&with(size))?;
+            let folders = folders(guard)?;
+            ensure!(folders == [format!("v{layout}")], "left: {folders:?}");
+            Ok(())
         })?;
         none_failed(&requests)?;
         none_leaked(&requests)?;
+        ensure!(guard.end()?.success(), "{}", guard.said());
+        ensure!(lab.hears(1)?, "something is left");
     }
     Ok(())
 }
