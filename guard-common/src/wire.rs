@@ -185,10 +185,11 @@ impl TcpFlags {
         self.0 & 0x01 != 0
     }
 
-    /// SYN is set and ACK is not: an attempt to open.
+    /// SYN is set, ACK and RST are not: an attempt to open. Whoever receives a RST looks at nothing
+    /// else (RFC 9293, section 3.10.7).
     #[inline(always)]
     pub const fn opens(self) -> bool {
-        self.0 & 0x12 == 0x02
+        self.0 & 0x16 == 0x02
     }
 
     /// SYN and ACK are both set: an answer to an attempt to open.

@@ -7,7 +7,7 @@ use guard_common::outcome::Outcome::{
 use super::{Case, case};
 use crate::{
     frames::{Frame, MDNS, tcp, udp, udp_lite},
-    setup::TUNNELS,
+    setup::{TIMEOUTS, TUNNELS},
 };
 
 pub(super) fn cases() -> Vec<Case> {
@@ -39,6 +39,15 @@ pub(super) fn cases() -> Vec<Case> {
             .sends(tcp(443, 40_000), PassNotRecorded)
             .sends(udp_lite(53, 40_000), PassNotRecorded)
             .receives(udp(40_000, 40_000), DropNoFlow),
+        case("a RST is no attempt to open, whatever else it says")
+            .sends(tcp(40_000, 443).syn().rst(), PassNotRecorded)
+            .sends(tcp(40_000, 443).syn(), PassNewFlow)
+            .receives(tcp(443, 40_000).syn_ack(), PassKnownFlow)
+            .sends(tcp(40_000, 443).syn().rst(), PassRefreshedFlow)
+            .waits(TIMEOUTS.tcp_transitory)
+            .receives(tcp(443, 40_000).rst(), PassKnownFlow)
+            .waits(1)
+            .receives(tcp(443, 40_000), DropNoFlow),
         case("one flow, one entry")
             .sends(udp(40_000, 123), PassNewFlow)
             .sends(udp(40_000, 123), PassRefreshedFlow)
