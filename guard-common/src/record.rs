@@ -156,7 +156,8 @@ fn record_flow<A: Address>(
     let known = tables.flow(tuple.transport, key.sized());
     if let Some(cell) = known {
         let flow = cell.load();
-        if flow.alive(now, tables.config().timeouts()) {
+        // What is sent to nobody may look like the entry of a query, which names no remote end.
+        if !flow.is_query() && flow.alive(now, tables.config().timeouts()) {
             cell.sent(flow, flags, now);
             mark(Use::flow(tuple.transport), port, tables);
             return Outcome::PassRefreshedFlow;
@@ -166,6 +167,9 @@ fn record_flow<A: Address>(
     let Some(mut flow) = Flow::opened_by(tuple, flags, now) else {
         return Outcome::PassNotRecorded;
     };
+    if tuple.remote == A::UNSPECIFIED {
+        return Outcome::PassNotRecorded;
+    }
     if tuple.transport == Transport::Udp && tables.config().any_remote_port() != 0 {
         // One entry stands for every port of the peer, so no single port's timer fits it.
         flow.phase = Phase::Datagram as u8;

@@ -32,6 +32,15 @@ pub(super) fn cases() -> Vec<Case> {
         case("two groups, one query")
             .sends(udp(40_000, 5353).to(MDNS), PassNewFlow)
             .sends(udp(40_000, 1900).to(SSDP), PassRefreshedFlow),
+        case("what is sent to nobody is no query, and prolongs none")
+            .sends(udp(40_000, 0).to(NOBODY), PassNotRecorded)
+            .sends(udp(40_000, 5353).to(MDNS), PassNewFlow)
+            .waits(TIMEOUTS.multicast)
+            .sends(udp(40_000, 0).to(NOBODY), PassNotRecorded)
+            .receives(udp(9, 40_000).from(N), PassKnownFlow)
+            .waits(1)
+            .sends(udp(40_000, 0).to(NOBODY), PassNotRecorded)
+            .receives(udp(9, 40_000).from(N), DropNoFlow),
         case("queries where a flow admits every port of its peer")
             .set_up(|setup| setup.any_remote_port = true)
             .sends(udp(40_000, 5353).to(MDNS), PassNewFlow)

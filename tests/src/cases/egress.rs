@@ -6,7 +6,7 @@ use guard_common::outcome::Outcome::{
 
 use super::{Case, case};
 use crate::{
-    frames::{Frame, MDNS, tcp, udp, udp_lite},
+    frames::{Frame, MDNS, NOBODY, tcp, udp, udp_lite},
     setup::{TIMEOUTS, TUNNELS},
 };
 
@@ -39,6 +39,10 @@ pub(super) fn cases() -> Vec<Case> {
             .sends(tcp(443, 40_000), PassNotRecorded)
             .sends(udp_lite(53, 40_000), PassNotRecorded)
             .receives(udp(40_000, 40_000), DropNoFlow),
+        case("what is sent to nobody opens nothing")
+            .sends(udp(40_000, 53).to(NOBODY), PassNotRecorded)
+            .sends(tcp(40_000, 443).to(NOBODY).syn(), PassNotRecorded)
+            .receives(tcp(443, 40_000).from(NOBODY).syn_ack(), DropNoFlow),
         case("a RST is no attempt to open, whatever else it says")
             .sends(tcp(40_000, 443).syn().rst(), PassNotRecorded)
             .sends(tcp(40_000, 443).syn(), PassNewFlow)
