@@ -196,6 +196,13 @@ fn record_flow<A: Address>(
 /// Any neighbour may answer a query to a group, so its entry names no remote end.
 #[inline(always)]
 fn record_query<A: Address>(tuple: &Tuple<A>, port: usize, tables: &impl Tables) -> Outcome {
+    let remote_port = tables.index(tuple.remote_port);
+    if tables
+        .guarded()
+        .leaves_unrecorded(tuple.transport, remote_port)
+    {
+        return Outcome::PassNotRecorded;
+    }
     let now = tables.now();
     let key = query_key(tuple);
     let outcome = match tables.flow(tuple.transport, key.sized()) {

@@ -7,7 +7,7 @@ use guard_common::outcome::Outcome::{
 use super::{Case, case};
 use crate::{
     frames::{EVERYBODY, End, FAR, G2, MDNS, N, NOBODY, SSDP, SUBNET, tcp, udp, udp_lite},
-    setup::{EXPOSED_UDP, TIMEOUTS},
+    setup::{EXPOSED_UDP, TIMEOUTS, TUNNELS},
 };
 
 pub(super) fn cases() -> Vec<Case> {
@@ -32,6 +32,9 @@ pub(super) fn cases() -> Vec<Case> {
         case("two groups, one query")
             .sends(udp(40_000, 5353).to(MDNS), PassNewFlow)
             .sends(udp(40_000, 1900).to(SSDP), PassRefreshedFlow),
+        case("a tunnel that floods a group asks nothing")
+            .sends(udp(40_000, TUNNELS[0]).to(MDNS), PassNotRecorded)
+            .receives(udp(TUNNELS[0], 40_000).from(N), DropNoFlow),
         case("what is sent to nobody is no query, and prolongs none")
             .sends(udp(40_000, 0).to(NOBODY), PassNotRecorded)
             .sends(udp(40_000, 5353).to(MDNS), PassNewFlow)
