@@ -3,7 +3,7 @@
 use crate::{
     address::{Address, V4, V6},
     excuse::{excuse, tally_would_drop},
-    flow::Flow,
+    flow::{Flow, Phase},
     fragment::FragmentKey,
     key::FlowKey,
     link::{self, Payload},
@@ -214,7 +214,11 @@ fn judge_flow<A: Address>(
     let Some(flags) = flags else {
         return Some(Outcome::PassIcmpRelated);
     };
-    let flow = Flow::rescued_by(tuple, flags, now);
+    let mut flow = Flow::rescued_by(tuple, flags, now);
+    if tuple.transport == Transport::Udp && tables.config().any_remote_port() != 0 {
+        // As in what is recorded: one entry stands for every port of the peer.
+        flow.phase = Phase::Datagram as u8;
+    }
     match remembered {
         Some(cell) => {
             cell.restart(flow);
