@@ -9,7 +9,12 @@ use aya_ebpf::{
     },
     helpers::{bpf_fib_lookup, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
 };
-use guard_common::{address::Address, key::SizedKey, parse::Transport, tables::Socket};
+use guard_common::{
+    address::{Address, V6},
+    key::SizedKey,
+    parse::Transport,
+    tables::Socket,
+};
 
 /// `TCP_ESTABLISHED`, include/net/tcp_states.h: also what a connected UDP socket is in.
 const ESTABLISHED: u32 = 1;
@@ -122,6 +127,10 @@ pub fn forwards(
 ) -> bool {
     let (family, source, destination) = match key {
         SizedKey::V4(key) => (INET, key.remote.widened(), key.local.widened()),
+        // The kernel says of these that they are not routed, wherever they are.
+        SizedKey::V6(key) if stays_on_link(key.remote) || stays_on_link(key.local) => {
+            return carries;
+        }
         SizedKey::V6(key) => (INET6, key.remote, key.local),
     };
     // The structure as little-endian words: its fields, stored one by one, would be joined where
@@ -155,4 +164,11 @@ pub fn forwards(
         // Below are the answers for packets that are dropped or end here.
         answer => answer > NOT_ROUTED,
     }
+}
+
+/// Whether no router sends on what has this address: it is link-local, or a group.
+#[inline(always)]
+fn stays_on_link(address: V6) -> bool {
+    let first = u64::from_be(address.high) >> 48;
+    first & 0xffc0 == 0xfe80 || first >> 8 == 0xff
 }

@@ -1,6 +1,6 @@
 //! O06: the guarded interface is a port of a bridge, which has the host's address.
 
-use std::time::Duration;
+use std::{net::Ipv6Addr, time::Duration};
 
 use anyhow::{Result, ensure};
 use guard_common::outcome::{
@@ -8,7 +8,7 @@ use guard_common::outcome::{
     Outcome::{DropNoFlow, PassNotLocal},
 };
 use guard_tests::{
-    frames::{G, N, P, udp},
+    frames::{End, G, N, P, udp},
     guard::Guard,
     netns::{Direct, Namespace, link},
     peers::{Connection, Exchange, alive},
@@ -19,6 +19,12 @@ use super::MODES;
 
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// The other host by an address that means something on its link alone.
+const ON_LINK: End = End {
+    ipv6: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 3),
+    ..N
+};
+
 #[test]
 fn o06_a_bridge_is_guarded_and_its_other_hosts_are_not() -> Result<()> {
     for mode in MODES {
@@ -28,7 +34,9 @@ fn o06_a_bridge_is_guarded_and_its_other_hosts_are_not() -> Result<()> {
         link((host, "vo"), (&other, "v"))?;
         other.ip("link set v address 02:00:00:00:00:03")?;
         other.ip(&format!("addr add {}/24 dev v", N.ipv4))?;
-        other.ip(&format!("addr add {}/64 dev v nodad", N.ipv6))?;
+        for end in [N, ON_LINK] {
+            other.ip(&format!("addr add {}/64 dev v nodad", end.ipv6))?;
+        }
         for command in [
             "addr flush dev vg",
             "link add br0 type bridge",
@@ -47,19 +55,20 @@ fn o06_a_bridge_is_guarded_and_its_other_hosts_are_not() -> Result<()> {
         let acceptor = Acceptor::new(&other, 40_000)?;
         let send = |family| -> Result<()> {
             wire.send(&udp(53, 40_000).received(family))?;
-            wire.send(&udp(53, 40_000).to(N).received(family))
+            wire.send(&udp(53, 40_000).to(N).received(family))?;
+            wire.send(&udp(53, 40_000).to(ON_LINK).received(family))
         };
         for family in [Family::Ipv4, Family::Ipv6] {
             send(family)?;
             let heard = (own.delivered(QUIET * 4), theirs.delivered(QUIET));
-            ensure!(heard == (1, 1), "{mode}: {heard:?} heard without a guard");
+            ensure!(heard == (1, 2), "{mode}: {heard:?} heard without a guard");
         }
 
         let guard = Guard::start(host, "vg", &["--xdp-mode", mode])?;
         for family in [Family::Ipv4, Family::Ipv6] {
-            guard.expect([(DropNoFlow, 1), (PassNotLocal, 1)], || send(family))?;
+            guard.expect([(DropNoFlow, 1), (PassNotLocal, 2)], || send(family))?;
             let heard = (own.delivered(QUIET), theirs.delivered(QUIET));
-            ensure!(heard == (0, 1), "{mode}, {family:?}: {heard:?} heard");
+            ensure!(heard == (0, 2), "{mode}, {family:?}: {heard:?} heard");
             peer.run(|| std::net::TcpStream::connect((N.address(family), 40_000)))?;
             ensure!(acceptor.accepted(QUIET) == 1, "{mode}: no connection");
             let server = P.address(family);
