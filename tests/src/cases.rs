@@ -4,6 +4,7 @@
 
 mod discovery;
 mod egress;
+mod found;
 mod fragments;
 mod headers;
 mod icmp;
@@ -19,6 +20,8 @@ use std::collections::HashSet;
 use guard_common::outcome::{Direction, Family, Judged, Outcome};
 
 use crate::{frames::Frame, setup::Setup};
+
+pub use found::found;
 
 /// One row: everything that happens to one guard, and what it says to each frame.
 #[derive(Clone, Debug)]

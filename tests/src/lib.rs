@@ -6,7 +6,8 @@
 //! [`programs`]. Then the same on real interfaces: hosts and links ([`netns`]), frames and
 //! listeners ([`wire`]), both ends of a conversation ([`peers`]), traffic beside what is
 //! tested ([`load`]), what the daemon measures ([`metrics`]) and the daemon itself ([`guard`]),
-//! also where it must refuse ([`bad_input`]).
+//! also where it must refuse ([`bad_input`]). Last, the policy told a second time, and compared
+//! ([`differential`]).
 
 pub mod frames;
 
@@ -36,3 +37,5 @@ pub mod guard;
 pub mod bad_input;
 
 pub mod clients;
+
+pub mod differential;

@@ -1,6 +1,9 @@
 //! The tables of a decision, in memory, with a clock that is set by hand.
 
-use std::{cell::OnceCell, collections::BTreeMap};
+mod entries;
+mod surroundings;
+
+use std::{cell::Cell, collections::BTreeMap, ptr, slice};
 
 use guard_common::{
     config::{Config, ConfigCell, Device},
@@ -14,6 +17,10 @@ use guard_common::{
 
 use crate::setup::{self, Setup};
 
+use entries::Entries;
+pub use surroundings::Surroundings;
+use surroundings::Usual;
+
 /// Flows, and refused datagrams, that the tables have room for.
 const ROOM: usize = 1024;
 
@@ -21,7 +28,7 @@ const ROOM: usize = 1024;
 const START: u32 = 1 << 24;
 
 /// The key of a flow of either family.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Key {
     /// IPv4.
     V4(FlowKeyV4),
@@ -63,34 +70,6 @@ impl Aged {
     }
 }
 
-/// Entries in the order of their insertion. None is ever removed, so a reference into one stays
-/// good while others are added.
-struct Entries<K, V>(Vec<OnceCell<(K, V)>>);
-
-impl<K: PartialEq, V> Entries<K, V> {
-    fn new(room: usize) -> Self {
-        Self((0..room).map(|_| OnceCell::new()).collect())
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &(K, V)> {
-        self.0.iter().map_while(OnceCell::get)
-    }
-
-    fn get(&self, key: &K) -> Option<&V> {
-        self.iter()
-            .find(|(present, _)| present == key)
-            .map(|(_, value)| value)
-    }
-
-    /// Whether there was room.
-    fn add(&self, key: K, value: V) -> bool {
-        match self.0.iter().find(|entry| entry.get().is_none()) {
-            Some(entry) => entry.set((key, value)).is_ok(),
-            None => false,
-        }
-    }
-}
-
 /// The tables of one guard.
 pub struct MemoryTables {
     now: u32,
@@ -101,23 +80,72 @@ pub struct MemoryTables {
     occupancy: Box<[Occupancy]>,
     flows: Entries<Key, FlowCell>,
     refused: Entries<FragmentKey, RefusedAt>,
+    surroundings: Box<dyn Surroundings>,
+    passing: bool,
+    tallies: [Cell<u64>; Tally::COUNT],
 }
 
 impl MemoryTables {
     /// The tables of a guard that has seen nothing yet.
     pub fn new(setup: Setup) -> Self {
-        let config = setup.config();
         let [first, second] = setup.pages();
+        let guarded = if setup.second_page { second } else { first };
+        let room = if setup.no_room { 0 } else { ROOM };
+        Self::with(
+            setup.config(),
+            guarded,
+            setup::device(),
+            room,
+            Box::new(Usual),
+        )
+    }
+
+    /// The tables of any guard, with room for so many flows.
+    pub fn with(
+        config: Config,
+        guarded: Box<GuardedPorts>,
+        device: Device,
+        room: usize,
+        surroundings: Box<dyn Surroundings>,
+    ) -> Self {
         Self {
             now: START,
             config,
             cell: ConfigCell::new(config),
-            guarded: if config.page == 0 { first } else { second },
-            device: setup::device(),
+            guarded,
+            device,
             occupancy: unmarked(),
-            flows: Entries::new(if setup.no_room { 0 } else { ROOM }),
+            flows: Entries::new(room),
             refused: Entries::new(ROOM),
+            surroundings,
+            passing: false,
+            tallies: Default::default(),
         }
+    }
+
+    /// Puts another configuration in force, at the same epoch.
+    pub fn configure(&mut self, config: Config, guarded: Box<GuardedPorts>) {
+        self.config = Config {
+            epoch: self.config.epoch,
+            ..config
+        };
+        self.cell = ConfigCell::new(self.config);
+        self.guarded = guarded;
+    }
+
+    /// Says what time it is.
+    pub fn set_now(&mut self, now: u32) {
+        self.now = now;
+    }
+
+    /// Says whether what is sent was received before.
+    pub fn set_passing(&mut self, passing: bool) {
+        self.passing = passing;
+    }
+
+    /// Writes the epoch in which a port was last in use.
+    pub fn set_mark(&mut self, purpose: Use, port: u16, epoch: u8) {
+        self.occupancy[purpose as usize * PORTS + usize::from(port)] = Occupancy::new(epoch);
     }
 
     /// Lets so many ticks pass.
@@ -134,6 +162,31 @@ impl MemoryTables {
     /// The epoch in force.
     pub fn epoch(&self) -> u32 {
         self.config.epoch
+    }
+
+    /// One flow.
+    pub fn known(&self, key: &Key) -> Option<Flow> {
+        self.flows.get(key).map(FlowCell::load)
+    }
+
+    /// Every flow, in no order.
+    pub fn all_flows(&self) -> impl Iterator<Item = (Key, Flow)> {
+        self.flows.iter().map(|(key, cell)| (*key, cell.load()))
+    }
+
+    /// When each datagram was refused whose refusal was not taken back, in no order.
+    pub fn all_refusals(&self) -> impl Iterator<Item = (FragmentKey, u32)> {
+        // SAFETY: a `RefusedAt` is a word in a cell, and nobody writes it meanwhile.
+        let since = |mark: &RefusedAt| unsafe { ptr::from_ref(mark).cast::<u32>().read() };
+        self.refused
+            .iter()
+            .map(move |(key, mark)| (*key, since(mark)))
+            .filter(|(_, since)| *since != 0)
+    }
+
+    /// How often something was counted beside the frames.
+    pub fn tallied(&self, tally: Tally) -> u64 {
+        self.tallies[tally as usize].get()
     }
 
     /// Every flow.
@@ -159,7 +212,7 @@ impl MemoryTables {
         let marks = self.occupancy.as_ptr().cast::<u8>();
         // SAFETY: an `Occupancy` is one byte, and nobody writes one while they are copied: the
         // tables stay on one thread.
-        unsafe { std::slice::from_raw_parts(marks, self.occupancy.len()) }.to_vec()
+        unsafe { slice::from_raw_parts(marks, self.occupancy.len()) }.to_vec()
     }
 }
 
@@ -214,29 +267,28 @@ impl Tables for MemoryTables {
         self.refused.add(*key, RefusedAt::new(now));
     }
 
-    /// No socket is known here: rescues are tried on real ones.
-    fn socket(&self, _transport: Transport, _key: SizedKey<'_>) -> Socket {
-        Socket::None
+    fn socket(&self, transport: Transport, key: SizedKey<'_>) -> Socket {
+        self.surroundings.socket(transport, key)
     }
 
-    fn tally(&self, _tally: Tally) {}
+    fn tally(&self, tally: Tally) {
+        let tally = &self.tallies[tally as usize];
+        tally.set(tally.get() + 1);
+    }
 
     fn trusts(&self, address: &AddressKey) -> bool {
-        setup::trusted()
-            .into_iter()
-            .any(|prefix| setup::covers(prefix, address))
+        self.surroundings.trusts(address)
     }
 
-    /// Without interfaces that forward, nobody asks.
-    fn is_local(&self, _address: &AddressKey) -> bool {
-        true
+    fn is_local(&self, address: &AddressKey) -> bool {
+        self.surroundings.is_local(address)
     }
 
-    fn forwards(&self, _transport: Transport, _key: SizedKey<'_>) -> bool {
-        false
+    fn forwards(&self, _transport: Transport, key: SizedKey<'_>) -> bool {
+        self.surroundings.forwards(key)
     }
 
     fn passes_through(&self) -> bool {
-        false
+        self.passing
     }
 }

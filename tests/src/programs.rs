@@ -2,6 +2,7 @@
 
 mod element;
 mod memory;
+pub mod raw;
 mod state;
 
 use std::{
@@ -115,7 +116,7 @@ impl Programs {
 
     /// Makes this the guard that `setup` says, which has seen nothing yet.
     pub fn reset(&mut self, setup: Setup) -> Result<()> {
-        element::write(self.map("state")?, 0, &state::of(setup))?;
+        element::write(self.map_fd("state")?, 0, &state::of(setup))?;
         let mut devices: Array<_, Device> = self.array("devices")?;
         devices.set(setup::DEVICE, setup::device(), 0)?;
         for (prefix, bits) in setup::trusted() {
@@ -131,7 +132,7 @@ impl Programs {
     pub fn configure(&mut self, config: &Config, device: Device) -> Result<()> {
         let mut state = self.state()?;
         state::set_config(&mut state, config);
-        element::write(self.map("state")?, 0, &state)?;
+        element::write(self.map_fd("state")?, 0, &state)?;
         let mut devices: Array<_, Device> = self.array("devices")?;
         devices.set(setup::DEVICE, device, 0)?;
         Ok(())
@@ -141,7 +142,7 @@ impl Programs {
     pub fn set_epoch(&mut self, epoch: u32) -> Result<()> {
         let mut state = self.state()?;
         state::set_epoch(&mut state, epoch);
-        element::write(self.map("state")?, 0, &state)
+        element::write(self.map_fd("state")?, 0, &state)
     }
 
     /// A loaded program, for whoever runs it in ways of their own.
@@ -202,18 +203,38 @@ impl Programs {
         map.pin(path).with_context(|| format!("pin {name}"))
     }
 
-    fn state(&self) -> Result<Vec<u8>> {
-        let mut state = vec![0; state::SIZE];
-        element::read(self.map("state")?, 0, &mut state)?;
-        Ok(state)
-    }
-
-    fn map(&self, name: &str) -> Result<BorrowedFd<'_>> {
+    /// A map, for bare system calls.
+    pub fn map_fd(&self, name: &str) -> Result<BorrowedFd<'_>> {
         let data = match self.ebpf.map(name).with_context(|| name.to_owned())? {
-            Map::Array(data) | Map::PerCpuArray(data) => data,
-            other => bail!("{name} is no array: {other:?}"),
+            Map::Array(data)
+            | Map::PerCpuArray(data)
+            | Map::LruHashMap(data)
+            | Map::LpmTrie(data) => data,
+            other => bail!("{name} is of a kind that nobody asks for: {other:?}"),
         };
         Ok(data.fd().as_fd())
+    }
+
+    /// A program, likewise.
+    pub fn program_fd(&self, name: &str) -> Result<BorrowedFd<'_>> {
+        let program = self.ebpf.program(name).context(name.to_owned())?;
+        Ok(program.fd()?.as_fd())
+    }
+
+    /// The processors that have counters of their own.
+    pub const fn processors(&self) -> usize {
+        self.processors
+    }
+
+    /// The entry point of XDP.
+    pub const fn entry(&self) -> Entry {
+        self.entry
+    }
+
+    fn state(&self) -> Result<Vec<u8>> {
+        let mut state = vec![0; state::SIZE];
+        element::read(self.map_fd("state")?, 0, &mut state)?;
+        Ok(state)
     }
 
     fn map_mut(&mut self, name: &str) -> Result<&mut Map> {

@@ -96,7 +96,7 @@ impl Programs {
         const SLOTS: usize = Judged::SLOTS as usize;
 
         let mut bytes = vec![0; self.processors * SLOTS * 8];
-        element::read(self.map("counters")?, device, &mut bytes)?;
+        element::read(self.map_fd("counters")?, device, &mut bytes)?;
         let mut sums = vec![0; SLOTS];
         for (index, counter) in bytes.chunks_exact(8).enumerate() {
             sums[index % SLOTS] += u64::from_ne_bytes(counter.try_into()?);

@@ -1,0 +1,207 @@
+//! What is received.
+
+use std::net::IpAddr;
+
+use crate::{
+    judged::Reason,
+    memory::{Datagram, Flow, Purpose, rescued_by},
+    model::{Model, Port},
+    policy::Taker,
+    read::{self, Broken, Conversation, Packet, Part},
+};
+
+impl Model {
+    pub(crate) fn received(&mut self, packet: &Packet<'_>) -> Result<Reason, Broken> {
+        if packet.part == Part::Later {
+            return Ok(self.later_fragment(packet));
+        }
+        let judged = self.datagram(packet);
+        if packet.part == Part::First {
+            let refused = judged.is_err() || judged.is_ok_and(Reason::drops);
+            self.remember(packet, refused);
+        }
+        judged
+    }
+
+    fn datagram_id(&self, packet: &Packet<'_>) -> Datagram {
+        let by_protocol = if packet.source.is_ipv4() {
+            self.rules.ipv4_fragment_protocol
+        } else {
+            self.rules.ipv6_fragment_protocol
+        };
+        Datagram {
+            source: packet.source,
+            destination: packet.destination,
+            id: if self.rules.fragment_id_counts {
+                packet.id
+            } else {
+                0
+            },
+            protocol: by_protocol.then_some(packet.number),
+        }
+    }
+
+    fn later_fragment(&self, packet: &Packet<'_>) -> Reason {
+        let Some(since) = self.memory.refused.get(&self.datagram_id(packet)) else {
+            return Reason::LaterFragment;
+        };
+        let age = self.now.saturating_sub(*since);
+        let limit = self.policy.timers.fragment;
+        if age < limit || age == limit && self.rules.denied_at_limit {
+            Reason::FragmentDenied
+        } else {
+            Reason::LaterFragment
+        }
+    }
+
+    fn remember(&mut self, packet: &Packet<'_>, refused: bool) {
+        let id = self.datagram_id(packet);
+        if refused && self.rules.fragments_remembered {
+            self.memory.refused.insert(id, self.now);
+        } else if !refused && self.rules.acceptance_clears {
+            self.memory.refused.remove(&id);
+        }
+    }
+
+    fn datagram(&mut self, packet: &Packet<'_>) -> Result<Reason, Broken> {
+        if self.is_guarded(packet.number) {
+            let talk = Conversation::of(packet, false, &self.rules)?;
+            return Ok(self.talk(&talk));
+        }
+        if packet.number == self.icmp(packet) {
+            return self.message(packet);
+        }
+        Ok(Reason::OtherProtocol)
+    }
+
+    fn talk(&mut self, talk: &Conversation) -> Reason {
+        match self.port(talk.protocol, talk.local.1) {
+            Port::Outside => return Reason::OutsideRange,
+            Port::Exempt => return Reason::Exempt,
+            Port::Guarded => {}
+        }
+        if let Some(reason) = self.expected(talk, true) {
+            return reason;
+        }
+        if let Some(excuse) = self.excuse(talk, talk.remote.0) {
+            return excuse;
+        }
+        if self.policy.monitor {
+            match self.taker(talk) {
+                Taker::Nobody => {}
+                Taker::Connected => self.tally("would_drop_connected"),
+                Taker::Listener => self.tally("would_drop_listener"),
+            }
+        }
+        Reason::NoFlow
+    }
+
+    /// ICMP, which may quote what this host has sent.
+    fn message(&mut self, packet: &Packet<'_>) -> Result<Reason, Broken> {
+        let kind = *packet.body.first().ok_or(Broken::Cut)?;
+        let behind = packet.body.get(self.rules.quote_at..).unwrap_or(&[]);
+        let quoted = if packet.source.is_ipv4() {
+            if !self.rules.icmp_errors.contains(&kind) {
+                return Ok(Reason::IcmpInfo);
+            }
+            read::ipv4(behind, &self.rules)?
+        } else {
+            if kind >= self.rules.first_icmpv6_info {
+                return Ok(Reason::IcmpInfo);
+            }
+            read::ipv6(behind, &self.rules)?
+        };
+        if !self.is_guarded(quoted.number) {
+            return Ok(Reason::IcmpOutside);
+        }
+        if quoted.part == Part::Later && self.rules.quoted_later_is_unrelated {
+            return Ok(Reason::IcmpUnrelated);
+        }
+
+        let talk = Conversation::of(&quoted, self.rules.quoted_source_is_local, &self.rules)?;
+        if self.port(talk.protocol, talk.local.1) != Port::Guarded {
+            return Ok(Reason::IcmpOutside);
+        }
+        if self.expected(&talk, false).is_some() {
+            return Ok(Reason::IcmpRelated);
+        }
+        let sender = if self.rules.sender_of_error_is_trusted {
+            packet.source
+        } else {
+            talk.remote.0
+        };
+        Ok(self.excuse(&talk, sender).unwrap_or(Reason::IcmpUnrelated))
+    }
+
+    /// Why a packet of this conversation passes. One that is only quoted leaves no trace.
+    fn expected(&mut self, talk: &Conversation, itself: bool) -> Option<Reason> {
+        if !self.in_use(self.purpose(talk.protocol), talk.local.1) {
+            return None;
+        }
+        let changes = itself || !self.rules.error_changes_nothing;
+        let id = self.flow_id(talk);
+        self.touched.push(id);
+        let (now, timers, rules) = (self.now, self.policy.timers, &self.rules);
+        let alive = |flow: &Flow| flow.alive(now, &timers, rules);
+        let flow = self.memory.flows.get_mut(&id);
+        let expired = flow.is_some();
+        if let Some(flow) = flow.filter(|flow| alive(flow)) {
+            if changes {
+                flow.received(talk.flags, now, rules);
+            }
+            return Some(Reason::KnownFlow);
+        }
+
+        let udp = talk.protocol == self.rules.udp;
+        if itself && udp && self.in_use(Purpose::Query, talk.local.1) {
+            let id = self.query_id(talk);
+            self.touched.push(id);
+            let asked = self.memory.flows.get(&id).is_some_and(alive);
+            let mut links = self.host.addresses.iter();
+            let on_link = links.any(|link| link.covers(talk.remote.0));
+            if asked && (on_link || !self.rules.answers_on_link) {
+                return Some(Reason::KnownFlow);
+            }
+        }
+
+        let taker = self.taker(talk);
+        let proven =
+            taker == Taker::Connected || taker == Taker::Listener && self.rules.listeners_rescue;
+        if !self.policy.rescue || !proven {
+            return None;
+        }
+        if changes {
+            let flow = rescued_by(talk, self.policy.by_address, now, &self.rules);
+            if expired || self.host.room {
+                self.memory.flows.insert(id, flow);
+            }
+            self.tally(if expired {
+                "rescued_expired"
+            } else {
+                "rescued_absent"
+            });
+        }
+        Some(Reason::Rescued)
+    }
+
+    fn taker(&self, talk: &Conversation) -> Taker {
+        self.host.taker(talk.protocol, talk.local, talk.remote)
+    }
+
+    /// Why a packet that answers nothing passes all the same.
+    fn excuse(&self, talk: &Conversation, sender: IpAddr) -> Option<Reason> {
+        let (host, rules) = (&self.host, &self.rules);
+        let to = talk.local.0;
+        let mut own = host.addresses.iter();
+        let ours = own.any(|prefix| prefix.address == to) && rules.own_is_local
+            || self.is_group(to) && rules.groups_are_local
+            || self.in_local_table(to);
+        if host.some_forward && host.forwards && !ours && host.sends_on(talk.remote.0, to) {
+            return Some(Reason::NotLocal);
+        }
+        let mut trusted = self.policy.trusted.iter();
+        trusted
+            .any(|prefix| prefix.covers(sender))
+            .then_some(Reason::Trusted)
+    }
+}

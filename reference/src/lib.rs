@@ -1,0 +1,26 @@
+//! What portguard must do with a frame, told a second time.
+//!
+//! A plain interpreter of the design's text: whole frames as slices, tables as hash maps, numbers
+//! as they stand in the text. It shares no code, type or constant with guard-common, which is
+//! compared with it by name; a mistake would have to be made twice to go unnoticed.
+//!
+//! Modules in reading order: what is said about a frame ([`judged`]), what the user and the host
+//! have set up ([`policy`]), every number and comparison of the text ([`rules`]), how a frame is
+//! read ([`read`]), what is remembered ([`memory`]), what is decided ([`model`]), and what becomes
+//! of it when one rule is wrong ([`mutants`]).
+
+pub mod judged;
+
+pub mod policy;
+
+pub mod rules;
+
+pub mod read;
+
+pub mod memory;
+
+mod egress;
+mod ingress;
+pub mod model;
+
+pub mod mutants;

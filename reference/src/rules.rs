@@ -1,0 +1,259 @@
+//! Every number and comparison of the text, each by itself, so that each can be wrong by itself.
+
+/// The rules. [`Rules::default`] is what the design says; [`mutants`](crate::mutants) changes one
+/// of them at a time.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Ethernet types of VLAN tags.
+    pub tag_types: Vec<u16>,
+    /// Tags that are walked.
+    pub most_tags: usize,
+    /// Bytes of a tag.
+    pub tag_length: usize,
+
+    /// Bytes in a unit of the IPv4 header length.
+    pub ipv4_unit: usize,
+    /// Units that an IPv4 header has at least.
+    pub ipv4_least_units: usize,
+    /// Whether the version in an IP header must be that of the Ethernet type.
+    pub version_counts: bool,
+    /// Bits of an IPv4 fragment offset.
+    pub ipv4_offset_bits: u16,
+    /// The IPv4 flag of more fragments.
+    pub ipv4_more: u16,
+
+    /// Extension headers with a length in units of 8 bytes.
+    pub extensions: Vec<u8>,
+    /// The Authentication Header.
+    pub authentication: u8,
+    /// Units of 4 bytes in it beyond those that its length tells.
+    pub authentication_extra: usize,
+    /// The Fragment header.
+    pub fragment_header: u8,
+    /// Extension headers that are walked.
+    pub most_extensions: usize,
+    /// Units of 8 bytes in an extension header beyond those that its length tells.
+    pub extension_extra: usize,
+    /// Bits of an IPv6 fragment offset.
+    pub ipv6_offset_bits: u16,
+    /// The IPv6 flag of more fragments.
+    pub ipv6_more: u16,
+    /// An IPv6 atomic fragment is a whole packet.
+    pub atomic_is_whole: bool,
+
+    /// Guarded protocols: TCP, UDP, UDP-Lite.
+    pub tcp: u8,
+    /// UDP.
+    pub udp: u8,
+    /// UDP-Lite.
+    pub udp_lite: u8,
+    /// ICMP, by the family's own number.
+    pub icmp: (u8, u8),
+    /// Where the source port stands in a transport header.
+    pub source_port_at: usize,
+    /// Bytes of a transport header that must be there.
+    pub ports_length: usize,
+    /// Where the TCP flags stand.
+    pub flags_at: usize,
+
+    /// ICMP types that quote a packet.
+    pub icmp_errors: Vec<u8>,
+    /// The first ICMPv6 type that quotes none.
+    pub first_icmpv6_info: u8,
+    /// Where the quoted packet stands.
+    pub quote_at: usize,
+    /// The quoted packet's source is this host.
+    pub quoted_source_is_local: bool,
+    /// A quoted later fragment is about no port.
+    pub quoted_later_is_unrelated: bool,
+    /// An ICMP error leaves its flow alone.
+    pub error_changes_nothing: bool,
+    /// The excuse of trust is about who sent an ICMP error, not about the peer of the flow.
+    pub sender_of_error_is_trusted: bool,
+
+    /// The range's first port is guarded.
+    pub first_port_guarded: bool,
+    /// The range's last port is guarded.
+    pub last_port_guarded: bool,
+    /// Reserved ports are exempt.
+    pub reserved_exempt: bool,
+    /// Exposed ports are exempt, for their protocol alone.
+    pub exposed_by_protocol: bool,
+    /// UDP-Lite ports are exposed with those of UDP.
+    pub udp_lite_as_udp: bool,
+
+    /// A port that no flow uses has none.
+    pub occupancy_counts: bool,
+    /// Epochs back that are fresh.
+    pub fresh_back: u8,
+    /// Epochs ahead that are fresh.
+    pub fresh_ahead: u8,
+    /// What is sent marks its port, also when the flow is known.
+    pub known_marks: bool,
+    /// What is sent marks its port, also when there was no room for the flow.
+    pub failed_marks: bool,
+    /// A query marks its port for queries.
+    pub query_marks: bool,
+
+    /// The local address belongs to the flow.
+    pub local_address_counts: bool,
+    /// The remote port belongs to the flow.
+    pub remote_port_counts: bool,
+    /// `--udp-filter address` is about TCP too.
+    pub by_address_tcp: bool,
+    /// Ages up to the timer's length are alive; otherwise only those below it.
+    pub alive_at_limit: bool,
+    /// A clock ahead counts as no age.
+    pub ages_saturate: bool,
+
+    /// A RST opens a flow.
+    pub rst_opens: bool,
+    /// A SYN-ACK opens a flow.
+    pub syn_ack_opens: bool,
+    /// A SYN that is sent starts its flow anew.
+    pub syn_restarts: bool,
+    /// A RST starts the transitory timer.
+    pub rst_is_transitory: bool,
+    /// Each further RST starts it again.
+    pub rst_restarts_timer: bool,
+    /// Any packet but a RST cancels a RST.
+    pub rst_is_cancelled: bool,
+    /// FINs that make a flow transitory.
+    pub fins_needed: u8,
+    /// What is heard makes an opening flow established.
+    pub hearing_establishes: bool,
+    /// What is received keeps its flow alive.
+    pub received_refreshes: bool,
+    /// What is sent keeps its flow alive.
+    pub sent_refreshes: bool,
+    /// The first packet of a flow that ends it at once is remembered as a FIN.
+    pub opening_fin_counts: bool,
+    /// The remote port of DNS.
+    pub dns: u16,
+    /// DNS over UDP-Lite is DNS.
+    pub dns_udp_lite: bool,
+
+    /// Queries to groups are answered by whoever is on the link.
+    pub answers_on_link: bool,
+    /// A query is of one local address.
+    pub query_of_address: bool,
+    /// A query over UDP-Lite is one.
+    pub query_udp_lite: bool,
+    /// A frame to an Ethernet group is to a group.
+    pub ethernet_groups: bool,
+    /// The first byte of IPv4 multicast, without its last four bits.
+    pub ipv4_groups: u8,
+    /// The limited broadcast address is a group.
+    pub broadcast_is_group: bool,
+    /// Tunnels are UDP alone.
+    pub tunnels_udp_only: bool,
+
+    /// A refused first fragment is remembered for its later ones.
+    pub fragments_remembered: bool,
+    /// An accepted one clears that.
+    pub acceptance_clears: bool,
+    /// A later one is refused at the very end of the time too.
+    pub denied_at_limit: bool,
+    /// IPv4 datagrams differ by protocol.
+    pub ipv4_fragment_protocol: bool,
+    /// IPv6 datagrams differ by protocol.
+    pub ipv6_fragment_protocol: bool,
+    /// Datagrams differ by identification.
+    pub fragment_id_counts: bool,
+
+    /// A listener is no reason for a rescue.
+    pub listeners_rescue: bool,
+    /// Groups are not another host's.
+    pub groups_are_local: bool,
+    /// The interface's own addresses are not another host's.
+    pub own_is_local: bool,
+    /// The local table is asked.
+    pub local_table_counts: bool,
+    /// What passes through is recorded only where its source is this host's.
+    pub passing_is_not_recorded: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            tag_types: vec![0x8100, 0x88a8],
+            most_tags: 4,
+            tag_length: 4,
+            ipv4_unit: 4,
+            ipv4_least_units: 5,
+            version_counts: true,
+            ipv4_offset_bits: 0x1fff,
+            ipv4_more: 0x2000,
+            extensions: vec![0, 43, 60],
+            authentication: 51,
+            authentication_extra: 2,
+            fragment_header: 44,
+            most_extensions: 8,
+            extension_extra: 1,
+            ipv6_offset_bits: 0xfff8,
+            ipv6_more: 1,
+            atomic_is_whole: true,
+            tcp: 6,
+            udp: 17,
+            udp_lite: 136,
+            icmp: (1, 58),
+            source_port_at: 0,
+            ports_length: 4,
+            flags_at: 13,
+            icmp_errors: vec![3, 4, 5, 11, 12],
+            first_icmpv6_info: 128,
+            quote_at: 8,
+            quoted_source_is_local: true,
+            quoted_later_is_unrelated: true,
+            error_changes_nothing: true,
+            sender_of_error_is_trusted: true,
+            first_port_guarded: true,
+            last_port_guarded: true,
+            reserved_exempt: true,
+            exposed_by_protocol: true,
+            udp_lite_as_udp: true,
+            occupancy_counts: true,
+            fresh_back: 1,
+            fresh_ahead: 1,
+            known_marks: true,
+            failed_marks: true,
+            query_marks: true,
+            local_address_counts: true,
+            remote_port_counts: true,
+            by_address_tcp: false,
+            alive_at_limit: true,
+            ages_saturate: true,
+            rst_opens: false,
+            syn_ack_opens: false,
+            syn_restarts: true,
+            rst_is_transitory: true,
+            rst_restarts_timer: false,
+            rst_is_cancelled: true,
+            fins_needed: 2,
+            hearing_establishes: true,
+            received_refreshes: true,
+            sent_refreshes: true,
+            opening_fin_counts: true,
+            dns: 53,
+            dns_udp_lite: false,
+            answers_on_link: true,
+            query_of_address: true,
+            query_udp_lite: false,
+            ethernet_groups: true,
+            ipv4_groups: 0xe0,
+            broadcast_is_group: true,
+            tunnels_udp_only: true,
+            fragments_remembered: true,
+            acceptance_clears: true,
+            denied_at_limit: true,
+            ipv4_fragment_protocol: true,
+            ipv6_fragment_protocol: false,
+            fragment_id_counts: true,
+            listeners_rescue: false,
+            groups_are_local: true,
+            own_is_local: true,
+            local_table_counts: true,
+            passing_is_not_recorded: true,
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The policy in memory, on the host that a session describes.
+
+use std::{cell::RefCell, net::IpAddr, rc::Rc};
+
+use guard_common::{
+    key::{AddressKey, SizedKey},
+    parse::Transport,
+    tables::Socket,
+};
+use guard_reference::policy::{Host, Prefix, Taker};
+
+use super::{session::Session, translate};
+use crate::memory::{MemoryTables, Surroundings};
+
+/// Flows that the tables have room for.
+const ROOM: usize = 2048;
+
+/// The host, and whom the user trusts.
+pub type Around = Rc<RefCell<(Host, Vec<Prefix>)>>;
+
+struct Described(Around);
+
+impl Surroundings for Described {
+    fn socket(&self, transport: Transport, key: SizedKey<'_>) -> Socket {
+        let (_, local, remote) = translate::ends(key);
+        match self.0.borrow().0.taker(transport as u8, local, remote) {
+            Taker::Nobody => Socket::None,
+            Taker::Connected => Socket::Connected,
+            Taker::Listener => Socket::Listener,
+        }
+    }
+
+    fn trusts(&self, address: &AddressKey) -> bool {
+        covers(&self.0.borrow().1, translate::ip(address))
+    }
+
+    fn is_local(&self, address: &AddressKey) -> bool {
+        covers(&self.0.borrow().0.local_table, translate::ip(address))
+    }
+
+    fn forwards(&self, key: SizedKey<'_>) -> bool {
+        let (_, (local, _), (remote, _)) = translate::ends(key);
+        self.0.borrow().0.sends_on(remote, local)
+    }
+}
+
+fn covers(prefixes: &[Prefix], address: IpAddr) -> bool {
+    prefixes.iter().any(|prefix| prefix.covers(address))
+}
+
+/// The tables that a session begins with, and what is around them.
+pub fn tables(session: &Session) -> (MemoryTables, Around) {
+    let (policy, host) = (&session.policy, &session.host);
+    let around = Rc::new(RefCell::new((host.clone(), policy.trusted.clone())));
+    let tables = MemoryTables::with(
+        translate::config(policy, host),
+        translate::ports(policy),
+        translate::device(host),
+        if host.room { ROOM } else { 0 },
+        Box::new(Described(Rc::clone(&around))),
+    );
+    (tables, around)
+}

@@ -1,0 +1,265 @@
+//! The reference's words in those of guard-common, for what has no name outside: keys, flows and
+//! configurations.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use guard_common::{
+    address::{V4, V6},
+    config::{Config, Device, MAX_PREFIXES, Prefix, Timeouts},
+    flow::{self, Phase},
+    fragment::FragmentKey,
+    key::{AddressKey, FlowKeyV4, FlowKeyV6, SizedKey},
+    layout::LAYOUT_VERSION,
+    outcome::Family,
+    ports::{GuardedPorts, Occupancy, PORTS},
+    tables::Use,
+};
+use guard_reference::{
+    memory::{Datagram, Flow, FlowId, Purpose, Stage},
+    policy::{self, Host, Policy},
+};
+
+use crate::memory::Key;
+
+/// What a flow is looked up by.
+pub fn key(id: &FlowId) -> Key {
+    let (local, local_port) = id.local;
+    let remote = id.remote.unwrap_or_else(|| policy::nobody(local));
+    let (local_port, remote_port) = (local_port.to_be(), id.remote_port.to_be());
+    let protocol = u32::from(id.protocol);
+    match (local, remote) {
+        (IpAddr::V4(local), IpAddr::V4(remote)) => Key::V4(FlowKeyV4 {
+            local: local.octets().into(),
+            remote: remote.octets().into(),
+            local_port,
+            remote_port,
+            protocol,
+        }),
+        (local, remote) => Key::V6(FlowKeyV6 {
+            local: octets(local).into(),
+            remote: octets(remote).into(),
+            local_port,
+            remote_port,
+            protocol,
+        }),
+    }
+}
+
+fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+/// Both ends of the flow with this key: protocol, local, remote.
+pub fn ends(key: SizedKey<'_>) -> (u8, (IpAddr, u16), (IpAddr, u16)) {
+    let v4 = |address: V4| IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::from(address)));
+    let v6 = |address: V6| IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::from(address)));
+    let (local, remote, local_port, remote_port, protocol) = match key {
+        SizedKey::V4(key) => (
+            v4(key.local),
+            v4(key.remote),
+            key.local_port,
+            key.remote_port,
+            key.protocol,
+        ),
+        SizedKey::V6(key) => (
+            v6(key.local),
+            v6(key.remote),
+            key.local_port,
+            key.remote_port,
+            key.protocol,
+        ),
+    };
+    (
+        protocol as u8,
+        (local, u16::from_be(local_port)),
+        (remote, u16::from_be(remote_port)),
+    )
+}
+
+/// A flow as the maps hold it.
+pub fn flow(flow: &Flow) -> flow::Flow {
+    flow::Flow {
+        last_seen: flow.seen,
+        phase: match flow.stage {
+            Stage::SynSent => Phase::Opening,
+            Stage::Established => Phase::Established,
+            Stage::Datagram => Phase::Datagram,
+            Stage::Dns => Phase::Dns,
+            Stage::Query => Phase::Query,
+        } as u8,
+        fin_in: u8::from(flow.fin_there),
+        fin_out: u8::from(flow.fin_here),
+        reset: u8::from(flow.reset),
+    }
+}
+
+/// What a port is used for.
+pub const fn purpose(purpose: Purpose) -> Use {
+    match purpose {
+        Purpose::Tcp => Use::Tcp,
+        Purpose::Udp => Use::Udp,
+        Purpose::UdpLite => Use::UdpLite,
+        Purpose::Query => Use::Query,
+    }
+}
+
+/// What a refused datagram is looked up by.
+pub fn datagram(datagram: &Datagram) -> FragmentKey {
+    let id = if datagram.source.is_ipv4() {
+        u32::from((datagram.id as u16).to_be())
+    } else {
+        datagram.id.to_be()
+    };
+    FragmentKey {
+        source: address(datagram.source).address,
+        destination: address(datagram.destination).address,
+        id,
+        protocol: datagram.protocol.map_or(256, u32::from),
+    }
+}
+
+/// An address in a trie.
+pub fn address(address: IpAddr) -> AddressKey {
+    match address {
+        IpAddr::V4(address) => AddressKey::new(V4::from(address.octets())),
+        IpAddr::V6(address) => AddressKey::new(V6::from(address.octets())),
+    }
+}
+
+/// An address from a trie.
+pub fn ip(key: &AddressKey) -> IpAddr {
+    let octets = <[u8; 16]>::from(key.address);
+    if key.family == 4 {
+        IpAddr::from(octets[..4].try_into().unwrap_or([0; 4]))
+    } else {
+        IpAddr::from(octets)
+    }
+}
+
+/// What the daemon would configure.
+pub fn config(policy: &Policy, host: &Host) -> Config {
+    let forwards = if host.some_forward {
+        Config::FORWARDS
+    } else {
+        0
+    };
+    let trusts = if policy.trusted.is_empty() {
+        0
+    } else {
+        Config::TRUSTS
+    };
+    let timers = &policy.timers;
+    Config {
+        layout: LAYOUT_VERSION,
+        page: 0,
+        epoch: u32::from(Occupancy::FIRST_EPOCH),
+        monitor: u32::from(policy.monitor),
+        any_remote_port: u32::from(policy.by_address),
+        rescue: u32::from(policy.rescue),
+        excuses: forwards | trusts,
+        timeouts: Timeouts {
+            tcp_syn: timers.tcp_syn,
+            tcp_established: timers.tcp_established,
+            tcp_transitory: timers.tcp_transitory,
+            udp: timers.udp,
+            udp_dns: timers.udp_dns,
+            multicast: timers.multicast,
+            fragment: timers.fragment,
+        },
+    }
+}
+
+/// The page of guarded ports that the daemon would fill.
+pub fn ports(policy: &Policy) -> Box<GuardedPorts> {
+    let (first, last) = policy.range;
+    let mut range = [0u32; PORTS / 32];
+    for port in first..=last {
+        put(&mut range, port, true);
+    }
+    let mut ports = Box::new(GuardedPorts {
+        first: u32::from(first),
+        last: u32::from(last),
+        tcp: range,
+        udp: range,
+        unrecorded: [0; PORTS / 32],
+        padding: [0; 2046],
+    });
+    for port in &policy.reserved {
+        put(&mut ports.tcp, *port, false);
+        put(&mut ports.udp, *port, false);
+    }
+    for port in &policy.exposed_tcp {
+        put(&mut ports.tcp, *port, false);
+    }
+    for port in &policy.exposed_udp {
+        put(&mut ports.udp, *port, false);
+    }
+    for port in &policy.unrecorded {
+        put(&mut ports.unrecorded, *port, true);
+    }
+    ports
+}
+
+fn put(ports: &mut [u32; PORTS / 32], port: u16, member: bool) {
+    let bit = 1 << (port % 32);
+    let word = &mut ports[usize::from(port / 32)];
+    *word = if member { *word | bit } else { *word & !bit };
+}
+
+/// The interface as the daemon would describe it.
+pub fn device(host: &Host) -> Device {
+    let mut device = Device {
+        name: *b"fuzzed\0\0\0\0\0\0\0\0\0\0",
+        forwards: 0,
+        reserved: 0,
+        ipv4: [Prefix {
+            address: V4(0),
+            mask: V4(0),
+        }; MAX_PREFIXES],
+        ipv6: [Prefix {
+            address: V6 { high: 0, low: 0 },
+            mask: V6 { high: 0, low: 0 },
+        }; MAX_PREFIXES],
+    };
+    if host.forwards {
+        device.forwards = if host.carries {
+            Device::CARRIES
+        } else {
+            Device::ROUTES
+        };
+    }
+    let (mut fourth, mut sixth) = (0, 0);
+    for prefix in &host.addresses {
+        let bits = u32::from(prefix.bits);
+        match prefix.address {
+            IpAddr::V4(address) => {
+                let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
+                device.ipv4[fourth] = Prefix {
+                    address: address.octets().into(),
+                    mask: mask.to_be_bytes().into(),
+                };
+                fourth += 1;
+            }
+            IpAddr::V6(address) => {
+                let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+                device.ipv6[sixth] = Prefix {
+                    address: address.octets().into(),
+                    mask: mask.to_be_bytes().into(),
+                };
+                sixth += 1;
+            }
+        }
+    }
+    device
+}
+
+/// The label of a family of addresses.
+pub const fn family(key: &Key) -> Family {
+    match key {
+        Key::V4(_) => Family::Ipv4,
+        Key::V6(_) => Family::Ipv6,
+    }
+}

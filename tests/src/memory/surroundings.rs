@@ -1,0 +1,48 @@
+//! What a guard finds around it.
+
+use guard_common::{
+    key::{AddressKey, SizedKey},
+    parse::Transport,
+    tables::Socket,
+};
+
+use crate::setup;
+
+/// The host around a guard.
+pub trait Surroundings {
+    /// What the kernel has for a packet of this flow.
+    fn socket(&self, transport: Transport, key: SizedKey<'_>) -> Socket;
+
+    /// Whether the user trusts this address.
+    fn trusts(&self, address: &AddressKey) -> bool;
+
+    /// Whether this address is in the local table.
+    fn is_local(&self, address: &AddressKey) -> bool;
+
+    /// Whether the kernel's routes send this packet on.
+    fn forwards(&self, key: SizedKey<'_>) -> bool;
+}
+
+/// No socket is known, the usual prefixes are trusted, and nothing is sent on.
+pub(super) struct Usual;
+
+impl Surroundings for Usual {
+    fn socket(&self, _transport: Transport, _key: SizedKey<'_>) -> Socket {
+        Socket::None
+    }
+
+    fn trusts(&self, address: &AddressKey) -> bool {
+        setup::trusted()
+            .into_iter()
+            .any(|prefix| setup::covers(prefix, address))
+    }
+
+    /// Without interfaces that forward, nobody asks.
+    fn is_local(&self, _address: &AddressKey) -> bool {
+        true
+    }
+
+    fn forwards(&self, _key: SizedKey<'_>) -> bool {
+        false
+    }
+}
