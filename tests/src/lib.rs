@@ -3,7 +3,7 @@
 //! Modules in reading order: frames made by hand ([`frames`]), the guard they are shown to
 //! ([`setup`]), the table of verdicts that reads as the specification ([`cases`]), and the two
 //! things the table is tried on: the packet logic over tables in [`memory`], and the loaded
-//! [`programs`]. Then the same on real interfaces: hosts and links ([`netns`]), frames and
+//! [`programs`]; and maps without programs ([`pinned`]). Then the same on real interfaces: hosts and links ([`netns`]), frames and
 //! listeners ([`wire`]), both ends of a conversation ([`peers`]), traffic beside what is
 //! tested ([`load`]), what the daemon measures ([`metrics`]) and the daemon itself ([`guard`]),
 //! also where it must refuse ([`bad_input`]). Last, the policy told a second time, and compared
@@ -22,6 +22,7 @@ pub mod build;
 pub mod kernel;
 
 pub mod bpffs;
+pub mod pinned;
 pub mod programs;
 
 pub mod netns;

@@ -4,7 +4,6 @@ use std::{
     io,
     mem::MaybeUninit,
     os::fd::{AsRawFd, BorrowedFd},
-    thread,
 };
 
 use super::bpf;
@@ -100,8 +99,6 @@ pub fn walk<K: Copy, V: Copy>(
         if finished {
             return Ok(());
         }
-        // Large maps take a while, and whoever shares this processor should not notice.
-        thread::yield_now();
         position = next;
         started = true;
     }

@@ -9,6 +9,7 @@ mod repair;
 mod start;
 mod states;
 mod sweeps;
+mod walk;
 
 use anyhow::Result;
 use guard_common::outcome::Family;

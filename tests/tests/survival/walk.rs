@@ -1,0 +1,187 @@
+//! Sweeps of large maps in which flows come and go all the time.
+
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use guard_common::{
+    address::V4,
+    flow::{Flow, Phase},
+    key::{FlowKey, FlowKeyV4},
+    parse::{Transport, Tuple},
+    tables::Use,
+};
+use guard_tests::{netns::Namespace, pinned::PinnedMaps};
+use guard_userspace::{
+    maps::StateMemory,
+    settings::Layer,
+    sweep::{Sweeper, Swept},
+    workings::Workings,
+};
+
+/// The kernel's usual range.
+const PORTS: Range<u16> = 32_768..61_000;
+/// Flows that are there all along.
+const FLOWS: usize = 1_000_000;
+/// The map they are in, which nobody need be evicted from.
+const MASS: (&str, u32) = ("flows_tcp4", 1 << 20);
+/// The map with one flow a port.
+const SINGLES: (&str, u32) = ("flows_udp4", 1 << 16);
+/// Flows that come and go.
+const PASSERS: u32 = 8_000;
+/// Sweeps, each of which must miss none.
+const SWEEPS: u8 = 2;
+
+fn key(transport: Transport, port: u16, remote: u32) -> FlowKeyV4 {
+    FlowKeyV4::new(&Tuple {
+        transport,
+        local: V4::from([10, 9, 0, 2]),
+        remote: V4::from(remote.to_be_bytes()),
+        local_port: port.to_be(),
+        remote_port: 443_u16.to_be(),
+    })
+}
+
+/// The flow with this number, spread over all ports.
+fn numbered(number: usize) -> FlowKeyV4 {
+    let port = PORTS.start + (number % PORTS.len()) as u16;
+    key(Transport::Tcp, port, number as u32)
+}
+
+/// Lets flows come and go until `ended`, and counts them. So many at a time that a walk that loses
+/// its place when an entry vanishes does so again and again.
+fn come_and_go(maps: &PinnedMaps, ended: &AtomicBool, passed: &AtomicU64) -> Result<()> {
+    let now = maps.now()?;
+    // Off the range, so that the ports they are on tell nothing of the others.
+    let passers = |transport, half: u32| -> Vec<_> {
+        (0..PASSERS)
+            .map(|number| key(transport, 1_024, half * PASSERS + number))
+            .collect()
+    };
+    let halves = [0, 1].map(|half| (passers(Transport::Tcp, half), passers(Transport::Udp, half)));
+    let come = |(tcp, udp): &(Vec<_>, Vec<_>)| {
+        maps.fill(MASS.0, tcp, Flow::new(Phase::Established, now))?;
+        maps.fill(SINGLES.0, udp, Flow::new(Phase::Datagram, now))
+    };
+    let go = |(tcp, udp): &(Vec<_>, Vec<_>)| {
+        maps.empty(MASS.0, tcp)?;
+        maps.empty(SINGLES.0, udp)
+    };
+    come(&halves[1])?;
+    while !ended.load(Ordering::Relaxed) {
+        for (ours, others) in [(0, 1), (1, 0)] {
+            come(&halves[ours])?;
+            go(&halves[others])?;
+            passed.fetch_add(u64::from(PASSERS), Ordering::Relaxed);
+        }
+    }
+    Ok(())
+}
+
+/// Ports that the sweep has not marked.
+fn unmarked(state: &StateMemory) -> usize {
+    PORTS.filter(|port| !state.in_use(Use::Udp, *port)).count()
+}
+
+/// Sweeps once, and looks at the ports at the very moment at which the epoch moves.
+fn sweep(state: &StateMemory, sweeper: &mut Sweeper) -> Result<(Swept, usize)> {
+    let before = state.epoch();
+    let swept = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            while state.epoch() == before && !swept.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_micros(20));
+            }
+            unmarked(state)
+        });
+        let found = sweeper.sweep();
+        swept.store(true, Ordering::Relaxed);
+        let unmarked = watcher.join().expect("the watcher does not panic");
+        let found = found?;
+        ensure!(state.epoch() != before, "the epoch has not moved");
+        ensure!(found.flows >= (FLOWS + PORTS.len()) as u64, "{found:?}");
+        Ok((found, unmarked))
+    })
+}
+
+#[test]
+fn a_sweep_of_a_million_flows_misses_none() -> Result<()> {
+    let host = Namespace::new("g")?;
+    let maps = PinnedMaps::new(&[MASS, SINGLES], Layer::default())?;
+    let now = maps.now()?;
+    let mass: Vec<_> = (0..FLOWS).map(numbered).collect();
+    maps.fill(MASS.0, &mass, Flow::new(Phase::Established, now))?;
+    let singles: Vec<_> = PORTS.map(|port| key(Transport::Udp, port, 1)).collect();
+    maps.fill(SINGLES.0, &singles, Flow::new(Phase::Datagram, now))?;
+
+    let (ended, passed) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let churn = scope.spawn(|| come_and_go(&maps, &ended, &passed));
+        let judged = judge(&host, &maps, &passed);
+        ended.store(true, Ordering::Relaxed);
+        churn.join().expect("the churn does not panic")?;
+        judged
+    })
+}
+
+fn judge(host: &Namespace, maps: &PinnedMaps, passed: &AtomicU64) -> Result<()> {
+    let mut state = maps.state()?;
+    let mut sweeper = maps.sweeper(Workings::default())?;
+    for round in 0..SWEEPS {
+        // So far ahead that no earlier mark counts.
+        state.set_epoch(u32::from(10 + 50 * round));
+        ensure!(unmarked(&state) == PORTS.len(), "marked before the sweep");
+        let before = passed.load(Ordering::Relaxed);
+        let (swept, missed) = host.run(|| sweep(&state, &mut sweeper))?;
+        let passed = passed.load(Ordering::Relaxed) - before;
+        let (took, busy) = (swept.took, swept.busy);
+        println!("swept in {took:?}, busy for {busy:?}, while {passed} came and went");
+        ensure!(missed == 0, "{missed} ports in use look free");
+        ensure!(passed > 0, "nothing came or went meanwhile");
+    }
+
+    // Each flow by itself.
+    let mut seen = vec![false; FLOWS];
+    let mass = maps.flows()?;
+    let mass = mass.first().context("the map of TCP flows")?;
+    let began = Instant::now();
+    mass.walk(|entry| {
+        let std::net::IpAddr::V4(remote) = entry.remote.ip() else {
+            return;
+        };
+        let number = u32::from(remote) as usize;
+        if let Some(seen) = seen.get_mut(number) {
+            *seen = true;
+        }
+    })?;
+    println!("walked in {:?}", began.elapsed());
+    let missed = seen.iter().filter(|seen| !**seen).count();
+    ensure!(missed == 0, "{missed} flows of {FLOWS} were not seen");
+    Ok(())
+}
+
+#[test]
+fn without_the_marks_of_flows_every_port_looks_free() -> Result<()> {
+    let host = Namespace::new("g")?;
+    let maps = PinnedMaps::new(&[SINGLES], Layer::default())?;
+    let singles: Vec<_> = PORTS.map(|port| key(Transport::Udp, port, 1)).collect();
+    maps.fill(SINGLES.0, &singles, Flow::new(Phase::Datagram, maps.now()?))?;
+    let state = maps.state()?;
+    let mut sweeper = maps.sweeper(Workings {
+        flow_marks: false,
+        ..Workings::default()
+    })?;
+    let before = state.epoch();
+    let swept = host.run(|| sweeper.sweep())?;
+    ensure!(swept.flows == PORTS.len() as u64, "{swept:?}");
+    ensure!(state.epoch() == before + 1, "the epoch has not moved");
+    ensure!(
+        unmarked(&state) == PORTS.len(),
+        "no mechanism but the sweep over flows marks them"
+    );
+    Ok(())
+}
