@@ -4,9 +4,9 @@ use crate::{
     config::{self, Device},
     key::{FlowKey, FlowKeyV4, FlowKeyV6},
     outcome::Family,
-    packet::Packet,
+    packet::{Header, Packet},
     parse::{self, Ip, Unreadable},
-    wire::{Ipv4Header, Ipv6Header, protocol},
+    wire::{Ipv4Header, Ipv6Header, ether_type, protocol},
 };
 
 /// An address of one family, and how packets of that family are read.
@@ -14,14 +14,24 @@ pub trait Address: Copy + Eq {
     /// The key of a flow between two such addresses.
     type FlowKey: FlowKey<Address = Self>;
 
+    /// The network header without options.
+    type Header: Header;
+
     /// The metric label.
     const FAMILY: Family;
-    /// Bytes of a network header without options.
-    const HEADER: usize;
+    /// The Ethernet type, in network byte order.
+    const ETHER_TYPE: u16;
     /// The protocol number of this family's ICMP.
     const ICMP: u8;
     /// The absent address: all zero bits.
     const UNSPECIFIED: Self;
+
+    /// What follows a network header that has neither options nor extensions, of a packet that is
+    /// no fragment; `None` for any other header.
+    fn plain_protocol(header: Self::Header) -> Option<u8>;
+
+    /// Source and destination.
+    fn ends(header: Self::Header) -> (Self, Self);
 
     /// Reads the network header at `offset`, down to where the transport header starts.
     fn read_ip(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<Self>, Unreadable>;
@@ -62,11 +72,25 @@ pub struct V6 {
 
 impl Address for V4 {
     type FlowKey = FlowKeyV4;
+    type Header = Ipv4Header;
 
     const FAMILY: Family = Family::Ipv4;
-    const HEADER: usize = size_of::<Ipv4Header>();
+    const ETHER_TYPE: u16 = ether_type::IPV4;
     const ICMP: u8 = protocol::ICMP;
     const UNSPECIFIED: Self = Self(0);
+
+    /// Version 4, and a header of five words.
+    #[inline(always)]
+    fn plain_protocol(header: Ipv4Header) -> Option<u8> {
+        (header.version_and_length == 0x45
+            && u32::from(header.fragment) & u32::from(parse::OFFSET_OR_MORE) == 0)
+            .then_some(header.protocol)
+    }
+
+    #[inline(always)]
+    fn ends(header: Ipv4Header) -> (Self, Self) {
+        (header.source, header.destination)
+    }
 
     #[inline(always)]
     fn read_ip(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<Self>, Unreadable> {
@@ -112,11 +136,22 @@ impl Address for V4 {
 
 impl Address for V6 {
     type FlowKey = FlowKeyV6;
+    type Header = Ipv6Header;
 
     const FAMILY: Family = Family::Ipv6;
-    const HEADER: usize = size_of::<Ipv6Header>();
+    const ETHER_TYPE: u16 = ether_type::IPV6;
     const ICMP: u8 = protocol::ICMPV6;
     const UNSPECIFIED: Self = Self { high: 0, low: 0 };
+
+    #[inline(always)]
+    fn plain_protocol(header: Ipv6Header) -> Option<u8> {
+        (header.version >> 4 == 6).then_some(header.next_header)
+    }
+
+    #[inline(always)]
+    fn ends(header: Ipv6Header) -> (Self, Self) {
+        (header.source, header.destination)
+    }
 
     #[inline(always)]
     fn read_ip(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<Self>, Unreadable> {

@@ -5,6 +5,7 @@ use core::cell::UnsafeCell;
 use crate::{
     address::{Address, V4, V6},
     flow::Timer,
+    ports::{GuardedPorts, Window},
 };
 
 /// Jiffies are shifted right by this to make a tick: 0.256 s at 250 Hz, 0.064 s at 1,000 Hz,
@@ -84,6 +85,10 @@ pub struct Config {
     /// Questions to ask before a drop: 1 when some interface forwards or bridges, 2 when the user
     /// trusts somebody, 3 for both.
     pub excuses: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Ports whose strangers are dropped without another question.
+    pub window: Window,
     /// Timers.
     pub timeouts: Timeouts,
 }
@@ -129,12 +134,29 @@ impl Config {
     pub const FORWARDS: u32 = 1;
     /// In [`excuses`](Self::excuses): the user trusts somebody.
     pub const TRUSTS: u32 = 2;
+
+    /// The window that these ports get: none while anything but the flow decides about a drop.
+    pub fn window_on(&self, guarded: &GuardedPorts) -> Window {
+        if self.excuses | self.monitor != 0 {
+            Window::NONE
+        } else {
+            Window::of(guarded)
+        }
+    }
 }
 
 impl ConfigCell {
     /// A configuration that is not in a map.
     pub const fn new(config: Config) -> Self {
         Self(UnsafeCell::new(config))
+    }
+
+    /// Ports whose strangers are dropped without another question.
+    #[inline(always)]
+    pub fn window(&self) -> Window {
+        // SAFETY: the cell is a valid, aligned `Config` for as long as `self` lives, and a
+        // volatile read of one word tolerates that the daemon writes it.
+        unsafe { (&raw const (*self.0.get()).window).read_volatile() }
     }
 
     /// Whether anything but the flow decides about a packet that has none.

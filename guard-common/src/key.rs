@@ -73,7 +73,7 @@ impl FlowKey for FlowKeyV4 {
             remote: tuple.remote,
             local_port: tuple.local_port,
             remote_port: tuple.remote_port,
-            protocol: tuple.transport as u32,
+            protocol: u32::from(tuple.transport.number()),
         }
     }
 
@@ -93,7 +93,7 @@ impl FlowKey for FlowKeyV6 {
             remote: tuple.remote,
             local_port: tuple.local_port,
             remote_port: tuple.remote_port,
-            protocol: tuple.transport as u32,
+            protocol: u32::from(tuple.transport.number()),
         }
     }
 

@@ -5,9 +5,8 @@
 //!
 //! Modules in reading order: what can happen to a frame ([`outcome`]), how bytes become a tuple
 //! ([`packet`], [`wire`], [`link`], [`address`], [`parse`]), what is remembered ([`key`], [`flow`],
-//! [`fragment`], [`ports`], [`config`], [`state`]), what is decided ([`tables`], [`plain`], [`subject`], [`decide`],
-//! [`record`]), and
-//! how the maps are laid out ([`layout`]).
+//! [`fragment`], [`ports`], [`config`], [`state`]), what is decided ([`tables`], [`plain`],
+//! [`subject`], [`decide`], [`record`]), and how the maps are laid out ([`layout`]).
 //!
 //! [`Outcome`]: outcome::Outcome
 #![no_std]
@@ -20,6 +19,8 @@ pub mod wire;
 pub mod link;
 
 pub mod address;
+
+mod transport;
 
 pub mod parse;
 
@@ -38,7 +39,12 @@ pub mod state;
 pub mod tables;
 
 pub mod plain;
+
+mod flood;
+
 pub mod subject;
+
+mod lookup;
 
 mod excuse;
 

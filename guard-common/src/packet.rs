@@ -29,6 +29,11 @@ macro_rules! headers {
 }
 pub(crate) use headers;
 
+impl Header for () {
+    #[inline(always)]
+    unsafe fn copy_from(_: *const u8) -> Self {}
+}
+
 impl Header for u8 {
     #[inline(always)]
     unsafe fn copy_from(bytes: *const u8) -> Self {
@@ -41,6 +46,13 @@ impl Header for u8 {
 pub trait Packet {
     /// Copies out the header at `offset`, or `None` when the frame ends first.
     fn read<H: Header>(&self, offset: usize) -> Option<H>;
+
+    /// Copies out a header that was read before. A compiler that could tell would keep what it has
+    /// read, in registers that there are not.
+    #[inline(always)]
+    fn read_again<H: Header>(&self, offset: usize) -> Option<H> {
+        self.read(offset)
+    }
 
     /// Returns `offset`.
     ///

@@ -1,12 +1,11 @@
 //! From bytes to a tuple whose ends are named by whose they are.
 
+pub use crate::transport::Transport;
 use crate::{
     address::{Address, V4, V6},
     outcome::{Direction, Outcome, Protocol},
     packet::Packet,
-    wire::{
-        Extension, FragmentExtension, Ipv4Header, Ipv6Header, Ports, TcpFlags, extension, protocol,
-    },
+    wire::{Extension, FragmentExtension, Ipv4Header, Ipv6Header, Ports, TcpFlags, extension},
 };
 
 /// IPv6 extension headers that are walked.
@@ -61,41 +60,6 @@ pub struct Ip<A> {
     pub fragment: Fragment,
     /// What the fragments of a datagram share, in network byte order. Means nothing in a whole one.
     pub id: u32,
-}
-
-/// A protocol whose local ports are guarded.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum Transport {
-    /// TCP.
-    Tcp = protocol::TCP,
-    /// UDP.
-    Udp = protocol::UDP,
-    /// UDP-Lite: another protocol number, the same port range.
-    UdpLite = protocol::UDP_LITE,
-}
-
-impl Transport {
-    /// The guarded protocol with this IANA number.
-    #[inline(always)]
-    pub const fn from_number(number: u8) -> Option<Self> {
-        match number {
-            protocol::TCP => Some(Self::Tcp),
-            protocol::UDP => Some(Self::Udp),
-            protocol::UDP_LITE => Some(Self::UdpLite),
-            _ => None,
-        }
-    }
-
-    /// The metric label.
-    #[inline(always)]
-    pub const fn label(self) -> Protocol {
-        match self {
-            Self::Tcp => Protocol::Tcp,
-            Self::Udp => Protocol::Udp,
-            Self::UdpLite => Protocol::UdpLite,
-        }
-    }
 }
 
 /// Both ends of a conversation. Ports are in network byte order.

@@ -65,6 +65,47 @@ fn contains(ports: &[u32; PORTS / 32], port: usize) -> bool {
     (ports[port / 32] >> (port % 32)) & 1 != 0
 }
 
+/// Ports whose strangers are dropped without another question: guarded for every protocol, and
+/// nobody is excused. One word, so that it changes as a whole; wherever it is too small, a packet
+/// is merely judged the longer way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub struct Window(u64);
+
+impl Window {
+    /// No port at all.
+    pub const NONE: Self = Self(PORTS as u64);
+
+    /// The ports from `first` on, and so many after it.
+    const fn new(first: usize, more: usize) -> Self {
+        Self(first as u64 | (more as u64) << 32)
+    }
+
+    /// The longest run of ports that are guarded for every protocol.
+    pub fn of(guarded: &GuardedPorts) -> Self {
+        let (mut longest, mut run) = (0, 0);
+        let mut window = Self::NONE;
+        for port in 0..PORTS {
+            if guarded.guards(Transport::Tcp, port) && guarded.guards(Transport::Udp, port) {
+                run += 1;
+            } else {
+                run = 0;
+            }
+            if run > longest {
+                longest = run;
+                window = Self::new(port + 1 - run, run - 1);
+            }
+        }
+        window
+    }
+
+    /// Whether `port`, by its index, is one of them.
+    #[inline(always)]
+    pub const fn contains(self, port: usize) -> bool {
+        (port as u32).wrapping_sub(self.0 as u32) <= (self.0 >> 32) as u32
+    }
+}
+
 /// The epoch in which one port was last known to be in use.
 ///
 /// Epochs count up modulo 256 as the daemon's sweeps complete. What is marked while a sweep runs
@@ -103,5 +144,59 @@ impl Occupancy {
         // SAFETY: the cell is a valid byte for as long as `self` lives, and a volatile read
         // tolerates that somebody else writes it.
         unsafe { self.0.get().read_volatile() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
+    use super::*;
+
+    const NOTHING: GuardedPorts = GuardedPorts {
+        first: 0,
+        last: 0,
+        tcp: [0; PORTS / 32],
+        udp: [0; PORTS / 32],
+        unrecorded: [0; PORTS / 32],
+        padding: [0; 2046],
+    };
+
+    fn guarding(tcp: &[usize], udp: &[usize]) -> GuardedPorts {
+        let mut ports = NOTHING;
+        for port in tcp {
+            ports.tcp[port / 32] |= 1 << (port % 32);
+        }
+        for port in udp {
+            ports.udp[port / 32] |= 1 << (port % 32);
+        }
+        ports
+    }
+
+    fn window(guarded: &GuardedPorts) -> [usize; 2] {
+        let window = Window::of(guarded);
+        let mut ports = (0..PORTS).filter(|&port| window.contains(port));
+        let first = ports.next().unwrap_or(PORTS);
+        [first, ports.last().unwrap_or(first)]
+    }
+
+    #[test]
+    fn the_window_is_the_longest_run_that_both_protocols_share() {
+        let none = [PORTS; 2];
+        assert_eq!(window(&NOTHING), none);
+        assert_eq!(window(&guarding(&[7], &[])), none);
+        assert_eq!(window(&guarding(&[7], &[7])), [7, 7]);
+        assert_eq!(window(&guarding(&[1, 2, 3], &[2, 3, 4])), [2, 3]);
+        let broken: Vec<usize> = (100..=109).chain(111..=130).chain(132..=140).collect();
+        assert_eq!(window(&guarding(&broken, &broken)), [111, 130]);
+        let all: Vec<usize> = (0..PORTS).collect();
+        assert_eq!(window(&guarding(&all, &all)), [0, PORTS - 1]);
+        assert_eq!(
+            window(&guarding(&all, &[PORTS - 1])),
+            [PORTS - 1, PORTS - 1]
+        );
+        assert!((0..PORTS).all(|port| !Window::NONE.contains(port)));
     }
 }

@@ -2,16 +2,16 @@
 
 use crate::{
     address::{Address, V4, V6},
-    decide::{flow_key, query_key},
     flow::{Flow, Phase},
     key::{AddressKey, FlowKey, SizedKey},
     link::{self, Payload},
+    lookup::{flow_key, query_key},
     outcome::{Direction, Family, Judged, Outcome, Protocol},
     packet::Packet,
     parse::{Fragment, Ip, Transport, Tuple, Unreadable},
-    plain::{self, Plain},
+    plain::{self, Plain, Start},
     tables::{Inserted, Tables, Use},
-    wire::TcpFlags,
+    wire::{TcpFlags, ether_type},
 };
 
 /// Takes note of a sent frame. It passes whatever it is.
@@ -26,12 +26,32 @@ pub fn egress(frame: &(impl Packet + ?Sized), tables: &impl Tables) -> Judged {
 /// ends inside a header: then nothing was noted, and whoever knows more of the frame may try again.
 #[inline(always)]
 pub fn try_egress(frame: &(impl Packet + ?Sized), tables: &impl Tables) -> Result<Judged, Judged> {
-    match plain::read(frame, Direction::Egress) {
-        Some(Plain::V4(tuple)) => return Ok(record_plain(frame, &tuple, tables)),
-        Some(Plain::V6(tuple)) => return Ok(record_plain(frame, &tuple, tables)),
-        None => {}
+    if let Some(start) = Start::<()>::read(frame) {
+        let carried = start.carried();
+        if carried == ether_type::IPV4 {
+            if let Some(plain) = start.ipv4() {
+                return Ok(record_plain(frame, plain, tables));
+            }
+        } else if carried == ether_type::IPV6
+            && let Some(plain) = start.ipv6(frame)
+        {
+            return Ok(record_plain(frame, plain, tables));
+        }
     }
 
+    try_general(frame, tables)
+}
+
+/// Takes note of a sent frame the general way, which takes longer and reads everything.
+#[inline(always)]
+pub fn general(frame: &(impl Packet + ?Sized), tables: &impl Tables) -> Judged {
+    match try_general(frame, tables) {
+        Ok(judged) | Err(judged) => judged,
+    }
+}
+
+#[inline(always)]
+fn try_general(frame: &(impl Packet + ?Sized), tables: &impl Tables) -> Result<Judged, Judged> {
     let unread = Judged {
         outcome: Outcome::PassNotRecorded,
         family: Family::Other,
@@ -48,15 +68,29 @@ pub fn try_egress(frame: &(impl Packet + ?Sized), tables: &impl Tables) -> Resul
 #[inline(always)]
 fn record_plain<A: Address>(
     frame: &(impl Packet + ?Sized),
-    tuple: &Tuple<A>,
+    plain: Plain<A>,
     tables: &impl Tables,
 ) -> Judged {
-    let flags = || plain::tcp_flags::<A>(frame, tuple.transport);
+    let port = tables.index(plain.local_port(Direction::Egress));
+    let outcome = if tables.guarded().guards(plain.transport, port) {
+        match plain.tuple(frame, Direction::Egress) {
+            Some(tuple) => record_guarded(
+                frame,
+                &tuple,
+                port,
+                || plain::tcp_flags(frame, &tuple),
+                tables,
+            ),
+            None => Outcome::PassNotRecorded,
+        }
+    } else {
+        Outcome::PassNotRecorded
+    };
 
     Judged {
-        outcome: record_packet(frame, tuple, flags, tables),
+        outcome,
         family: A::FAMILY,
-        protocol: tuple.transport.label(),
+        protocol: plain.transport.label(),
     }
 }
 
@@ -110,22 +144,24 @@ fn record<A: Address>(
         return Ok(Outcome::PassNotRecorded);
     }
     let tuple = ip.tuple(frame, transport, Direction::Egress)?;
+    let port = tables.index(tuple.local_port);
+    if !tables.guarded().guards(transport, port) {
+        return Ok(Outcome::PassNotRecorded);
+    }
     let flags = || ip.tcp_flags(frame, transport);
 
-    Ok(record_packet(frame, &tuple, flags, tables))
+    Ok(record_guarded(frame, &tuple, port, flags, tables))
 }
 
+/// Takes note of a packet from a guarded port.
 #[inline(always)]
-fn record_packet<A: Address>(
+fn record_guarded<A: Address>(
     frame: &(impl Packet + ?Sized),
     tuple: &Tuple<A>,
+    port: usize,
     flags: impl FnOnce() -> TcpFlags,
     tables: &impl Tables,
 ) -> Outcome {
-    let port = tables.index(tuple.local_port);
-    if !tables.guarded().guards(tuple.transport, port) {
-        return Outcome::PassNotRecorded;
-    }
     if tables.passes_through() && is_of_another(tuple, tables) {
         return Outcome::PassNotRecorded;
     }

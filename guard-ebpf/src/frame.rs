@@ -71,6 +71,16 @@ impl Packet for XdpFrame<'_> {
     }
 
     #[inline(always)]
+    fn read_again<H: Header>(&self, offset: usize) -> Option<H> {
+        let linear = Linear {
+            start: verifier::opaque(self.linear.start),
+            end: self.linear.end,
+        };
+
+        linear.read(offset)
+    }
+
+    #[inline(always)]
     fn rejoin(&self, offset: usize) -> usize {
         verifier::forget(offset, queue(self.ctx)).min(MAX_OFFSET + 1)
     }

@@ -136,7 +136,7 @@ pub fn forwards(
     // The structure as little-endian words: its fields, stored one by one, would be joined where
     // the verifier wants them apart.
     let mut lookup: [u64; size_of::<FibLookup>() / 8] = [
-        family | (transport as u64) << 8,
+        family | u64::from(transport.number()) << 8,
         u64::from(interface),
         source.high,
         source.low,

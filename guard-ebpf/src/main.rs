@@ -27,41 +27,46 @@ use crate::{
 
 /// Judges what an interface receives, for kernels before 5.18, which know frames of one piece only.
 #[xdp]
+#[inline(always)]
 pub fn ingress(ctx: XdpContext) -> u32 {
-    judge(&ctx)
+    guard(&ctx)
 }
 
 /// Judges what an interface receives.
 #[xdp(frags)]
+#[inline(always)]
 pub fn ingress_frags(ctx: XdpContext) -> u32 {
-    judge(&ctx)
+    guard(&ctx)
 }
 
 #[inline(always)]
-fn judge(ctx: &XdpContext) -> u32 {
+fn guard(ctx: &XdpContext) -> u32 {
     let Some(tables) = KernelTables::get(ctx) else {
         return xdp_action::XDP_PASS;
     };
-    let judged = decide::ingress(&XdpFrame::new(ctx), &tables);
-    let verdict = tables.verdict(judged.outcome.action());
-    tables.count(judged, verdict);
-    #[cfg(feature = "log")]
-    if judged.outcome.action() == Action::Drop {
-        aya_log_ebpf::info!(ctx, "drop, outcome {}", judged.outcome as u8);
-    }
 
-    match verdict {
-        Action::Pass => xdp_action::XDP_PASS,
-        Action::Drop => xdp_action::XDP_DROP,
-    }
+
+    decide::ingress_then(&XdpFrame::new(ctx), &tables, |judged, verdict| {
+        tables.count(judged, verdict);
+        #[cfg(feature = "log")]
+        if judged.outcome.action() == Action::Drop {
+            aya_log_ebpf::info!(ctx, "drop, outcome {}", judged.outcome as u8);
+        }
+
+        match verdict {
+            Action::Pass => xdp_action::XDP_PASS,
+            Action::Drop => xdp_action::XDP_DROP,
+        }
+    })
 }
 
 /// Records what this host sends, and lets the next program have it.
 #[classifier]
+#[inline(always)]
 pub fn egress(ctx: TcContext) -> i32 {
     if let Some(tables) = KernelTables::get(&ctx) {
         let judged = record::try_egress(&TcFrame::new(&ctx), &tables)
-            .unwrap_or_else(|_| record::egress(&PagedFrame::new(&ctx), &tables));
+            .unwrap_or_else(|_| record::general(&PagedFrame::new(&ctx), &tables));
         tables.count(judged, judged.outcome.action());
     }
 

@@ -101,15 +101,6 @@ impl<C: Context> KernelTables<C> {
         Some(Self { ctx, state })
     }
 
-    /// What is carried out: in monitor mode nothing is dropped.
-    #[inline(always)]
-    pub fn verdict(&self, action: Action) -> Action {
-        match action {
-            Action::Drop if self.state.config().monitor() == 0 => Action::Drop,
-            Action::Drop | Action::Pass => Action::Pass,
-        }
-    }
-
     /// Counts one frame.
     #[inline(always)]
     pub fn count(&self, judged: Judged, verdict: Action) {

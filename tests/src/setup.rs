@@ -7,7 +7,7 @@ use guard_common::{
     config::{Config, Device, MAX_PREFIXES, Prefix, Timeouts},
     key::AddressKey,
     layout::{LAYOUT_VERSION, MAX_DEVICES},
-    ports::{GuardedPorts, Occupancy, PORTS},
+    ports::{GuardedPorts, Occupancy, PORTS, Window},
 };
 
 use crate::frames::{FAR, G};
@@ -57,7 +57,7 @@ pub struct Setup {
 impl Setup {
     /// What the daemon would put into the map `config`.
     pub fn config(self) -> Config {
-        Config {
+        let config = Config {
             layout: LAYOUT_VERSION,
             page: u32::from(self.second_page),
             epoch: u32::from(Occupancy::FIRST_EPOCH),
@@ -65,7 +65,14 @@ impl Setup {
             any_remote_port: u32::from(self.any_remote_port),
             rescue: 0,
             excuses: if self.trusts { Config::TRUSTS } else { 0 },
+            reserved: 0,
+            window: Window::NONE,
             timeouts: TIMEOUTS,
+        };
+
+        Config {
+            window: config.window_on(&GUARDED),
+            ..config
         }
     }
 

@@ -7,7 +7,7 @@ use guard_common::{
     config::{FRAGMENT_MEMORY_SECONDS, Timeouts},
     layout::LAYOUT_VERSION,
     parse::Transport,
-    ports::{Occupancy, PORTS},
+    ports::{Occupancy, PORTS, Window},
     state::{State, StateCell},
     tables::Use,
 };
@@ -65,7 +65,7 @@ words! {
     /// Whether flows may be rescued.
     rescue, set_rescue: rescue;
     /// Questions to ask before a drop.
-    excuses, set_excuses: excuses;
+    excuses, set_excuses_alone: excuses;
 }
 
 impl StateMemory {
@@ -96,6 +96,7 @@ impl StateMemory {
 
     /// Puts other ports in force, as one whole: fills the page that is not in use, then flips.
     pub fn guard_ports(&mut self, ports: &GuardedPorts, unrecorded: impl Iterator<Item = u16>) {
+        self.set_window(Window::NONE);
         let next = 1 - (self.page() & 1);
         let mut leave = [0; PORTS / 32];
         for port in unrecorded {
@@ -114,6 +115,31 @@ impl StateMemory {
         // Whoever sees the new page must see what is on it.
         atomic::fence(atomic::Ordering::Release);
         self.set_page(next);
+        self.open_window();
+    }
+
+    /// Says which questions to ask before a drop.
+    pub fn set_excuses(&mut self, excuses: u32) {
+        self.set_excuses_alone(excuses);
+        self.open_window();
+    }
+
+    /// Lets the programs drop strangers without a question where there is none to ask.
+    fn open_window(&mut self) {
+        // SAFETY: the memory is mapped for as long as `self` lives, and is a `State`; only this
+        // process writes what is read here.
+        let window = unsafe {
+            let state = self.state.as_ptr();
+            let page = ((*state).config.page & 1) as usize;
+            (*state).config.window_on(&(&(*state).guarded)[page])
+        };
+        self.set_window(window);
+    }
+
+    fn set_window(&mut self, window: Window) {
+        // SAFETY: the memory is mapped for as long as `self` lives, and is a `State`; a store of
+        // one whole word is never seen in part.
+        unsafe { (&raw mut (*self.state.as_ptr()).config.window).write_volatile(window) }
     }
 
     /// Notes that `port` is used for `purpose` in `epoch`.
@@ -161,6 +187,7 @@ impl StateMemory {
         // may read some timers before and some after the change, each of them whole.
         unsafe { (&raw mut (*self.state.as_ptr()).config.timeouts).write_volatile(timeouts) };
         self.set_monitor(u32::from(settings.mode == Mode::Monitor));
+        self.open_window();
         self.set_any_remote_port(u32::from(settings.udp_filter == UdpFilter::Address));
         self.set_rescue(u32::from(!settings.no_rescue));
         self.set_layout(LAYOUT_VERSION);

@@ -136,7 +136,7 @@ fn request(transport: Transport, family: Family) -> Vec<u8> {
         header,
         SockDiagMessage::InetRequest(InetRequest {
             family,
-            protocol: transport as u8,
+            protocol: transport.number(),
             extensions: ExtensionFlags::empty(),
             states: StateFlags::all(),
             socket_id,

@@ -23,7 +23,7 @@ struct Described(Around);
 impl Surroundings for Described {
     fn socket(&self, transport: Transport, key: SizedKey<'_>) -> Socket {
         let (_, local, remote) = translate::ends(key);
-        match self.0.borrow().0.taker(transport as u8, local, remote) {
+        match self.0.borrow().0.taker(transport.number(), local, remote) {
             Taker::Nobody => Socket::None,
             Taker::Connected => Socket::Connected,
             Taker::Listener => Socket::Listener,

@@ -261,8 +261,8 @@ const fn mark_at(purpose: Use, port: u16) -> usize {
     offset_of!(State, occupancy) + purpose as usize * PORTS + port as usize
 }
 
-const fn is_tcp(protocol: u32) -> bool {
-    protocol == Transport::Tcp as u32
+fn is_tcp(protocol: u32) -> bool {
+    protocol == u32::from(Transport::Tcp.number())
 }
 
 /// Puts other prefixes into a trie.

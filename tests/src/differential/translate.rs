@@ -11,7 +11,7 @@ use guard_common::{
     key::{AddressKey, FlowKeyV4, FlowKeyV6, SizedKey},
     layout::LAYOUT_VERSION,
     outcome::Family,
-    ports::{GuardedPorts, Occupancy, PORTS},
+    ports::{GuardedPorts, Occupancy, PORTS, Window},
     tables::Use,
 };
 use guard_reference::{
@@ -152,7 +152,7 @@ pub fn config(policy: &Policy, host: &Host) -> Config {
         Config::TRUSTS
     };
     let timers = &policy.timers;
-    Config {
+    let config = Config {
         layout: LAYOUT_VERSION,
         page: 0,
         epoch: u32::from(Occupancy::FIRST_EPOCH),
@@ -160,6 +160,8 @@ pub fn config(policy: &Policy, host: &Host) -> Config {
         any_remote_port: u32::from(policy.by_address),
         rescue: u32::from(policy.rescue),
         excuses: forwards | trusts,
+        reserved: 0,
+        window: Window::NONE,
         timeouts: Timeouts {
             tcp_syn: timers.tcp_syn,
             tcp_established: timers.tcp_established,
@@ -169,6 +171,11 @@ pub fn config(policy: &Policy, host: &Host) -> Config {
             multicast: timers.multicast,
             fragment: timers.fragment,
         },
+    };
+
+    Config {
+        window: config.window_on(&ports(policy)),
+        ..config
     }
 }
 

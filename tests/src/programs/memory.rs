@@ -22,7 +22,7 @@ const V4_FLOWS: [(&str, bool); 2] = [("flows_tcp4", true), ("flows_udp4", false)
 const V6_FLOWS: [(&str, bool); 2] = [("flows_tcp6", true), ("flows_udp6", false)];
 
 fn belongs(protocol: u32, tcp: bool) -> bool {
-    (protocol == Transport::Tcp as u32) == tcp
+    (protocol == u32::from(Transport::Tcp.number())) == tcp
 }
 
 impl Programs {

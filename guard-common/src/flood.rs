@@ -1,0 +1,73 @@
+//! What a flood is made of, told from everything else by two look-ups.
+
+use crate::{
+    address::Address,
+    outcome::{Direction, Judged, Outcome},
+    packet::Packet,
+    plain::{Plain, Start},
+    tables::{Tables, Use},
+    wire::{VlanTag, ether_type},
+};
+
+/// What is known of a packet's local port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Port {
+    /// Guarded and used by nobody, and there is nothing else to ask: the packet is lost.
+    Free,
+    /// Guarded and in use.
+    Busy,
+    /// Nothing.
+    Unknown,
+}
+
+/// Asks no more than the window and the occupancy table. These are the last questions that the
+/// flood of a random sprayer reaches.
+#[inline(always)]
+pub(crate) fn ask_window<A: Address>(plain: Plain<A>, tables: &impl Tables) -> Port {
+    let port = tables.index(plain.local_port(Direction::Ingress));
+    if !tables.config().window().contains(port) {
+        Port::Unknown
+    } else if in_use(Use::flow(plain.transport), port, tables) {
+        Port::Busy
+    } else {
+        Port::Free
+    }
+}
+
+/// The judgement of a packet behind one VLAN tag to a free port. `None` says nothing about a frame.
+#[inline(always)]
+pub(crate) fn lost_behind_tag(
+    frame: &(impl Packet + ?Sized),
+    tables: &impl Tables,
+) -> Option<Judged> {
+    let start = Start::<VlanTag>::read(frame)?;
+    let carried = start.carried();
+    if carried == ether_type::IPV4 {
+        let plain = start.ipv4()?;
+        (ask_window(plain, tables) == Port::Free).then_some(lost(plain))
+    } else if carried == ether_type::IPV6 {
+        let plain = start.ipv6(frame)?;
+        (ask_window(plain, tables) == Port::Free).then_some(lost(plain))
+    } else {
+        None
+    }
+}
+
+/// The judgement of a packet to a free port.
+#[inline(always)]
+pub(crate) fn lost<A: Address>(plain: Plain<A>) -> Judged {
+    Judged {
+        outcome: Outcome::DropNoFlow,
+        family: A::FAMILY,
+        protocol: plain.transport.label(),
+    }
+}
+
+/// Whether any flow, or any query to a group, uses the port.
+#[inline(always)]
+pub(crate) fn in_use(purpose: Use, port: usize, tables: &impl Tables) -> bool {
+    let epoch = tables.config().epoch() as u8;
+    tables
+        .occupancy(purpose, port)
+        .is_some_and(|occupancy| occupancy.fresh(epoch))
+}

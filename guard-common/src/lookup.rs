@@ -1,0 +1,121 @@
+//! Judging a packet by its flow, or by what else proves that this host speaks with the peer.
+
+use crate::{
+    address::Address,
+    flood::in_use,
+    flow::{Flow, Phase},
+    key::FlowKey,
+    outcome::Outcome,
+    parse::{Transport, Tuple},
+    tables::{Socket, Tables, Tally, Use},
+    wire::TcpFlags,
+};
+
+/// Judges a packet by its flow, if that is known, or if the kernel itself proves it.
+///
+/// A packet that only quotes the flow has no `flags`, and changes nothing: whoever forges an ICMP
+/// error must not prolong or shorten anything.
+#[inline(always)]
+pub(crate) fn judge_flow<A: Address>(
+    tuple: &Tuple<A>,
+    port: usize,
+    flags: Option<TcpFlags>,
+    tables: &impl Tables,
+) -> Option<Outcome> {
+    let now = tables.now();
+    let key = flow_key(tuple, tables);
+    let remembered = tables.flow(tuple.transport, key.sized());
+    if let Some(cell) = remembered {
+        let flow = cell.load();
+        // The entry of a query names no remote end, and neither does a packet from the unspecified
+        // address: it must not be taken for a flow, whose packets prolong it.
+        if !flow.is_query() && flow.alive(now, tables.config().timeouts()) {
+            let Some(flags) = flags else {
+                return Some(Outcome::PassIcmpRelated);
+            };
+            cell.received(flow, flags, now);
+            return Some(Outcome::PassKnownFlow);
+        }
+    }
+    if flags.is_some()
+        && tuple.transport == Transport::Udp
+        && answers_query(tuple, port, now, tables)
+    {
+        return Some(Outcome::PassKnownFlow);
+    }
+
+    // The map may have evicted the flow, its timer may have run out, or the guard may be younger
+    // than the connection.
+    if tables.config().rescue() == 0
+        || tables.socket(tuple.transport, A::FlowKey::new(tuple).sized()) != Socket::Connected
+    {
+        return None;
+    }
+    let Some(flags) = flags else {
+        return Some(Outcome::PassIcmpRelated);
+    };
+    let mut flow = Flow::rescued_by(tuple, flags, now);
+    if tuple.transport == Transport::Udp && tables.config().any_remote_port() != 0 {
+        // As in what is recorded: one entry stands for every port of the peer.
+        flow.phase = Phase::Datagram as u8;
+    }
+    match remembered {
+        Some(cell) => {
+            cell.restart(flow);
+            tables.tally(Tally::RescuedExpired);
+        }
+        None => {
+            // Without room for it, the next packet is rescued again.
+            let _ = tables.insert(tuple.transport, key.sized(), &flow);
+            tables.tally(Tally::RescuedAbsent);
+        }
+    }
+
+    Some(Outcome::PassRescued)
+}
+
+/// The key that `tuple` is looked up and recorded under.
+#[inline(always)]
+pub(crate) fn flow_key<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> A::FlowKey {
+    match tuple.transport {
+        Transport::Udp | Transport::UdpLite if tables.config().any_remote_port() != 0 => {
+            A::FlowKey::new(&Tuple {
+                remote_port: 0,
+                ..*tuple
+            })
+        }
+        Transport::Tcp | Transport::Udp | Transport::UdpLite => A::FlowKey::new(tuple),
+    }
+}
+
+/// Whether this answers a query that was sent to a group: from a neighbour, whatever its address
+/// and port (mDNS answers by unicast, SSDP from any port).
+#[inline(always)]
+fn answers_query<A: Address>(
+    tuple: &Tuple<A>,
+    port: usize,
+    now: u32,
+    tables: &impl Tables,
+) -> bool {
+    if !in_use(Use::Query, port, tables) {
+        return false;
+    }
+    let alive = tables
+        .flow(tuple.transport, query_key(tuple).sized())
+        .is_some_and(|flow| flow.load().alive(now, tables.config().timeouts()));
+
+    alive
+        && tables
+            .device()
+            .is_some_and(|device| tuple.remote.on_link(device))
+}
+
+/// The key of a query to a group: any remote may answer.
+#[inline(always)]
+pub(crate) fn query_key<A: Address>(tuple: &Tuple<A>) -> A::FlowKey {
+    A::FlowKey::new(&Tuple {
+        remote: A::UNSPECIFIED,
+        remote_port: 0,
+        ..*tuple
+    })
+}
