@@ -1,12 +1,19 @@
 //! The policy three ways: as the reference tells it, in memory, and as the loaded programs do it.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, ensure};
+use guard_common::outcome::{Direction, Outcome};
+use guard_reference::model::Model;
 use guard_tests::{
     cases,
     differential::{
         campaign::{self, Plan},
+        found,
+        generate::{self, Audience},
         kernel::Kernel,
         machine::{Machine, Sockets},
+        session::Step,
     },
     programs::{Entry, FRAGS},
 };
@@ -55,4 +62,34 @@ fn what_was_found_stays_right() -> Result<()> {
             Ok(())
         })
         .context("see tests/src/cases/found.rs")
+}
+
+/// What is never met is never compared.
+#[test]
+fn sessions_meet_every_outcome() {
+    let mut met: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for seed in 0..STEPS / campaign::LENGTH as u64 {
+        let session = generate::session(seed, campaign::LENGTH, Audience::Programs);
+        let mut model = Model::new(session.policy, session.host, 1 << 24);
+        for step in &session.steps {
+            let hook = match step {
+                Step::Receive(_) => Direction::Ingress,
+                _ => Direction::Egress,
+            };
+            if let Some(judged) = found::take(&mut model, step) {
+                *met.entry((hook.label(), judged.reason.name())).or_default() += 1;
+            }
+        }
+    }
+    println!("{met:#?}");
+    for outcome in Outcome::ALL {
+        let times = met.get(&(outcome.direction().label(), outcome.reason()));
+        // The maps of the programs always have room.
+        if *outcome != Outcome::PassInsertFailed {
+            assert!(
+                times.is_some_and(|times| *times >= 50),
+                "{outcome:?}: {times:?}"
+            );
+        }
+    }
 }

@@ -7,6 +7,7 @@ mod setup;
 mod test;
 
 mod bench;
+mod fuzz;
 
 mod kernel;
 mod suites;
@@ -42,6 +43,8 @@ enum Command {
     Run(run::Args),
     /// Runs the unit tests and the suites, on this kernel or on others under QEMU
     Test(test::Args),
+    /// Compares a second telling of the policy with the policy in memory and in the kernel
+    Fuzz(fuzz::Args),
     /// Measures portguard against what a user would take instead
     Bench(bench::Args),
     /// Runs everything that must pass before a change is merged
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build::execute(&args),
         Command::Run(args) => run::execute(&args),
         Command::Test(args) => test::execute(&args),
+        Command::Fuzz(args) => fuzz::execute(&args),
         Command::Bench(args) => bench::execute(&args),
         Command::Ci => ci::execute(),
     };

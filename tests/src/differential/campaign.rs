@@ -129,7 +129,8 @@ pub fn in_memory(plan: &Plan, mut report: impl FnMut(&Progress)) -> Result<Progr
             Ending::Alike | Ending::Late => None,
         };
         if differs(&session).is_some() {
-            return Err(failure(progress.seed, session, differs));
+            let again = format!("--memory --seed {}", progress.seed);
+            return Err(failure(&again, session, differs));
         }
         progress.add(&session);
         report(&progress);
@@ -156,8 +157,10 @@ pub fn three_ways(
             let mut differs = |session: &Session, late: &mut u64| punctual(session, kernel, late);
             if differs(&session, &mut progress.late)?.is_some() {
                 let mut late = 0;
-                let again = |session: &Session| differs(session, &mut late).ok().flatten();
-                return Err(failure(progress.seed, session, again));
+                let again = format!("--seed {}", progress.seed);
+                return Err(failure(&again, session, |session| {
+                    differs(session, &mut late).ok().flatten()
+                }));
             }
             progress.add(&session);
             report(&progress);
@@ -193,12 +196,12 @@ pub fn punctual(
 
 /// A session that shows a difference, made as small as it gets.
 fn failure(
-    seed: u64,
+    again: &str,
     session: Session,
     mut differs: impl FnMut(&Session) -> Option<Difference>,
 ) -> Error {
     let small = shrink::shrink(session, |session| differs(session).is_some());
-    let again = format!("to see it again: cargo xtask fuzz --seed {seed} --steps {LENGTH}");
+    let again = format!("to see it again: cargo xtask fuzz {again} --steps {LENGTH}");
     match differs(&small) {
         Some(Difference { step, what }) => anyhow!(
             "step {step}: {what}\n\n{again}\nto keep it, in tests/src/cases/found.rs:\n\n{small}"

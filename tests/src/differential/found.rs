@@ -1,6 +1,6 @@
 //! Sessions as rows to be kept: printed when one fails, and read back.
 
-use std::{fmt, net::IpAddr};
+mod print;
 
 use anyhow::{Result, ensure};
 use guard_reference::{
@@ -8,14 +8,15 @@ use guard_reference::{
     memory::Purpose,
     model::Model,
     policy::{Host, Policy, Prefix, Timers},
-    read::{self, Carried, Conversation},
-    rules::Rules,
 };
 
 use super::{
     places,
     session::{Session, Step},
 };
+
+/// When a row begins: far from 0, so that flows can be aged.
+const START: u32 = 1 << 24;
 
 /// A session that once showed a mistake, and what is due of each of its frames.
 #[derive(Clone, Debug)]
@@ -160,7 +161,7 @@ impl Found {
     /// Fails where the reference says anything else than the row.
     pub fn is_due(&self) -> Result<()> {
         let session = &self.session;
-        let mut model = Model::new(session.policy.clone(), session.host.clone(), 1 << 24);
+        let mut model = Model::new(session.policy.clone(), session.host.clone(), START);
         for (number, (step, due)) in session.steps.iter().zip(&self.due).enumerate() {
             let judged = take(&mut model, step).map(|judged| judged.reason.name());
             ensure!(
@@ -197,100 +198,6 @@ pub fn take(model: &mut Model, step: &Step) -> Option<Judged> {
     None
 }
 
-/// Prints a session as the row that makes it.
-impl fmt::Display for Session {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plain = plain();
-        let mut model = Model::new(self.policy.clone(), self.host.clone(), 1 << 24);
-        writeln!(f, "        found(\"say what it is about\")")?;
-        policy(f, "policy", &self.policy, &plain.policy)?;
-        host(f, &self.host, &plain.host)?;
-        for step in &self.steps {
-            let judged = take(&mut model, step);
-            let due = judged.map_or("", |judged| judged.reason.name());
-            match step {
-                Step::Receive(frame) => call(f, "receives", frame, due)?,
-                Step::Send(frame) => call(f, "sends", frame, due)?,
-                Step::Forward(frame) => call(f, "forwards", frame, due)?,
-                Step::Wait(ticks) => writeln!(f, "            .waits({ticks})")?,
-                Step::Back(ticks) => writeln!(f, "            .goes_back({ticks})")?,
-                Step::Sweep(sweeps) => writeln!(f, "            .sweeps({sweeps})")?,
-                Step::Mark(purpose, port, epochs) => {
-                    let purpose = format!("Purpose::{purpose:?}");
-                    writeln!(f, "            .marks({purpose}, {port}, {epochs})")?;
-                }
-                Step::Reload(new) => policy(f, "reloads", new, &plain.policy)?,
-            }
-        }
-        writeln!(f, "            ,")
-    }
-}
-
-fn call(f: &mut fmt::Formatter<'_>, verb: &str, frame: &[u8], due: &str) -> fmt::Result {
-    writeln!(f, "            // {}", describe(frame, verb != "receives"))?;
-    writeln!(f, "            .{verb}(\"{}\", \"{due}\")", hex(frame))
-}
-
-macro_rules! differing {
-    ($f:expr, $name:literal, $ours:expr, $plain:expr, [$($field:ident),+], [$($list:ident),+]) => {
-        $(if $ours.$field != $plain.$field {
-            writeln!($f, "                {}.{} = {:?};", $name, stringify!($field), $ours.$field)?;
-        })+
-        $(if $ours.$list != $plain.$list {
-            let texts: Vec<String> = $ours.$list.iter()
-                .map(|prefix| format!("{}/{}", prefix.address, prefix.bits))
-                .collect();
-            writeln!($f, "                {}.{} = prefixes(&{texts:?});", $name, stringify!($list))?;
-        })+
-    };
-}
-
-fn policy(f: &mut fmt::Formatter<'_>, verb: &str, ours: &Policy, plain: &Policy) -> fmt::Result {
-    if ours == plain && verb == "policy" {
-        return Ok(());
-    }
-    writeln!(f, "            .{verb}(|policy| {{")?;
-    differing!(
-        f,
-        "policy",
-        ours,
-        plain,
-        [range, by_address, rescue, monitor, timers],
-        [trusted]
-    );
-    for (name, ours, plain) in [
-        ("reserved", &ours.reserved, &plain.reserved),
-        ("exposed_tcp", &ours.exposed_tcp, &plain.exposed_tcp),
-        ("exposed_udp", &ours.exposed_udp, &plain.exposed_udp),
-        ("unrecorded", &ours.unrecorded, &plain.unrecorded),
-    ] {
-        if ours != plain {
-            writeln!(f, "                policy.{name} = vec!{ours:?};")?;
-        }
-    }
-    writeln!(f, "            }})")
-}
-
-fn host(f: &mut fmt::Formatter<'_>, ours: &Host, plain: &Host) -> fmt::Result {
-    if ours == plain {
-        return Ok(());
-    }
-    writeln!(f, "            .host(|host| {{")?;
-    differing!(
-        f,
-        "host",
-        ours,
-        plain,
-        [forwards, carries, some_forward, routing, room],
-        [addresses, local_table]
-    );
-    writeln!(f, "            }})")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn unhex(text: &str) -> Vec<u8> {
     let digits = text.as_bytes().chunks_exact(2);
     digits
@@ -299,26 +206,4 @@ fn unhex(text: &str) -> Vec<u8> {
             u8::from_str_radix(pair, 16).expect("frames are hexadecimal")
         })
         .collect()
-}
-
-/// A frame in a few words, as the reference reads it.
-fn describe(frame: &[u8], sent: bool) -> String {
-    let rules = Rules::default();
-    let packet = match read::link(frame, &rules) {
-        Ok(Carried::Ipv4(bytes)) => read::ipv4(bytes, &rules),
-        Ok(Carried::Ipv6(bytes)) => read::ipv6(bytes, &rules),
-        Ok(Carried::Other) => return "no IP".to_owned(),
-        Err(broken) => Err(broken),
-    };
-    let packet = match packet {
-        Ok(packet) => packet,
-        Err(broken) => return format!("{broken:?}"),
-    };
-    let end = |(address, port): (IpAddr, u16)| format!("{address} port {port}");
-    let ends = match Conversation::of(&packet, sent, &rules) {
-        Ok(talk) if sent => format!("{} to {}", end(talk.local), end(talk.remote)),
-        Ok(talk) => format!("{} to {}", end(talk.remote), end(talk.local)),
-        Err(_) => format!("{} to {}", packet.source, packet.destination),
-    };
-    format!("protocol {}, {:?}, {ends}", packet.number, packet.part)
 }

@@ -1,5 +1,8 @@
 //! Sessions made up from a number.
 
+use std::sync::LazyLock;
+
+use guard_common::outcome::Direction;
 use guard_reference::memory::Purpose;
 
 use super::{
@@ -9,7 +12,13 @@ use super::{
     scene::{self, Scene, Talk},
     session::{Session, Step},
 };
-use crate::programs::{LONGEST_WHOLE, can_be_sent};
+use crate::{
+    cases,
+    programs::{LONGEST_WHOLE, can_be_sent},
+};
+
+/// The frames that somebody did think of.
+static CASES: LazyLock<Vec<(Direction, Vec<u8>)>> = LazyLock::new(cases::frames);
 
 /// Whom a session is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,14 +46,21 @@ pub fn session(seed: u64, length: usize, audience: Audience) -> Session {
 
 fn step(random: &mut Random, scene: &mut Scene, audience: Audience) -> Step {
     match random.below(200) {
-        0..104 => {
+        0..6 => {
+            let (direction, frame) = random.pick(&CASES);
+            match direction {
+                Direction::Ingress => received(random, frame, audience),
+                Direction::Egress => sent(random, frame, audience),
+            }
+        }
+        6..104 => {
             let talk = talk(random, scene, 20);
-            let frame = packets::frame(random, &talk, Sender::There);
+            let frame = packets::frame(random, &talk, Sender::There, scene.pieces);
             received(random, frame, audience)
         }
         104..156 => {
             let talk = talk(random, scene, 12);
-            let frame = packets::frame(random, &talk, Sender::Here);
+            let frame = packets::frame(random, &talk, Sender::Here, scene.pieces);
             sent(random, frame, audience)
         }
         156..172 => {
@@ -136,13 +152,17 @@ fn wait(random: &mut Random, scene: &Scene) -> u32 {
 
 fn mark(random: &mut Random, scene: &Scene) -> Step {
     let purposes = [Purpose::Tcp, Purpose::Udp, Purpose::UdpLite, Purpose::Query];
-    let port = if random.chance(60) {
-        random.pick(&scene.talks).local.1
-    } else {
-        random.pick(&scene.ports)
-    };
-    let epoch = random.pick(&[0, 0, 1, 1, 2, 3, 128, 253, 254, 255]);
-    Step::Mark(random.pick(&purposes), port, epoch)
+    let epoch = random.pick(&[0, 0, 0, 1, 1, 2, 3, 128, 253, 254, 255, 255]);
+    if random.chance(70) {
+        let talk = random.pick(&scene.talks);
+        let purpose = match talk.protocol {
+            6 => Purpose::Tcp,
+            17 => Purpose::Udp,
+            _ => Purpose::UdpLite,
+        };
+        return Step::Mark(purpose, talk.local.1, epoch);
+    }
+    Step::Mark(random.pick(&purposes), random.pick(&scene.ports), epoch)
 }
 
 /// Another policy, most often one that differs in a single thing.

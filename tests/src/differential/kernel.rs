@@ -1,6 +1,8 @@
 //! The loaded programs, and what they remember, by bare system calls.
 
-use std::{collections::HashMap, mem::offset_of, net::IpAddr, os::fd::BorrowedFd};
+mod trie;
+
+use std::{collections::HashMap, mem::offset_of, os::fd::BorrowedFd};
 
 use anyhow::{Context, Result, ensure};
 use guard_common::{
@@ -14,7 +16,9 @@ use guard_common::{
     state::State,
     tables::{Tally, Use},
 };
-use guard_reference::policy::{Host, Policy, Prefix};
+use guard_reference::policy::{Host, Policy};
+
+use trie::Trie;
 
 use super::{places, session::Session, translate};
 use crate::{
@@ -29,9 +33,6 @@ use crate::{
 /// Entries of each hash map that is emptied in one go.
 const ROOM: usize = 4096;
 
-/// The bytes of a prefix in a trie: bits, family, address.
-type TrieKey = [u32; 6];
-
 /// The loaded programs of one guard.
 pub struct Kernel {
     programs: Programs,
@@ -41,8 +42,8 @@ pub struct Kernel {
     flows4: [RawMap<FlowKeyV4, Flow>; 2],
     flows6: [RawMap<FlowKeyV6, Flow>; 2],
     refused: RawMap<FragmentKey, u32>,
-    trusted: (RawMap<TrieKey, u32>, Vec<Prefix>),
-    local: (RawMap<TrieKey, u32>, Vec<Prefix>),
+    trusted: Trie,
+    local: Trie,
     devices: RawMap<u32, Device>,
     counters: Vec<u64>,
     page: u32,
@@ -79,8 +80,8 @@ impl Kernel {
             flows4,
             flows6,
             refused,
-            trusted: (trusted, Vec::new()),
-            local: (local, Vec::new()),
+            trusted: Trie::new(trusted),
+            local: Trie::new(local),
             devices,
             counters: vec![0; Judged::SLOTS as usize * programs.processors()],
             page: 0,
@@ -102,13 +103,13 @@ impl Kernel {
         let interface = interface.context("no interface sends on like the session's")?;
         self.interface = self.interfaces[interface];
         self.devices.set(&setup::DEVICE, &translate::device(host))?;
-        replace(&mut self.local, &host.local_table)?;
+        self.local.hold(&host.local_table)?;
         self.configure(&session.policy, host)
     }
 
     /// Puts another policy in force, at the same epoch.
     pub fn configure(&mut self, policy: &Policy, host: &Host) -> Result<()> {
-        replace(&mut self.trusted, &policy.trusted)?;
+        self.trusted.hold(&policy.trusted)?;
         self.page ^= 1;
         let config = Config {
             page: self.page,
@@ -263,44 +264,6 @@ const fn mark_at(purpose: Use, port: u16) -> usize {
 
 fn is_tcp(protocol: u32) -> bool {
     protocol == u32::from(Transport::Tcp.number())
-}
-
-/// Puts other prefixes into a trie.
-fn replace(
-    (map, present): &mut (RawMap<TrieKey, u32>, Vec<Prefix>),
-    prefixes: &[Prefix],
-) -> Result<()> {
-    if present == prefixes {
-        return Ok(());
-    }
-    for prefix in present.drain(..) {
-        // Two of them may be the same.
-        let _ = map.remove(&trie_key(&prefix));
-    }
-    for prefix in prefixes {
-        map.set(&trie_key(prefix), &1)?;
-        present.push(*prefix);
-    }
-    Ok(())
-}
-
-fn trie_key(prefix: &Prefix) -> TrieKey {
-    let mut octets = [0; 16];
-    let family = match prefix.address {
-        IpAddr::V4(address) => {
-            octets[..4].copy_from_slice(&address.octets());
-            4
-        }
-        IpAddr::V6(address) => {
-            octets = address.octets();
-            6
-        }
-    };
-    let word = |at: usize| {
-        u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]])
-    };
-    let bits = u32::from(prefix.bits) + 32;
-    [bits, family, word(0), word(4), word(8), word(12)]
 }
 
 fn index_of(name: &str) -> Result<u32> {

@@ -3,6 +3,7 @@
 use guard_reference::policy::{Host, Policy, Timers};
 
 use super::{
+    packets,
     places::{
         CONNECTED, DELIVERED, ELSEWHERE, End, FORWARDING, OWN, PEERS, ROUTES, SOCKET_PORTS, TCP,
         UDP, prefix, sockets, v4, v6,
@@ -20,6 +21,8 @@ pub struct Scene {
     pub talks: Vec<Talk>,
     /// Local ports that matter.
     pub ports: Vec<u16>,
+    /// Pieces of datagrams among a hundred frames.
+    pub pieces: usize,
 }
 
 /// Both ends of a conversation that frames are made for.
@@ -48,6 +51,11 @@ impl Scene {
             host,
             talks: Vec::new(),
             ports,
+            pieces: if random.chance(25) {
+                50
+            } else {
+                packets::PIECES
+            },
         };
         for _ in 0..3 + random.below(5) {
             let talk = scene.talk(random);

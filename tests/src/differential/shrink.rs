@@ -20,6 +20,7 @@ pub fn shrink(session: Session, fails: impl FnMut(&Session) -> bool) -> Session 
     loop {
         let before = shrinker.session.clone();
         shrinker.fewer_steps();
+        shrinker.fewer_waits();
         shrinker.plainer_frames();
         shrinker.plainer_guard();
         if shrinker.session == before || shrinker.tries == 0 {
@@ -60,6 +61,24 @@ impl<F: FnMut(&Session) -> bool> Shrinker<F> {
                 at = start;
             }
             length /= 2;
+        }
+    }
+
+    /// Two waits are one.
+    fn fewer_waits(&mut self) {
+        let mut index = 1;
+        while index < self.session.steps.len() {
+            let steps = &self.session.steps;
+            let (Step::Wait(one), Step::Wait(other)) = (&steps[index - 1], &steps[index]) else {
+                index += 1;
+                continue;
+            };
+            let mut smaller = self.session.clone();
+            smaller.steps[index] = Step::Wait(one + other);
+            smaller.steps.remove(index - 1);
+            if !self.keep(smaller) {
+                index += 1;
+            }
         }
     }
 

@@ -183,9 +183,10 @@ pub fn config(policy: &Policy, host: &Host) -> Config {
 pub fn ports(policy: &Policy) -> Box<GuardedPorts> {
     let (first, last) = policy.range;
     let mut range = [0u32; PORTS / 32];
-    for port in first..=last {
-        put(&mut range, port, true);
-    }
+    let (first_word, last_word) = (usize::from(first / 32), usize::from(last / 32));
+    range[first_word..=last_word].fill(u32::MAX);
+    range[first_word] &= u32::MAX << (first % 32);
+    range[last_word] &= u32::MAX >> (31 - last % 32);
     let mut ports = Box::new(GuardedPorts {
         first: u32::from(first),
         last: u32::from(last),

@@ -1,0 +1,62 @@
+//! Tries of prefixes.
+
+use std::net::IpAddr;
+
+use anyhow::Result;
+use guard_reference::policy::Prefix;
+
+use crate::programs::raw::RawMap;
+
+/// The bytes of a prefix in a trie: bits, family, address.
+pub type Key = [u32; 6];
+
+/// A trie, and what it holds.
+pub struct Trie {
+    map: RawMap<Key, u32>,
+    present: Vec<Prefix>,
+}
+
+impl Trie {
+    /// An empty trie.
+    pub const fn new(map: RawMap<Key, u32>) -> Self {
+        Self {
+            map,
+            present: Vec::new(),
+        }
+    }
+
+    /// Lets it hold these prefixes, and no others.
+    pub fn hold(&mut self, prefixes: &[Prefix]) -> Result<()> {
+        if self.present == prefixes {
+            return Ok(());
+        }
+        for prefix in self.present.drain(..) {
+            // Two of them may be the same.
+            let _ = self.map.remove(&key(&prefix));
+        }
+        for prefix in prefixes {
+            self.map.set(&key(prefix), &1)?;
+            self.present.push(*prefix);
+        }
+        Ok(())
+    }
+}
+
+fn key(prefix: &Prefix) -> Key {
+    let mut octets = [0; 16];
+    let family = match prefix.address {
+        IpAddr::V4(address) => {
+            octets[..4].copy_from_slice(&address.octets());
+            4
+        }
+        IpAddr::V6(address) => {
+            octets = address.octets();
+            6
+        }
+    };
+    let word = |at: usize| {
+        u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]])
+    };
+    let bits = u32::from(prefix.bits) + 32;
+    [bits, family, word(0), word(4), word(8), word(12)]
+}
