@@ -190,9 +190,7 @@ impl Guard {
         }
         // Before the programs ask for it.
         if forwards {
-            self.maps
-                .local
-                .set(&interfaces::local_table(netlink).await?)?;
+            self.maps.local.set(&interfaces::local_table()?)?;
         }
         self.set_excuse(Config::FORWARDS, forwards);
 

@@ -2,7 +2,7 @@
 //! the kernel's port range, and reports.
 //!
 //! Modules in reading order: the command line and what it means ([`cli`], [`settings`],
-//! [`failure`]), what is on this host ([`range`], [`interfaces`], [`sockets`], [`listeners`],
+//! [`failure`]), what is on this host ([`range`], [`dump`], [`interfaces`], [`sockets`], [`listeners`],
 //! [`namespace`], [`privileges`]), the kernel programs and their maps ([`bpf`], [`pins`],
 //! [`programs`], [`maps`], [`clock`], [`attach`], [`guard`],
 //! [`seed`], [`repair`], [`sweep`]), and the daemon around them
@@ -14,6 +14,7 @@ pub mod cli;
 pub mod failure;
 pub mod settings;
 
+pub mod dump;
 pub mod interfaces;
 pub mod listeners;
 pub mod namespace;

@@ -1,45 +1,68 @@
 //! The kernel's local table: every address whose packets end on this host.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, io, net::IpAddr};
 
 use anyhow::Context;
-use futures_util::TryStreamExt;
 use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, Parseable};
 use netlink_packet_route::{
-    AddressFamily,
+    AddressFamily, RouteNetlinkMessage,
     route::{RouteAddress, RouteAttribute, RouteMessage},
 };
-use rtnetlink::Handle;
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+
+use crate::dump;
 
 /// `RT_TABLE_LOCAL`, include/uapi/linux/rtnetlink.h.
-const LOCAL: u32 = 255;
+const LOCAL: u8 = 255;
+
+/// `RTM_NEWROUTE`.
+const NEW_ROUTE: u16 = 24;
 
 /// Prefixes of the local table: addresses of all interfaces, broadcast, anycast and multicast
 /// addresses, and whatever else was routed to this host.
 ///
 /// # Errors
 /// When the kernel refuses to list routes.
-pub async fn local_table(netlink: &Handle) -> anyhow::Result<BTreeSet<IpNet>> {
+pub fn local_table() -> anyhow::Result<BTreeSet<IpNet>> {
     let mut local = BTreeSet::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let mut ask = RouteMessage::default();
-        ask.header.address_family = family;
-        let routes: Vec<_> = netlink
-            .route()
-            .get(ask)
-            .execute()
-            .try_collect()
-            .await
-            .context("rtnetlink: list routes")?;
-        local.extend(
-            routes
-                .iter()
-                .filter(|route| is_local(route))
-                .filter_map(prefix),
-        );
+        read(family, &mut local).context("rtnetlink: list routes to this host")?;
     }
 
     Ok(local)
+}
+
+fn read(family: AddressFamily, local: &mut BTreeSet<IpNet>) -> io::Result<()> {
+    let netlink = Socket::new(NETLINK_ROUTE)?;
+    // With it the kernel heeds the table that the request names; without it a router's whole
+    // table comes along, and is left out below.
+    let _ = netlink.set_netlink_get_strict_chk(true);
+
+    dump::dump(&netlink, &request(family), |kind, payload| {
+        if kind != NEW_ROUTE {
+            return Ok(());
+        }
+        let route = RouteMessage::parse(payload).map_err(io::Error::other)?;
+        if is_local(&route) {
+            local.extend(prefix(&route));
+        }
+        Ok(())
+    })
+}
+
+fn request(family: AddressFamily) -> Vec<u8> {
+    let mut ask = RouteMessage::default();
+    ask.header.address_family = family;
+    ask.header.table = LOCAL;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut message = NetlinkMessage::new(header, RouteNetlinkMessage::GetRoute(ask).into());
+    message.finalize();
+
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
 }
 
 fn is_local(route: &RouteMessage) -> bool {
@@ -51,7 +74,7 @@ fn is_local(route: &RouteMessage) -> bool {
             _ => None,
         });
 
-    table.unwrap_or(u32::from(route.header.table)) == LOCAL
+    table.unwrap_or(u32::from(route.header.table)) == u32::from(LOCAL)
 }
 
 fn prefix(route: &RouteMessage) -> Option<IpNet> {
@@ -69,4 +92,18 @@ fn prefix(route: &RouteMessage) -> Option<IpNet> {
         })?;
 
     IpNet::new(destination, route.header.destination_prefix_length).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_in_the_local_table_and_no_other_table_is() {
+        let local = local_table().expect("routes are for everybody to list");
+        let loopback: IpNet = "127.0.0.0/8".parse().expect("is a prefix");
+        assert!(local.contains(&loopback), "{local:?}");
+        // A default route is never one to this host.
+        assert!(local.iter().all(|net| net.prefix_len() != 0), "{local:?}");
+    }
 }

@@ -1,6 +1,7 @@
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 
 use super::*;
+use crate::dump::{self, Progress};
 
 /// What both sources say about the sockets that have `port` at either end, in a fixed order.
 fn both_sources(port: u16) -> [Vec<Socket>; 2] {
@@ -91,6 +92,13 @@ fn tables_of_proc_net() {
     );
 }
 
+fn read(bytes: &[u8], sockets: &mut Vec<Socket>) -> io::Result<Progress> {
+    dump::read(bytes, &mut |kind, payload: &[u8]| {
+        sockets.extend(diag::read(kind, payload, Transport::Tcp)?);
+        Ok(())
+    })
+}
+
 #[test]
 fn a_broken_answer_is_an_error() {
     let refused: Vec<u8> = [20_u32, 2, 0, 0]
@@ -109,9 +117,9 @@ fn a_broken_answer_is_an_error() {
         .chain([2; 4])
         .collect();
     // name               bytes            the dump goes on, is done, or fails
-    let table: [(&str, &[u8], Option<diag::Progress>); 6] = [
-        ("no message", &[], Some(diag::Progress::More)),
-        ("done", &done, Some(diag::Progress::Done)),
+    let table: [(&str, &[u8], Option<Progress>); 6] = [
+        ("no message", &[], Some(Progress::More)),
+        ("done", &done, Some(Progress::Done)),
         ("refused", &refused, None),
         ("cut off", &done[..10], None),
         ("length too long", &done[..16], None),
@@ -119,10 +127,10 @@ fn a_broken_answer_is_an_error() {
     ];
     for (name, bytes, expected) in table {
         let mut sockets = Vec::new();
-        let progress = diag::read(bytes, Transport::Tcp, &mut sockets);
+        let progress = read(bytes, &mut sockets);
         assert_eq!(progress.ok(), expected, "{name}");
         assert!(sockets.is_empty(), "{name}");
     }
-    let error = diag::read(&refused, Transport::Tcp, &mut Vec::new()).expect_err("refused");
+    let error = read(&refused, &mut Vec::new()).expect_err("refused");
     assert!(lacking(&error), "{error}");
 }

@@ -1,0 +1,94 @@
+//! Netlink dumps: one question, and as many messages as the kernel has to say.
+
+use std::io;
+
+use netlink_packet_core::{NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer};
+use netlink_sys::{Socket, SocketAddr};
+
+/// The kernel fills at most 32 KiB at a time.
+const RECEIVE_BYTES: usize = 64 * 1024;
+
+/// Whether a dump goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// More is to come.
+    More,
+    /// The kernel has said all.
+    Done,
+}
+
+/// Sends `request` to the kernel on `netlink`, and calls `message` with the type and the payload
+/// of each message of the answer. Holds no more than one datagram of it at a time.
+///
+/// # Errors
+/// When the kernel refuses, sends what is no netlink, or `message` fails.
+pub fn dump(
+    netlink: &Socket,
+    request: &[u8],
+    mut message: impl FnMut(u16, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    netlink.connect(&SocketAddr::new(0, 0))?;
+    netlink.send(request, 0)?;
+
+    let mut bytes = vec![0; RECEIVE_BYTES];
+    loop {
+        let length = receive(netlink, &mut bytes)?;
+        match read(&bytes[..length], &mut message)? {
+            Progress::More => {}
+            Progress::Done => return Ok(()),
+        }
+    }
+}
+
+/// Reads one datagram of a dump.
+///
+/// # Errors
+/// When the kernel says that it has failed, the datagram ends within a message, or `message`
+/// fails.
+pub fn read(
+    mut bytes: &[u8],
+    message: &mut impl FnMut(u16, &[u8]) -> io::Result<()>,
+) -> io::Result<Progress> {
+    while !bytes.is_empty() {
+        let buffer = NetlinkBuffer::new_checked(bytes).map_err(io::Error::other)?;
+        match buffer.message_type() {
+            NLMSG_DONE => {
+                return match error_number(buffer.payload()) {
+                    0 => Ok(Progress::Done),
+                    number => Err(io::Error::from_raw_os_error(number)),
+                };
+            }
+            NLMSG_ERROR => {
+                return Err(io::Error::from_raw_os_error(error_number(buffer.payload())));
+            }
+            kind => message(kind, buffer.payload())?,
+        }
+        // Messages start at multiples of four bytes.
+        let length = (buffer.length() as usize).next_multiple_of(4);
+        bytes = bytes.get(length..).unwrap_or_default();
+    }
+
+    Ok(Progress::More)
+}
+
+/// The error number that starts a payload, which the kernel writes below zero.
+fn error_number(payload: &[u8]) -> i32 {
+    payload
+        .first_chunk()
+        .map_or(0, |bytes| i32::from_ne_bytes(*bytes).saturating_neg())
+}
+
+fn receive(netlink: &Socket, bytes: &mut [u8]) -> io::Result<usize> {
+    loop {
+        // With MSG_TRUNC the kernel returns the length of the whole datagram.
+        match netlink.recv(&mut &mut *bytes, libc::MSG_TRUNC) {
+            Ok(length) if length > bytes.len() => {
+                return Err(io::Error::other(format!(
+                    "answer of {length} bytes is too long"
+                )));
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
