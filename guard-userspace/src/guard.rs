@@ -27,7 +27,7 @@ use crate::{
     observation::Attachment,
     pins::{Hook, Pins},
     range::GuardedPorts,
-    seed::{self, Seeded},
+    seed::{self, Seeded, Target},
     settings::{Settings, UdpFilter},
     sockets,
     workings::Workings,
@@ -151,9 +151,12 @@ impl Guard {
         Ok(seed::seed(
             &sockets::list()?,
             ports,
-            (&flows, &self.maps.state),
-            self.clock.now()?,
-            settings.udp_filter == UdpFilter::Address,
+            Target {
+                flows: &flows,
+                state: &self.maps.state,
+                now: self.clock.now()?,
+                any_remote_port: settings.udp_filter == UdpFilter::Address,
+            },
         ))
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use anyhow::bail;
 use guard_common::{
     flow::{Flow, Phase},
     parse::Transport,
@@ -27,33 +28,54 @@ pub struct Seeded {
     pub failed: usize,
 }
 
+/// The maps that are told, and how.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    /// The flow maps.
+    pub flows: &'a [FlowMap],
+    /// Where ports are marked as in use.
+    pub state: &'a StateMemory,
+    /// The present, in ticks.
+    pub now: u32,
+    /// Whether a UDP flow admits every port of the peer's address.
+    pub any_remote_port: bool,
+}
+
+impl Target<'_> {
+    /// Puts in a flow unless it is there and alive, and marks its port. Returns whether it was put
+    /// in.
+    ///
+    /// # Errors
+    /// When the map takes no more; the port is marked all the same.
+    pub fn put(&self, entry: &FlowEntry) -> anyhow::Result<bool> {
+        let map = self
+            .flows
+            .iter()
+            .find(|map| map.holds(entry.transport, entry.local));
+        let put = match map {
+            Some(map) => map.restore(entry, self.now, &self.state.timeouts()),
+            None => bail!("{}: no map for its family", entry.local),
+        };
+        let epoch = self.state.epoch() as u8;
+        self.state
+            .mark(Use::flow(entry.transport), entry.local.port(), epoch);
+
+        put
+    }
+}
+
 /// Puts every connected socket on a guarded port into the maps, and marks its port as in use.
-///
-/// `any_remote_port` says that a UDP flow admits every port of the peer's address.
-pub fn seed(
-    sockets: &[Socket],
-    guarded: &GuardedPorts,
-    (flows, state): (&[FlowMap], &StateMemory),
-    now: u32,
-    any_remote_port: bool,
-) -> Seeded {
+pub fn seed(sockets: &[Socket], guarded: &GuardedPorts, target: Target<'_>) -> Seeded {
     let mut seeded = Seeded::default();
-    let epoch = state.epoch() as u8;
     for socket in sockets
         .iter()
         .filter(|socket| belongs(socket, |transport, port| guarded.guarded(transport, port)))
     {
-        let entry = entry(socket, now, any_remote_port);
-        let inserted = flows
-            .iter()
-            .find(|map| map.holds(entry.transport, entry.local))
-            .map(|map| map.insert(&entry));
-        match inserted {
-            Some(Ok(true)) => seeded.new += 1,
-            Some(Ok(false)) => {}
-            Some(Err(_)) | None => seeded.failed += 1,
+        match target.put(&entry(socket, target.now, target.any_remote_port)) {
+            Ok(true) => seeded.new += 1,
+            Ok(false) => {}
+            Err(_) => seeded.failed += 1,
         }
-        state.mark(Use::flow(socket.transport), socket.local.port(), epoch);
     }
 
     seeded
@@ -71,17 +93,36 @@ fn stays_here(socket: &Socket) -> bool {
 
 /// The flow of a connected socket, as if a packet had been seen just now.
 pub(crate) fn entry(socket: &Socket, now: u32, any_remote_port: bool) -> FlowEntry {
-    let remote_port = match socket.transport {
+    let ends = (socket.local, socket.remote);
+
+    between(
+        socket.transport,
+        ends,
+        any_remote_port,
+        now,
+        tcp(socket.state, now),
+    )
+}
+
+/// The flow between a local and a remote end; `tcp` is what is known of it where it is one of TCP.
+pub(crate) fn between(
+    transport: Transport,
+    (local, remote): (SocketAddr, SocketAddr),
+    any_remote_port: bool,
+    now: u32,
+    tcp: Flow,
+) -> FlowEntry {
+    let remote_port = match transport {
         Transport::Udp | Transport::UdpLite if any_remote_port => 0,
-        Transport::Tcp | Transport::Udp | Transport::UdpLite => socket.remote.port(),
+        Transport::Tcp | Transport::Udp | Transport::UdpLite => remote.port(),
     };
 
     FlowEntry {
-        transport: socket.transport,
-        local: socket.local,
-        remote: SocketAddr::new(socket.remote.ip(), remote_port),
-        flow: match socket.transport {
-            Transport::Tcp => tcp(socket.state, now),
+        transport,
+        local,
+        remote: SocketAddr::new(remote.ip(), remote_port),
+        flow: match transport {
+            Transport::Tcp => tcp,
             Transport::Udp if remote_port == DNS_PORT => Flow::new(Phase::Dns, now),
             Transport::Udp | Transport::UdpLite => Flow::new(Phase::Datagram, now),
         },

@@ -173,6 +173,25 @@ impl FlowMap {
         Ok(())
     }
 
+    /// Puts in a flow that is not there, or has expired at `now`, and returns whether that was so.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    pub fn restore(
+        &self,
+        entry: &FlowEntry,
+        now: u32,
+        timeouts: &Timeouts,
+    ) -> anyhow::Result<bool> {
+        if self.insert(entry)? {
+            return Ok(true);
+        }
+        match self.find(entry)? {
+            Some(flow) if !flow.alive(now, timeouts) => self.replace(entry),
+            Some(_) | None => Ok(false),
+        }
+    }
+
     /// How many entries have not expired at `now`.
     ///
     /// # Errors
