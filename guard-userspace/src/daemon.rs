@@ -148,12 +148,13 @@ impl Daemon {
         let guarded = ports.guarded();
         let mut guard =
             Guard::record(&settings, &guarded, &netlink, pins, workings, &mut notes).await?;
-        // Whoever is connected already must not have to speak first.
-        guard.seed(&settings, &guarded)?;
-        guard.enforce(&settings, &netlink, &mut notes).await?;
+        let older = guard
+            .enforce(&settings, &guarded, &netlink, &mut notes)
+            .await?;
         for note in notes {
             tracing::warn!("{note}");
         }
+        announce::learned(&older);
 
         let knowledge = Knowledge {
             mode: settings.mode,
@@ -200,11 +201,12 @@ impl Daemon {
             return Ok(());
         };
         let guarded = next.guarded();
-        self.guard.seed(&self.settings, &guarded)?;
+        let mut older = self.guard.seed(&self.settings, &guarded)?;
         self.guard.guard_ports(&self.settings, &guarded);
         // Whoever connected between the list of sockets and the change.
-        self.guard.seed(&self.settings, &guarded)?;
+        older.add(self.guard.seed(&self.settings, &guarded)?);
         next.announce(&self.ports);
+        announce::learned_more(&older);
         self.ports = next;
         self.show_ports();
 

@@ -5,14 +5,16 @@
 
 mod device;
 mod inherit;
+mod older;
 mod start;
 mod watch;
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use guard_common::config::Config;
 use rtnetlink::Handle;
 
+pub use self::older::Older;
 use self::{
     device::GuardedDevice,
     inherit::{Inheritance, SIDE_BY_SIDE},
@@ -23,13 +25,11 @@ use crate::{
     clock::Clock,
     failure::Failure,
     interfaces,
-    maps::{FlowMap, Maps},
+    maps::Maps,
     observation::Attachment,
     pins::{Hook, Pins},
     range::GuardedPorts,
-    seed::{self, Seeded, Target},
-    settings::{Settings, UdpFilter},
-    sockets,
+    settings::Settings,
     workings::Workings,
 };
 
@@ -41,6 +41,7 @@ pub struct Guard {
     devices: Vec<GuardedDevice>,
     inheritance: Option<Inheritance>,
     workings: Workings,
+    older: Older,
     stays: bool,
 }
 
@@ -81,10 +82,13 @@ impl Guard {
             devices: loaded.devices,
             inheritance,
             workings,
+            older: Older::default(),
             stays: false,
         };
         // An earlier run's programs may enforce what is published here.
-        guard.seed(settings, ports)?;
+        if found {
+            guard.older = guard.seed(settings, ports)?;
+        }
         guard.guard_ports(settings, ports);
         guard.trust(settings)?;
         guard.refresh(netlink).await?;
@@ -106,16 +110,21 @@ impl Guard {
         Ok(guard)
     }
 
-    /// Attaches XDP on the interfaces that are to be guarded: from here on strangers are dropped.
+    /// Learns of older flows, whose hosts need not speak first then, and attaches XDP on the
+    /// interfaces that are to be guarded: from here on strangers are dropped. Returns what was
+    /// learned.
     ///
     /// # Errors
     /// Names what failed, on what, and the remedy.
     pub async fn enforce(
         &mut self,
         settings: &Settings,
+        ports: &GuardedPorts,
         netlink: &Handle,
         notes: &mut Vec<String>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Older, Failure> {
+        let mut older = mem::take(&mut self.older);
+        older.add(self.seed(settings, ports)?);
         for device in &mut self.devices {
             if !device.guarded {
                 continue;
@@ -135,29 +144,7 @@ impl Guard {
             inheritance.finish()?;
         }
 
-        Ok(())
-    }
-
-    /// Puts every connected socket on these ports into the maps. Call it before they are guarded.
-    ///
-    /// # Errors
-    /// When the sockets cannot be read.
-    pub fn seed(&self, settings: &Settings, ports: &GuardedPorts) -> anyhow::Result<Seeded> {
-        if !self.workings.seeding {
-            return Ok(Seeded::default());
-        }
-        let flows = FlowMap::open_all(&self.pins)?;
-
-        Ok(seed::seed(
-            &sockets::list()?,
-            ports,
-            Target {
-                flows: &flows,
-                state: &self.maps.state,
-                now: self.clock.now()?,
-                any_remote_port: settings.udp_filter == UdpFilter::Address,
-            },
-        ))
+        Ok(older)
     }
 
     /// Puts other ports in force.

@@ -9,7 +9,7 @@ use guard_common::config::Device;
 use ipnet::IpNet;
 
 pub use self::{
-    local::local_table,
+    local::{LocalAddresses, local_table},
     query::{changes, connect, find, list, program_name},
 };
 use crate::failure::Failure;

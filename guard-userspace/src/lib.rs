@@ -2,18 +2,18 @@
 //! the kernel's port range, and reports.
 //!
 //! Modules in reading order: the command line and what it means ([`cli`], [`settings`],
-//! [`failure`]), what is on this host ([`range`], [`dump`], [`interfaces`], [`sockets`], [`listeners`],
-//! [`namespace`], [`privileges`]), the kernel programs and their maps ([`bpf`], [`pins`],
-//! [`programs`], [`maps`], [`clock`], [`attach`], [`guard`],
-//! [`seed`], [`repair`], [`sweep`]), and the daemon around them
-//! ([`lock`], [`log`], [`observation`], [`observer`], [`metrics`], [`serve`], [`control`],
-//! [`report`], [`workings`], [`daemon`], [`process`]). Commands that need no daemon come last
-//! ([`check`], [`detach`]).
+//! [`failure`]), what is on this host ([`range`], [`dump`], [`interfaces`], [`sockets`],
+//! [`conntrack`], [`listeners`], [`namespace`], [`privileges`]), the kernel programs and their
+//! maps ([`bpf`], [`pins`], [`programs`], [`maps`], [`clock`], [`attach`], [`guard`], [`seed`],
+//! [`repair`], [`sweep`]), and the daemon around them ([`lock`], [`log`], [`observation`],
+//! [`observer`], [`metrics`], [`serve`], [`control`], [`report`], [`workings`], [`daemon`],
+//! [`process`]). Commands that need no daemon come last ([`check`], [`detach`]).
 
 pub mod cli;
 pub mod failure;
 pub mod settings;
 
+pub mod conntrack;
 pub mod dump;
 pub mod interfaces;
 pub mod listeners;

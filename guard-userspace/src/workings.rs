@@ -12,6 +12,8 @@ use guard_common::layout::LAYOUT_VERSION;
 pub struct Workings {
     /// Connected sockets are put into the maps, at the start and before ports become guarded.
     pub seeding: bool,
+    /// So are the flows that only conntrack knows.
+    pub conntrack: bool,
     /// A sweep marks the ports of flows as in use.
     pub flow_marks: bool,
     /// A sweep marks the ports of connected sockets as in use.
@@ -30,6 +32,7 @@ impl Default for Workings {
     fn default() -> Self {
         Self {
             seeding: true,
+            conntrack: true,
             flow_marks: true,
             socket_marks: true,
             repair: true,

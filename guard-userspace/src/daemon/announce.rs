@@ -3,6 +3,7 @@
 use sd_notify::NotifyState;
 
 use crate::{
+    guard::Older,
     observation::{Attachment, EgressHook, XdpHook},
     range::PortRange,
 };
@@ -14,6 +15,55 @@ pub fn ready(attachments: &[Attachment], range: PortRange) {
     }
     // Nobody listens where systemd did not start this.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
+}
+
+/// Says what the guard knows of flows that are older than it, and what it cannot know.
+pub fn learned(older: &Older) {
+    tracing::info!("{}", summary(older));
+    for gap in gaps(older) {
+        tracing::warn!("{gap}");
+    }
+}
+
+/// Says what was learned of flows on ports that have become guarded, if anything was.
+pub fn learned_more(older: &Older) {
+    if older.sockets.new + older.tracked.new > 0 {
+        tracing::info!("{}", summary(older));
+    }
+    for gap in gaps(older) {
+        tracing::warn!("{gap}");
+    }
+}
+
+fn summary(older: &Older) -> String {
+    let (sockets, tracked) = (older.sockets.new, older.tracked.new);
+    if older.tracked.tracks {
+        return format!("older flows: {sockets} learned from sockets, {tracked} from conntrack");
+    }
+
+    format!(
+        "older flows: {sockets} learned from sockets; conntrack tracks none here, so unconnected \
+         UDP sockets are known from what they send next"
+    )
+}
+
+fn gaps(older: &Older) -> impl Iterator<Item = String> {
+    let tracked = &older.tracked;
+    let unasked = tracked.failure.as_ref().map(|failure| {
+        format!(
+            "{failure}: answers to older masqueraded flows and unconnected UDP sockets are dropped \
+             until these send; load nf_conntrack_netlink where it is missing"
+        )
+    });
+    let left_out = (tracked.left_out > 0).then(|| {
+        format!(
+            "{} flows of conntrack find no room: their answers are dropped until they send; raise \
+             --max-flows",
+            tracked.left_out
+        )
+    });
+
+    unasked.into_iter().chain(left_out)
 }
 
 /// Says that the guard ends.
@@ -32,5 +82,72 @@ fn headline(attachment: &Attachment, range: PortRange) -> String {
         Some(XdpHook::Native) => format!("guarding {name} (native XDP, {egress}), ports {range}"),
         Some(XdpHook::Generic) => format!("guarding {name} (generic XDP, {egress}), ports {range}"),
         None => format!("recording {name} ({egress}), ports {range}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{conntrack, seed};
+
+    #[test]
+    fn what_is_known_and_what_is_not() {
+        let sockets = seed::Seeded { new: 3, failed: 0 };
+        // name, conntrack, part of the summary, part of a warning
+        let table = [
+            (
+                "asked",
+                conntrack::Seeded {
+                    tracks: true,
+                    new: 7,
+                    ..Default::default()
+                },
+                "3 learned from sockets, 7 from conntrack",
+                None,
+            ),
+            (
+                "nothing to ask",
+                conntrack::Seeded::default(),
+                "3 learned from sockets; conntrack tracks none",
+                None,
+            ),
+            (
+                "refused",
+                conntrack::Seeded {
+                    failure: Some("conntrack: no".to_owned()),
+                    ..Default::default()
+                },
+                "3 learned from sockets",
+                Some("conntrack: no: answers to older"),
+            ),
+            (
+                "no room",
+                conntrack::Seeded {
+                    tracks: true,
+                    new: 7,
+                    left_out: 2,
+                    failure: None,
+                },
+                "7 from conntrack",
+                Some("2 flows of conntrack find no room"),
+            ),
+        ];
+        for (name, tracked, said, warned) in table {
+            let older = Older { sockets, tracked };
+            assert!(
+                summary(&older).contains(said),
+                "{name}: {}",
+                summary(&older)
+            );
+            let gaps: Vec<_> = gaps(&older).collect();
+            assert_eq!(
+                gaps.len(),
+                usize::from(warned.is_some()),
+                "{name}: {gaps:?}"
+            );
+            if let Some(warned) = warned {
+                assert!(gaps[0].contains(warned), "{name}: {gaps:?}");
+            }
+        }
     }
 }

@@ -1,6 +1,10 @@
 //! The kernel's local table: every address whose packets end on this host.
 
-use std::{collections::BTreeSet, io, net::IpAddr};
+use std::{
+    collections::{BTreeSet, HashSet},
+    io,
+    net::IpAddr,
+};
 
 use anyhow::Context;
 use ipnet::IpNet;
@@ -18,6 +22,42 @@ const LOCAL: u8 = 255;
 
 /// `RTM_NEWROUTE`.
 const NEW_ROUTE: u16 = 24;
+
+/// Addresses whose packets end on this host, to be asked about one by one.
+#[derive(Debug, Default)]
+pub struct LocalAddresses {
+    addresses: HashSet<IpAddr>,
+    prefixes: Vec<IpNet>,
+}
+
+impl LocalAddresses {
+    /// What the local table of the calling thread's network namespace holds at this moment.
+    ///
+    /// # Errors
+    /// When the kernel refuses to list routes.
+    pub fn read() -> anyhow::Result<Self> {
+        Ok(local_table()?.into_iter().collect())
+    }
+
+    /// Whether packets to this address end here; those to broadcast addresses do.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address)
+            || self.prefixes.iter().any(|prefix| prefix.contains(&address))
+    }
+}
+
+impl FromIterator<IpNet> for LocalAddresses {
+    fn from_iter<T: IntoIterator<Item = IpNet>>(local: T) -> Self {
+        let (addresses, prefixes): (Vec<_>, Vec<_>) = local
+            .into_iter()
+            .partition(|net| net.prefix_len() == net.max_prefix_len());
+
+        Self {
+            addresses: addresses.iter().map(IpNet::addr).collect(),
+            prefixes,
+        }
+    }
+}
 
 /// Prefixes of the local table: addresses of all interfaces, broadcast, anycast and multicast
 /// addresses, and whatever else was routed to this host.
@@ -105,5 +145,23 @@ mod tests {
         assert!(local.contains(&loopback), "{local:?}");
         // A default route is never one to this host.
         assert!(local.iter().all(|net| net.prefix_len() != 0), "{local:?}");
+    }
+
+    #[test]
+    fn addresses_and_prefixes() {
+        let local = ["10.9.0.2/32", "10.9.0.255/32", "127.0.0.0/8", "fd09::2/128"];
+        let local = LocalAddresses::from_iter(local.map(|net| net.parse().expect("is a prefix")));
+        let table = [
+            ("10.9.0.2", true),
+            ("10.9.0.255", true),
+            ("10.9.0.1", false),
+            ("127.0.0.53", true),
+            ("fd09::2", true),
+            ("fd09::1", false),
+        ];
+        for (address, here) in table {
+            let address = address.parse().expect("is an address");
+            assert_eq!(local.contains(address), here, "{address}");
+        }
     }
 }

@@ -1,0 +1,171 @@
+//! What the kernel's connection tracking knows of older flows: masqueraded ones, and those of
+//! UDP sockets that are connected to nobody. No socket stands for either.
+
+mod message;
+mod seed;
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    net::SocketAddr,
+};
+
+use guard_common::{
+    flow::{Flow, Phase},
+    parse::Transport,
+};
+use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
+
+pub use self::{
+    message::read,
+    seed::{Seeded, seed},
+};
+use crate::{dump, interfaces::LocalAddresses};
+
+/// How many connections the kernel tracks in this network namespace. It has no such file while
+/// nothing has asked it to track.
+const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
+
+/// A tracked connection, by its answers as they look on the wire: after the translation of what
+/// is sent, and before that of what comes in.
+///
+/// Who has opened it is who sends what these answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tracked {
+    /// What it speaks.
+    pub transport: Transport,
+    /// Where the answers go.
+    pub local: SocketAddr,
+    /// Where the answers come from.
+    pub remote: SocketAddr,
+    /// How far it has come; of use for TCP alone.
+    pub tcp: Tcp,
+}
+
+/// A TCP connection as conntrack sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tcp {
+    /// Its state.
+    pub state: State,
+    /// Whether the first FIN came from the side that has opened the connection.
+    pub closed_by_opener: bool,
+    /// Whether the first FIN came from the other side.
+    pub closed_by_other: bool,
+}
+
+/// States that make a difference here, of `enum tcp_conntrack`,
+/// include/uapi/linux/netfilter/nf_conntrack_tcp.h.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum State {
+    /// A SYN was sent, and nothing was heard.
+    SynSent,
+    /// Both sides were heard, and neither has said that it ends. Also what a flow table has taken
+    /// over: the kernel says nothing of its state.
+    #[default]
+    Open,
+    /// One side has sent a FIN.
+    HalfClosed,
+    /// Both sides have, or one of them has twice.
+    Closed,
+    /// One side has reset it.
+    Reset,
+}
+
+impl State {
+    /// The state with the kernel's number. One that is not known is an open one: what is kept too
+    /// long expires, and what is not kept is cut.
+    pub fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::SynSent,
+            // FIN_WAIT, CLOSE_WAIT.
+            4 | 5 => Self::HalfClosed,
+            // LAST_ACK, TIME_WAIT.
+            6 | 7 => Self::Closed,
+            8 => Self::Reset,
+            // SYN_RECV, ESTABLISHED, and SYN_SENT2: both have sent a SYN.
+            _ => Self::Open,
+        }
+    }
+}
+
+impl Tcp {
+    /// The flow of a connection that this side has opened.
+    pub fn flow(self, now: u32) -> Flow {
+        let (phase, fin_out, fin_in, reset) = match self.state {
+            State::SynSent => (Phase::Opening, false, false, false),
+            State::Open => (Phase::Established, false, false, false),
+            State::HalfClosed => (
+                Phase::Established,
+                self.closed_by_opener,
+                self.closed_by_other,
+                false,
+            ),
+            State::Closed => (Phase::Established, true, true, false),
+            State::Reset => (Phase::Established, false, false, true),
+        };
+
+        Flow {
+            fin_in: fin_in.into(),
+            fin_out: fin_out.into(),
+            reset: reset.into(),
+            ..Flow::new(phase, now)
+        }
+    }
+}
+
+impl Tracked {
+    /// Whether this host, or somebody behind it in its name, has opened the connection to another
+    /// host: what answers it comes to one of our addresses, from none of them.
+    ///
+    /// A stranger's connection to this host is answered to the stranger.
+    pub fn opened_here(&self, addresses: &LocalAddresses) -> bool {
+        let remote = self.remote.ip();
+
+        addresses.contains(self.local.ip())
+            && !addresses.contains(remote)
+            && !remote.is_multicast()
+            && !is_limited_broadcast(self.remote)
+    }
+}
+
+fn is_limited_broadcast(end: SocketAddr) -> bool {
+    match end {
+        SocketAddr::V4(end) => end.ip().is_broadcast(),
+        SocketAddr::V6(_) => false,
+    }
+}
+
+/// Calls `visit` with every TCP, UDP and UDP-Lite connection that is tracked in the calling
+/// thread's network namespace, and returns whether the kernel tracks any there at all. Connections
+/// that come or go meanwhile may be visited or not.
+///
+/// Blocks for about two microseconds a connection, and holds a datagram of them at a time.
+///
+/// # Errors
+/// When the kernel refuses, or has no ctnetlink.
+pub fn walk(mut visit: impl FnMut(&Tracked)) -> io::Result<bool> {
+    // To ask for the table would have the kernel load the module, whoever needs it or not.
+    if !tracks_any()? {
+        return Ok(false);
+    }
+    let netlink = Socket::new(NETLINK_NETFILTER)?;
+    dump::dump(&netlink, &message::request(), |kind, payload| {
+        if let Some(tracked) = read(kind, payload)? {
+            visit(&tracked);
+        }
+        Ok(())
+    })?;
+
+    Ok(true)
+}
+
+fn tracks_any() -> io::Result<bool> {
+    match fs::read_to_string(COUNT) {
+        Ok(count) => Ok(count.trim() != "0"),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! Messages of ctnetlink, the kernel's netlink interface to its connection tracking. Constants
+//! are those of include/uapi/linux/netfilter/nfnetlink_conntrack.h.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use anyhow::{Context, bail, ensure};
+use guard_common::parse::Transport;
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlaBuffer, NlasIterator, parse_ip, parse_u8,
+    parse_u16_be,
+};
+
+use super::{State, Tcp, Tracked};
+
+/// `NFNL_SUBSYS_CTNETLINK`, in the upper byte of a message's type.
+const CTNETLINK: u16 = 1 << 8;
+/// `IPCTNL_MSG_CT_NEW`: one connection.
+const CT_NEW: u16 = CTNETLINK;
+/// `IPCTNL_MSG_CT_GET`: asks for connections.
+const CT_GET: u16 = CTNETLINK | 1;
+
+/// `struct nfgenmsg`: a family, a version and a resource, in front of the attributes.
+const HEADER: usize = 4;
+/// Length of a netlink header and that one.
+const REQUEST: usize = 16 + HEADER;
+
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_PROTOINFO: u16 = 4;
+
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
+
+const CTA_IP_V4_SRC: u16 = 1;
+const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
+const CTA_IP_V6_DST: u16 = 4;
+
+const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_SRC_PORT: u16 = 2;
+const CTA_PROTO_DST_PORT: u16 = 3;
+
+const CTA_PROTOINFO_TCP: u16 = 1;
+
+const CTA_PROTOINFO_TCP_STATE: u16 = 1;
+const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: u16 = 4;
+const CTA_PROTOINFO_TCP_FLAGS_REPLY: u16 = 5;
+
+/// `IP_CT_TCP_FLAG_CLOSE_INIT`: this side has sent the first FIN.
+const CLOSE_INIT: u8 = 4;
+
+/// Asks for every connection of both families.
+pub(super) fn request() -> [u8; REQUEST] {
+    let mut bytes = [0; REQUEST];
+    let mut buffer = NetlinkBuffer::new(&mut bytes);
+    buffer.set_length(REQUEST as u32);
+    buffer.set_message_type(CT_GET);
+    buffer.set_flags(NLM_F_REQUEST | NLM_F_DUMP);
+
+    bytes
+}
+
+/// The connection in a message of this type and payload, or `None` where there is none of TCP,
+/// UDP or UDP-Lite.
+///
+/// # Errors
+/// When the payload ends within an attribute, or lacks an address or a port.
+pub fn read(kind: u16, payload: &[u8]) -> io::Result<Option<Tracked>> {
+    if kind != CT_NEW {
+        return Ok(None);
+    }
+
+    connection(payload)
+        .context("conntrack: an entry cannot be read")
+        .map_err(io::Error::other)
+}
+
+fn connection(payload: &[u8]) -> anyhow::Result<Option<Tracked>> {
+    let mut reply = Tuple::default();
+    let mut tcp = Tcp::default();
+    let attributes = payload.get(HEADER..).context("it ends in its header")?;
+    each(attributes, |kind, value| match kind {
+        CTA_TUPLE_REPLY => reply.read(value),
+        CTA_PROTOINFO => each(value, |kind, value| match kind {
+            CTA_PROTOINFO_TCP => read_tcp(value, &mut tcp),
+            _ => Ok(()),
+        }),
+        _ => Ok(()),
+    })?;
+
+    let protocol = reply.protocol.context("it has no protocol")?;
+    let Some(transport) = Transport::from_number(protocol) else {
+        return Ok(None);
+    };
+    let (local, remote) = (reply.destination.end()?, reply.source.end()?);
+    ensure!(
+        local.is_ipv4() == remote.is_ipv4(),
+        "{local} and {remote} are of two families"
+    );
+
+    Ok(Some(Tracked {
+        transport,
+        local,
+        remote,
+        tcp,
+    }))
+}
+
+/// Addresses and ports of one direction, as far as they were read.
+#[derive(Default)]
+struct Tuple {
+    protocol: Option<u8>,
+    source: End,
+    destination: End,
+}
+
+#[derive(Default)]
+struct End {
+    address: Option<IpAddr>,
+    port: Option<u16>,
+}
+
+impl Tuple {
+    fn read(&mut self, value: &[u8]) -> anyhow::Result<()> {
+        each(value, |kind, value| match kind {
+            CTA_TUPLE_IP => each(value, |kind, value| {
+                match kind {
+                    CTA_IP_V4_SRC => self.source.address = Some(address(value, 4)?),
+                    CTA_IP_V4_DST => self.destination.address = Some(address(value, 4)?),
+                    CTA_IP_V6_SRC => self.source.address = Some(address(value, 16)?),
+                    CTA_IP_V6_DST => self.destination.address = Some(address(value, 16)?),
+                    _ => {}
+                }
+                Ok(())
+            }),
+            CTA_TUPLE_PROTO => each(value, |kind, value| {
+                match kind {
+                    CTA_PROTO_NUM => self.protocol = Some(parse_u8(value)?),
+                    CTA_PROTO_SRC_PORT => self.source.port = Some(parse_u16_be(value)?),
+                    CTA_PROTO_DST_PORT => self.destination.port = Some(parse_u16_be(value)?),
+                    _ => {}
+                }
+                Ok(())
+            }),
+            _ => Ok(()),
+        })
+    }
+}
+
+impl End {
+    fn end(&self) -> anyhow::Result<SocketAddr> {
+        match (self.address, self.port) {
+            (Some(address), Some(port)) => Ok(SocketAddr::new(address, port)),
+            (None, _) => bail!("it lacks an address"),
+            (Some(_), None) => bail!("it lacks a port"),
+        }
+    }
+}
+
+fn address(value: &[u8], length: usize) -> anyhow::Result<IpAddr> {
+    ensure!(
+        value.len() == length,
+        "an address of {} bytes instead of {length}",
+        value.len()
+    );
+
+    Ok(parse_ip(value)?)
+}
+
+fn read_tcp(value: &[u8], tcp: &mut Tcp) -> anyhow::Result<()> {
+    each(value, |kind, value| {
+        match kind {
+            CTA_PROTOINFO_TCP_STATE => tcp.state = State::from_number(parse_u8(value)?),
+            CTA_PROTOINFO_TCP_FLAGS_ORIGINAL => tcp.closed_by_opener = has_closed(value)?,
+            CTA_PROTOINFO_TCP_FLAGS_REPLY => tcp.closed_by_other = has_closed(value)?,
+            _ => {}
+        }
+        Ok(())
+    })
+}
+
+/// `struct nf_ct_tcp_flags`: flags, and a mask for those who set them.
+fn has_closed(value: &[u8]) -> anyhow::Result<bool> {
+    let [flags, _mask] = value else {
+        bail!("TCP flags of {} bytes", value.len());
+    };
+
+    Ok(flags & CLOSE_INIT != 0)
+}
+
+/// Calls `read` with the type and the value of each attribute.
+fn each(
+    attributes: &[u8],
+    mut read: impl FnMut(u16, &[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    NlasIterator::new(attributes).try_for_each(|attribute| {
+        let attribute: NlaBuffer<&[u8]> = attribute?;
+        read(attribute.kind(), attribute.value())
+    })
+}
