@@ -78,8 +78,19 @@ impl Connection {
         server: &Namespace,
         address: SocketAddr,
     ) -> Result<Self> {
+        Self::open_masqueraded_from(0, (client, server), address)
+    }
+
+    /// As [`open_masqueraded`](Self::open_masqueraded), from a port of the client, or from any
+    /// where it is 0.
+    pub fn open_masqueraded_from(
+        port: u16,
+        (client, server): (&Namespace, &Namespace),
+        address: SocketAddr,
+    ) -> Result<Self> {
         let listener = listen(server, address)?;
-        let client = client.run(|| TcpStream::connect(address))?;
+        let local = SocketAddr::new(unspecified(address.ip()), port);
+        let client = client.run(|| connect_from(local, address))?;
         let (server, from) = listener.accept()?;
         let own = client.local_addr()?;
         ensure!(from.ip() != own.ip(), "{from} is not masqueraded");

@@ -38,6 +38,8 @@ struct Altered {
 enum Part {
     /// Putting connected sockets into the maps before they are guarded
     Seeding,
+    /// Putting what conntrack knows into the maps before they are guarded
+    Conntrack,
     /// Marking the ports of flows in sweeps
     FlowMarks,
     /// Marking the ports of connected sockets in sweeps
@@ -54,6 +56,7 @@ impl Altered {
         for part in &self.without {
             let part = match part {
                 Part::Seeding => &mut workings.seeding,
+                Part::Conntrack => &mut workings.conntrack,
                 Part::FlowMarks => &mut workings.flow_marks,
                 Part::SocketMarks => &mut workings.socket_marks,
                 Part::Repair => &mut workings.repair,

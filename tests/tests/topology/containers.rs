@@ -2,95 +2,23 @@
 
 use std::{net::IpAddr, process::Stdio, time::Duration};
 
-use anyhow::{Context, Result, ensure};
-use guard_common::outcome::{
-    Family,
-    Outcome::{DropNoFlow, PassKnownFlow, PassNewFlow, PassNotLocal, PassNotRecorded},
+use anyhow::{Result, ensure};
+use guard_common::outcome::Outcome::{
+    DropNoFlow, PassKnownFlow, PassNewFlow, PassNotLocal, PassNotRecorded,
 };
 use guard_tests::{
-    frames::{End, G, P, udp},
-    guard::Guard,
-    netns::{Direct, Namespace, link},
+    frames::{G, P, udp},
+    netns::Namespace,
     peers::{Connection, Exchange, Talk, alive},
     wire::{Acceptor, Listener, QUIET, Wire},
 };
 
-use super::MODES;
-
-const PATIENCE: Duration = Duration::from_secs(1);
-const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
-
-/// T4: a container at 10.9.5.2 and fd05::2 behind the guarded host.
-struct Behind {
-    topology: Direct,
-    container: Namespace,
-}
-
-/// The container as those see it to whom it is routed.
-const C: End = End {
-    ipv4: std::net::Ipv4Addr::new(10, 9, 5, 2),
-    ipv6: std::net::Ipv6Addr::new(0xfd05, 0, 0, 0, 0, 0, 0, 2),
-    ..G
+use super::{
+    FAMILIES, MODES,
+    behind::{Behind, C},
 };
 
-impl Behind {
-    fn new() -> Result<Self> {
-        let behind = Self {
-            topology: Direct::new()?,
-            container: Namespace::new("c")?,
-        };
-        let (host, container) = (&behind.topology.guarded, &behind.container);
-        link((host, "gc"), (container, "vc"))?;
-        for command in [
-            "addr add 10.9.5.1/24 dev gc",
-            "addr add fd05::1/64 dev gc nodad",
-        ] {
-            host.ip(command)?;
-        }
-        for command in [
-            "addr add 10.9.5.2/24 dev vc",
-            "addr add fd05::2/64 dev vc nodad",
-            "route add default via 10.9.5.1",
-            "-6 route add default via fd05::1",
-        ] {
-            container.ip(command)?;
-        }
-        host.sysctl("net/ipv4/ip_forward", "1")?;
-        host.sysctl("net/ipv6/conf/all/forwarding", "1")?;
-        Ok(behind)
-    }
-
-    /// The peer knows the way.
-    fn routed() -> Result<Self> {
-        let behind = Self::new()?;
-        let peer = &behind.topology.peer;
-        peer.ip("route add 10.9.5.0/24 via 10.9.0.2")?;
-        peer.ip("-6 route add fd05::/64 via fd09::2")?;
-        Ok(behind)
-    }
-
-    /// The host lends its address.
-    fn masqueraded() -> Result<Self> {
-        let behind = Self::new()?;
-        let rules = "table inet nat { chain post { type nat hook postrouting priority 100; \
-                     oifname \"vg\" masquerade; }; }";
-        let status = behind
-            .topology
-            .guarded
-            .command("nft")
-            .arg(rules)
-            .stdin(Stdio::null())
-            .status()
-            .context("run nft")?;
-        ensure!(status.success(), "nft takes no {rules}");
-        Ok(behind)
-    }
-
-    fn guard(&self, mode: &str) -> Result<Guard<'_>> {
-        let host = &self.topology.guarded;
-        Guard::start(host, self.topology.interface(), &["--xdp-mode", mode])
-    }
-}
+const PATIENCE: Duration = Duration::from_secs(1);
 
 fn ping(host: &Namespace, address: IpAddr) -> Result<()> {
     let status = host
@@ -111,7 +39,7 @@ fn o02_masqueraded_containers_work_and_hear_no_stranger() -> Result<()> {
         let (host, peer) = (&behind.topology.guarded, &behind.topology.peer);
         let container = &behind.container;
         let wire = Wire::open(peer, behind.topology.peer_interface())?;
-        let guard = behind.guard(mode)?;
+        let guard = behind.guard(mode, &[])?;
         for family in FAMILIES {
             let server = P.address(family);
             let before = guard.packets()?;
@@ -162,7 +90,7 @@ fn o03_routed_containers_are_nobodys_business() -> Result<()> {
             heard == 2,
             "{mode}: strangers are not heard without a guard"
         );
-        let guard = behind.guard(mode)?;
+        let guard = behind.guard(mode, &[])?;
         // Neighbours are found first, which is counted.
         for family in FAMILIES {
             ping(peer, C.address(family))?;

@@ -1,8 +1,13 @@
 //! Hosts with more than one link, and hosts that forward for others.
 
 mod asymmetric;
+mod behind;
 mod bridge;
 mod containers;
+mod older;
 mod own;
 
+use guard_common::outcome::Family;
+
 const MODES: [&str; 2] = ["native", "generic"];
+const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
