@@ -30,6 +30,9 @@ pub trait Address: Copy + Eq {
     /// no fragment; `None` for any other header.
     fn plain_protocol(header: Self::Header) -> Option<u8>;
 
+    /// What follows the header.
+    fn protocol(header: Self::Header) -> u8;
+
     /// Source and destination.
     fn ends(header: Self::Header) -> (Self, Self);
 
@@ -85,6 +88,11 @@ impl Address for V4 {
         (header.version_and_length == 0x45
             && u32::from(header.fragment) & u32::from(parse::OFFSET_OR_MORE) == 0)
             .then_some(header.protocol)
+    }
+
+    #[inline(always)]
+    fn protocol(header: Ipv4Header) -> u8 {
+        header.protocol
     }
 
     #[inline(always)]
@@ -146,6 +154,11 @@ impl Address for V6 {
     #[inline(always)]
     fn plain_protocol(header: Ipv6Header) -> Option<u8> {
         (header.version >> 4 == 6).then_some(header.next_header)
+    }
+
+    #[inline(always)]
+    fn protocol(header: Ipv6Header) -> u8 {
+        header.next_header
     }
 
     #[inline(always)]

@@ -5,12 +5,14 @@ use crate::{
     excuse::{excuse, tally_would_drop},
     flood::{Port, ask_window, in_use, lost, lost_behind_tag},
     fragment::FragmentKey,
+    key::FlowKey,
     link::{self, Payload},
-    lookup::judge_flow,
-    outcome::{Action, Family, Judged, Outcome, Protocol},
+    lookup::{Known, flow_key, judge_flow},
+    outcome::{Action, Direction, Family, Judged, Outcome, Protocol},
     packet::Packet,
     parse::{Fragment, Ip, Tuple},
     plain::{self, Plain, Start},
+    steady::keeps_up,
     subject::{Subject, subject},
     tables::{Tables, Use},
     wire::{TcpFlags, ether_type},
@@ -76,11 +78,29 @@ fn judge_plain<A: Address, R>(
         return settle(lost(plain), Action::Drop);
     }
 
-    // Read once more: what was read of it above would have to be kept meanwhile, in registers
-    // that there are not.
-    let judged = match Plain::<A>::again(frame) {
+    // Read anew, twice: what was read before would have to be kept meanwhile, in registers that
+    // there are not.
+    let mut known = Known::Nothing;
+    if port == Port::Busy
+        && let Some(tuple) = Plain::<A>::again(frame, Direction::Ingress)
+    {
+        let found = tables.flow(tuple.transport, flow_key(&tuple, tables).sized());
+        if let Some(cell) = found
+            && plain::tcp_flags(frame, &tuple).steady()
+            && keeps_up(cell, tables)
+        {
+            let judged = Judged {
+                outcome: Outcome::PassKnownFlow,
+                family: A::FAMILY,
+                protocol: tuple.transport.label(),
+            };
+            return settle(judged, Action::Pass);
+        }
+        known = Known::Flow(found);
+    }
+    let judged = match Plain::<A>::again(frame, Direction::Ingress) {
         Some(tuple) => Judged {
-            outcome: judge_packet(&tuple, port, || plain::tcp_flags(frame, &tuple), tables),
+            outcome: judge_packet(&tuple, known, || plain::tcp_flags(frame, &tuple), tables),
             family: A::FAMILY,
             protocol: tuple.transport.label(),
         },
@@ -153,7 +173,7 @@ fn judge_datagram<A: Address>(
     match subject(frame, ip) {
         Subject::Packet(tuple) => {
             let flags = || ip.tcp_flags(frame, tuple.transport);
-            judge_packet(&tuple, Port::Unknown, flags, tables)
+            judge_packet(&tuple, Known::Nothing, flags, tables)
         }
         Subject::Quote(tuple) => judge_quote(&tuple, ip.source, tables),
         Subject::Itself(outcome) => outcome,
@@ -164,22 +184,28 @@ fn judge_datagram<A: Address>(
 #[inline(always)]
 fn judge_packet<A: Address>(
     tuple: &Tuple<A>,
-    known: Port,
+    known: Known<'_>,
     flags: impl FnOnce() -> TcpFlags,
     tables: &impl Tables,
 ) -> Outcome {
     let port = tables.index(tuple.local_port);
-    if known != Port::Busy {
-        let guarded = tables.guarded();
-        if !guarded.guards(tuple.transport, port) {
-            if guarded.in_range(port) {
-                return Outcome::PassExempt;
+    let found = match known {
+        Known::Flow(found) => Some(found),
+        Known::Nothing => {
+            let guarded = tables.guarded();
+            if !guarded.guards(tuple.transport, port) {
+                if guarded.in_range(port) {
+                    return Outcome::PassExempt;
+                }
+                return Outcome::PassOutsideRange;
             }
-            return Outcome::PassOutsideRange;
+            in_use(Use::flow(tuple.transport), port, tables)
+                .then(|| tables.flow(tuple.transport, flow_key(tuple, tables).sized()))
         }
-    }
-    let busy = known == Port::Busy || in_use(Use::flow(tuple.transport), port, tables);
-    if busy && let Some(outcome) = judge_flow(tuple, port, Some(flags()), tables) {
+    };
+    if let Some(found) = found
+        && let Some(outcome) = judge_flow(tuple, port, found, Some(flags()), tables)
+    {
         return outcome;
     }
     if tables.config().asks_before_drop() {
@@ -201,10 +227,11 @@ fn judge_quote<A: Address>(tuple: &Tuple<A>, sender: A, tables: &impl Tables) ->
     if !tables.guarded().guards(tuple.transport, port) {
         return Outcome::PassIcmpOutside;
     }
-    if in_use(Use::flow(tuple.transport), port, tables)
-        && let Some(outcome) = judge_flow(tuple, port, None, tables)
-    {
-        return outcome;
+    if in_use(Use::flow(tuple.transport), port, tables) {
+        let found = tables.flow(tuple.transport, flow_key(tuple, tables).sized());
+        if let Some(outcome) = judge_flow(tuple, port, found, None, tables) {
+            return outcome;
+        }
     }
     if let Some(outcome) = excuse(tuple, sender, tables) {
         return outcome;

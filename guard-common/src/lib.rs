@@ -26,6 +26,8 @@ pub mod parse;
 
 pub mod key;
 
+mod flow_cell;
+
 pub mod flow;
 
 pub mod fragment;
@@ -45,6 +47,8 @@ mod flood;
 pub mod subject;
 
 mod lookup;
+
+mod steady;
 
 mod excuse;
 

@@ -3,13 +3,22 @@
 use crate::{
     address::Address,
     flood::in_use,
-    flow::{Flow, Phase},
+    flow::{Flow, FlowCell, Phase},
     key::FlowKey,
     outcome::Outcome,
     parse::{Transport, Tuple},
     tables::{Socket, Tables, Tally, Use},
     wire::TcpFlags,
 };
+
+/// What is known of a packet's flow.
+#[derive(Clone, Copy)]
+pub(crate) enum Known<'a> {
+    /// Not even whether its port is guarded.
+    Nothing,
+    /// Its port is guarded, and this is its flow, if it has one.
+    Flow(Option<&'a FlowCell>),
+}
 
 /// Judges a packet by its flow, if that is known, or if the kernel itself proves it.
 ///
@@ -19,12 +28,11 @@ use crate::{
 pub(crate) fn judge_flow<A: Address>(
     tuple: &Tuple<A>,
     port: usize,
+    remembered: Option<&FlowCell>,
     flags: Option<TcpFlags>,
     tables: &impl Tables,
 ) -> Option<Outcome> {
     let now = tables.now();
-    let key = flow_key(tuple, tables);
-    let remembered = tables.flow(tuple.transport, key.sized());
     if let Some(cell) = remembered {
         let flow = cell.load();
         // The entry of a query names no remote end, and neither does a packet from the unspecified
@@ -66,6 +74,7 @@ pub(crate) fn judge_flow<A: Address>(
         }
         None => {
             // Without room for it, the next packet is rescued again.
+            let key = flow_key(tuple, tables);
             let _ = tables.insert(tuple.transport, key.sized(), &flow);
             tables.tally(Tally::RescuedAbsent);
         }

@@ -127,31 +127,18 @@ impl<A: Address> Plain<A> {
         }
     }
 
-    /// Reads the addresses of an untagged packet too. `None` cannot be, for the frame that this was
-    /// read from.
+    /// Reads both ends of an untagged packet anew. `None` cannot be, for a frame that was read
+    /// before.
     #[inline(always)]
-    pub fn tuple(&self, frame: &(impl Packet + ?Sized), direction: Direction) -> Option<Tuple<A>> {
-        let ends = A::ends(frame.read::<A::Header>(NETWORK)?);
-        let ports = Ports {
-            source: self.source_port,
-            destination: self.destination_port,
-        };
-
-        Some(Tuple::new(self.transport, ends, ports, direction))
-    }
-
-    /// Reads both ends of a received untagged packet anew. `None` cannot be, for a frame that was
-    /// read before.
-    #[inline(always)]
-    pub fn again(frame: &(impl Packet + ?Sized)) -> Option<Tuple<A>> {
+    pub fn again(frame: &(impl Packet + ?Sized), direction: Direction) -> Option<Tuple<A>> {
         let headers = frame.read_again::<Headers<(), A::Header>>(0)?;
-        let transport = Transport::from_number(A::plain_protocol(headers.network)?)?;
+        let transport = Transport::from_number(A::protocol(headers.network))?;
 
         Some(Tuple::new(
             transport,
             A::ends(headers.network),
             headers.ports,
-            Direction::Ingress,
+            direction,
         ))
     }
 }

@@ -2,14 +2,15 @@
 
 use crate::{
     address::{Address, V4, V6},
-    flow::{Flow, Phase},
+    flow::{Flow, FlowCell, Phase},
     key::{AddressKey, FlowKey, SizedKey},
     link::{self, Payload},
-    lookup::{flow_key, query_key},
+    lookup::{Known, flow_key, query_key},
     outcome::{Direction, Family, Judged, Outcome, Protocol},
     packet::Packet,
     parse::{Fragment, Ip, Transport, Tuple, Unreadable},
     plain::{self, Plain, Start},
+    steady::keeps_up,
     tables::{Inserted, Tables, Use},
     wire::{TcpFlags, ether_type},
 };
@@ -17,29 +18,39 @@ use crate::{
 /// Takes note of a sent frame. It passes whatever it is.
 #[inline(always)]
 pub fn egress(frame: &(impl Packet + ?Sized), tables: &impl Tables) -> Judged {
-    match try_egress(frame, tables) {
-        Ok(judged) | Err(judged) => judged,
-    }
+    egress_then(frame, tables, |judged| judged, |judged| judged)
 }
 
-/// Takes note of a sent frame, as [`egress`] does. Fails with what it would be judged as when it
-/// ends inside a header: then nothing was noted, and whoever knows more of the frame may try again.
+/// Takes note of a sent frame as [`egress`] does, and hands the judgement to `settle`, or to `retry`
+/// when the frame ends inside a header: then nothing was noted, and whoever knows more of the frame
+/// may try again.
+///
+/// `settle` is compiled into each place where a judgement falls, as in
+/// [`ingress_then`](crate::decide::ingress_then).
 #[inline(always)]
-pub fn try_egress(frame: &(impl Packet + ?Sized), tables: &impl Tables) -> Result<Judged, Judged> {
+pub fn egress_then<R>(
+    frame: &(impl Packet + ?Sized),
+    tables: &impl Tables,
+    settle: impl FnOnce(Judged) -> R,
+    retry: impl FnOnce(Judged) -> R,
+) -> R {
     if let Some(start) = Start::<()>::read(frame) {
         let carried = start.carried();
         if carried == ether_type::IPV4 {
             if let Some(plain) = start.ipv4() {
-                return Ok(record_plain(frame, plain, tables));
+                return record_plain(frame, plain, tables, settle);
             }
         } else if carried == ether_type::IPV6
             && let Some(plain) = start.ipv6(frame)
         {
-            return Ok(record_plain(frame, plain, tables));
+            return record_plain(frame, plain, tables, settle);
         }
     }
 
-    try_general(frame, tables)
+    match try_general(frame, tables) {
+        Ok(judged) => settle(judged),
+        Err(judged) => retry(judged),
+    }
 }
 
 /// Takes note of a sent frame the general way, which takes longer and reads everything.
@@ -66,32 +77,47 @@ fn try_general(frame: &(impl Packet + ?Sized), tables: &impl Tables) -> Result<J
 }
 
 #[inline(always)]
-fn record_plain<A: Address>(
+fn record_plain<A: Address, R>(
     frame: &(impl Packet + ?Sized),
     plain: Plain<A>,
     tables: &impl Tables,
-) -> Judged {
-    let port = tables.index(plain.local_port(Direction::Egress));
-    let outcome = if tables.guarded().guards(plain.transport, port) {
-        match plain.tuple(frame, Direction::Egress) {
-            Some(tuple) => record_guarded(
-                frame,
-                &tuple,
-                port,
-                || plain::tcp_flags(frame, &tuple),
-                tables,
-            ),
-            None => Outcome::PassNotRecorded,
-        }
-    } else {
-        Outcome::PassNotRecorded
-    };
-
-    Judged {
+    settle: impl FnOnce(Judged) -> R,
+) -> R {
+    let judged = |outcome, transport: Transport| Judged {
         outcome,
         family: A::FAMILY,
-        protocol: plain.transport.label(),
+        protocol: transport.label(),
+    };
+    let port = tables.index(plain.local_port(Direction::Egress));
+    let mut known = Known::Nothing;
+    if tables.config().window().contains(port)
+        && !tables.passes_through()
+        && let Some(tuple) = Plain::<A>::again(frame, Direction::Egress)
+        && !goes_to_group(frame, &tuple)
+    {
+        let found = tables.flow(tuple.transport, flow_key(&tuple, tables).sized());
+        if let Some(cell) = found
+            && plain::tcp_flags(frame, &tuple).steady()
+            && keeps_up(cell, tables)
+        {
+            mark(Use::flow(tuple.transport), port, tables);
+            return settle(judged(Outcome::PassRefreshedFlow, tuple.transport));
+        }
+        known = Known::Flow(found);
     }
+    // Read anew, for the reason given in `decide`.
+    let Some(tuple) = Plain::<A>::again(frame, Direction::Egress) else {
+        return settle(judged(Outcome::PassNotRecorded, plain.transport));
+    };
+    let outcome = record_packet(
+        frame,
+        &tuple,
+        known,
+        || plain::tcp_flags(frame, &tuple),
+        tables,
+    );
+
+    settle(judged(outcome, tuple.transport))
 }
 
 /// More of the frame helps only where it was too short.
@@ -144,32 +170,43 @@ fn record<A: Address>(
         return Ok(Outcome::PassNotRecorded);
     }
     let tuple = ip.tuple(frame, transport, Direction::Egress)?;
-    let port = tables.index(tuple.local_port);
-    if !tables.guarded().guards(transport, port) {
-        return Ok(Outcome::PassNotRecorded);
-    }
     let flags = || ip.tcp_flags(frame, transport);
 
-    Ok(record_guarded(frame, &tuple, port, flags, tables))
+    Ok(record_packet(frame, &tuple, Known::Nothing, flags, tables))
 }
 
-/// Takes note of a packet from a guarded port.
 #[inline(always)]
-fn record_guarded<A: Address>(
+fn record_packet<A: Address>(
     frame: &(impl Packet + ?Sized),
     tuple: &Tuple<A>,
-    port: usize,
+    known: Known<'_>,
     flags: impl FnOnce() -> TcpFlags,
     tables: &impl Tables,
 ) -> Outcome {
-    if tables.passes_through() && is_of_another(tuple, tables) {
-        return Outcome::PassNotRecorded;
-    }
-    if tuple.transport == Transport::Udp && (tuple.remote.is_group() || link::to_group(frame)) {
-        return record_query(tuple, port, tables);
-    }
+    let port = tables.index(tuple.local_port);
+    let found = match known {
+        Known::Flow(found) => found,
+        Known::Nothing => {
+            if !tables.guarded().guards(tuple.transport, port) {
+                return Outcome::PassNotRecorded;
+            }
+            if tables.passes_through() && is_of_another(tuple, tables) {
+                return Outcome::PassNotRecorded;
+            }
+            if goes_to_group(frame, tuple) {
+                return record_query(tuple, port, tables);
+            }
+            tables.flow(tuple.transport, flow_key(tuple, tables).sized())
+        }
+    };
 
-    record_flow(tuple, port, flags(), tables)
+    record_flow(tuple, port, found, flags(), tables)
+}
+
+/// Whether any neighbour may answer.
+#[inline(always)]
+fn goes_to_group<A: Address>(frame: &(impl Packet + ?Sized), tuple: &Tuple<A>) -> bool {
+    tuple.transport == Transport::Udp && (tuple.remote.is_group() || link::to_group(frame))
 }
 
 /// Whether what passes through is another host's. It is this host's where its source was
@@ -184,12 +221,11 @@ fn is_of_another<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> bool {
 fn record_flow<A: Address>(
     tuple: &Tuple<A>,
     port: usize,
+    known: Option<&FlowCell>,
     flags: TcpFlags,
     tables: &impl Tables,
 ) -> Outcome {
     let now = tables.now();
-    let key = flow_key(tuple, tables);
-    let known = tables.flow(tuple.transport, key.sized());
     if let Some(cell) = known {
         let flow = cell.load();
         // What is sent to nobody may look like the entry of a query, which names no remote end.
@@ -223,7 +259,12 @@ fn record_flow<A: Address>(
         return Outcome::PassNotRecorded;
     }
 
-    let outcome = insert(tuple.transport, key.sized(), &flow, tables);
+    let outcome = insert(
+        tuple.transport,
+        flow_key(tuple, tables).sized(),
+        &flow,
+        tables,
+    );
     // Also when the map had no room: the kernel's socket may still prove the flow.
     mark(Use::flow(tuple.transport), port, tables);
     outcome

@@ -179,6 +179,12 @@ impl TcpFlags {
         Self(byte)
     }
 
+    /// None of FIN, SYN and RST is set, which change what is known of a flow.
+    #[inline(always)]
+    pub const fn steady(self) -> bool {
+        self.0 & 0x07 == 0
+    }
+
     /// FIN is set.
     #[inline(always)]
     pub const fn fin(self) -> bool {

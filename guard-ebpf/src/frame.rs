@@ -42,6 +42,18 @@ impl Linear {
     }
 }
 
+impl Linear {
+    /// Reads as [`read`](Self::read) does, from a place that the compiler does not recognize.
+    #[inline(always)]
+    fn read_again<H: Header>(self, offset: usize) -> Option<H> {
+        Self {
+            start: verifier::opaque(self.start),
+            ..self
+        }
+        .read(offset)
+    }
+}
+
 /// The first piece of a received frame. Drivers fill a buffer of at least 1.5 kB before they begin
 /// another, so whatever has its headers elsewhere has more of them than anybody sends, and ends
 /// too early for us.
@@ -72,12 +84,7 @@ impl Packet for XdpFrame<'_> {
 
     #[inline(always)]
     fn read_again<H: Header>(&self, offset: usize) -> Option<H> {
-        let linear = Linear {
-            start: verifier::opaque(self.linear.start),
-            end: self.linear.end,
-        };
-
-        linear.read(offset)
+        self.linear.read_again(offset)
     }
 
     #[inline(always)]
@@ -110,6 +117,11 @@ impl Packet for TcFrame<'_> {
     #[inline(always)]
     fn read<H: Header>(&self, offset: usize) -> Option<H> {
         self.linear.read(offset)
+    }
+
+    #[inline(always)]
+    fn read_again<H: Header>(&self, offset: usize) -> Option<H> {
+        self.linear.read_again(offset)
     }
 
     #[inline(always)]

@@ -65,9 +65,10 @@ fn guard(ctx: &XdpContext) -> u32 {
 #[inline(always)]
 pub fn egress(ctx: TcContext) -> i32 {
     if let Some(tables) = KernelTables::get(&ctx) {
-        let judged = record::try_egress(&TcFrame::new(&ctx), &tables)
-            .unwrap_or_else(|_| record::general(&PagedFrame::new(&ctx), &tables));
-        tables.count(judged, judged.outcome.action());
+        let settle = |judged| tables.count(judged, Action::Pass);
+        record::egress_then(&TcFrame::new(&ctx), &tables, settle, |_| {
+            settle(record::general(&PagedFrame::new(&ctx), &tables));
+        });
     }
 
     TC_ACT_UNSPEC

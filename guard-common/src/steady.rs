@@ -1,0 +1,43 @@
+//! Packets of a flow in its steady state, which leave nothing to remember but the time.
+//!
+//! They are nearly all packets of a busy host. What they are judged as and what they change is what
+//! the longer way has them judged as and change; it is left to that wherever there is a doubt.
+
+use crate::{
+    flow::{Flow, FlowCell, Phase},
+    tables::Tables,
+};
+
+/// What [`Flow::word`] has above the time, where only time passes.
+const fn above_time(phase: Phase) -> u32 {
+    (Flow::new(phase, 0).word() >> 32) as u32
+}
+
+/// Whether a flow is alive and steady, whose time is then noted. The packet must have none of the
+/// TCP flags that change a flow.
+#[inline(always)]
+pub(crate) fn keeps_up(cell: &FlowCell, tables: &impl Tables) -> bool {
+    const ESTABLISHED: u32 = above_time(Phase::Established);
+    const DATAGRAM: u32 = above_time(Phase::Datagram);
+    const DNS: u32 = above_time(Phase::Dns);
+
+    let word = cell.load_word();
+    let timeouts = tables.config().timeouts();
+    let timeout = match (word >> 32) as u32 {
+        ESTABLISHED => timeouts.tcp_established,
+        DATAGRAM => timeouts.udp,
+        DNS => timeouts.udp_dns,
+        _ => return false,
+    };
+    let now = tables.now();
+    // Where another processor's clock is a tick ahead this is a great age, and left to others.
+    let age = now.wrapping_sub(word as u32);
+    if age > timeout {
+        return false;
+    }
+    if age != 0 {
+        cell.seen(now);
+    }
+
+    true
+}
