@@ -46,6 +46,8 @@ mod flood;
 
 pub mod subject;
 
+mod query;
+
 mod lookup;
 
 mod steady;

@@ -2,12 +2,12 @@
 
 use crate::{
     address::Address,
-    flood::in_use,
     flow::{Flow, FlowCell, Phase},
     key::FlowKey,
     outcome::Outcome,
     parse::{Transport, Tuple},
-    tables::{Socket, Tables, Tally, Use},
+    query::answers_query,
+    tables::{Socket, Tables, Tally},
     wire::TcpFlags,
 };
 
@@ -95,36 +95,4 @@ pub(crate) fn flow_key<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> A:
         }
         Transport::Tcp | Transport::Udp | Transport::UdpLite => A::FlowKey::new(tuple),
     }
-}
-
-/// Whether this answers a query that was sent to a group: from a neighbour, whatever its address
-/// and port (mDNS answers by unicast, SSDP from any port).
-#[inline(always)]
-fn answers_query<A: Address>(
-    tuple: &Tuple<A>,
-    port: usize,
-    now: u32,
-    tables: &impl Tables,
-) -> bool {
-    if !in_use(Use::Query, port, tables) {
-        return false;
-    }
-    let alive = tables
-        .flow(tuple.transport, query_key(tuple).sized())
-        .is_some_and(|flow| flow.load().alive(now, tables.config().timeouts()));
-
-    alive
-        && tables
-            .device()
-            .is_some_and(|device| tuple.remote.on_link(device))
-}
-
-/// The key of a query to a group: any remote may answer.
-#[inline(always)]
-pub(crate) fn query_key<A: Address>(tuple: &Tuple<A>) -> A::FlowKey {
-    A::FlowKey::new(&Tuple {
-        remote: A::UNSPECIFIED,
-        remote_port: 0,
-        ..*tuple
-    })
 }

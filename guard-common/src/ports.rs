@@ -179,7 +179,7 @@ mod tests {
         let window = Window::of(guarded);
         let mut ports = (0..PORTS).filter(|&port| window.contains(port));
         let first = ports.next().unwrap_or(PORTS);
-        [first, ports.last().unwrap_or(first)]
+        [first, ports.next_back().unwrap_or(first)]
     }
 
     #[test]

@@ -5,11 +5,12 @@ use crate::{
     flow::{Flow, FlowCell, Phase},
     key::{AddressKey, FlowKey, SizedKey},
     link::{self, Payload},
-    lookup::{Known, flow_key, query_key},
+    lookup::{Known, flow_key},
     outcome::{Direction, Family, Judged, Outcome, Protocol},
     packet::Packet,
     parse::{Fragment, Ip, Transport, Tuple, Unreadable},
     plain::{self, Plain, Start},
+    query::record_query,
     steady::keeps_up,
     tables::{Inserted, Tables, Use},
     wire::{TcpFlags, ether_type},
@@ -270,42 +271,13 @@ fn record_flow<A: Address>(
     outcome
 }
 
-/// Any neighbour may answer a query to a group, so its entry names no remote end.
 #[inline(always)]
-fn record_query<A: Address>(tuple: &Tuple<A>, port: usize, tables: &impl Tables) -> Outcome {
-    let remote_port = tables.index(tuple.remote_port);
-    if tables
-        .guarded()
-        .leaves_unrecorded(tuple.transport, remote_port)
-    {
-        return Outcome::PassNotRecorded;
-    }
-    let now = tables.now();
-    let key = query_key(tuple);
-    let outcome = match tables.flow(tuple.transport, key.sized()) {
-        Some(cell) => {
-            let alive = cell.load().alive(now, tables.config().timeouts());
-            cell.restart(Flow::new(Phase::Query, now));
-            if alive {
-                Outcome::PassRefreshedFlow
-            } else {
-                Outcome::PassNewFlow
-            }
-        }
-        None => insert(
-            tuple.transport,
-            key.sized(),
-            &Flow::new(Phase::Query, now),
-            tables,
-        ),
-    };
-    mark(Use::Udp, port, tables);
-    mark(Use::Query, port, tables);
-    outcome
-}
-
-#[inline(always)]
-fn insert(transport: Transport, key: SizedKey<'_>, flow: &Flow, tables: &impl Tables) -> Outcome {
+pub(crate) fn insert(
+    transport: Transport,
+    key: SizedKey<'_>,
+    flow: &Flow,
+    tables: &impl Tables,
+) -> Outcome {
     match tables.insert(transport, key, flow) {
         Inserted::New => Outcome::PassNewFlow,
         Inserted::Exists => Outcome::PassRefreshedFlow,
@@ -314,7 +286,7 @@ fn insert(transport: Transport, key: SizedKey<'_>, flow: &Flow, tables: &impl Ta
 }
 
 #[inline(always)]
-fn mark(purpose: Use, port: usize, tables: &impl Tables) {
+pub(crate) fn mark(purpose: Use, port: usize, tables: &impl Tables) {
     let epoch = tables.config().epoch() as u8;
     if let Some(occupancy) = tables.occupancy(purpose, port) {
         occupancy.mark(epoch);

@@ -1,0 +1,82 @@
+//! Queries to a group, which any neighbour may answer.
+
+use crate::{
+    address::Address,
+    flood::in_use,
+    flow::{Flow, Phase},
+    key::FlowKey,
+    outcome::Outcome,
+    parse::Tuple,
+    record::{insert, mark},
+    tables::{Tables, Use},
+};
+
+/// Any neighbour may answer a query to a group, so its entry names no remote end.
+#[inline(always)]
+pub(crate) fn record_query<A: Address>(
+    tuple: &Tuple<A>,
+    port: usize,
+    tables: &impl Tables,
+) -> Outcome {
+    let remote_port = tables.index(tuple.remote_port);
+    if tables
+        .guarded()
+        .leaves_unrecorded(tuple.transport, remote_port)
+    {
+        return Outcome::PassNotRecorded;
+    }
+    let now = tables.now();
+    let key = query_key(tuple);
+    let outcome = match tables.flow(tuple.transport, key.sized()) {
+        Some(cell) => {
+            let alive = cell.load().alive(now, tables.config().timeouts());
+            cell.restart(Flow::new(Phase::Query, now));
+            if alive {
+                Outcome::PassRefreshedFlow
+            } else {
+                Outcome::PassNewFlow
+            }
+        }
+        None => insert(
+            tuple.transport,
+            key.sized(),
+            &Flow::new(Phase::Query, now),
+            tables,
+        ),
+    };
+    mark(Use::Udp, port, tables);
+    mark(Use::Query, port, tables);
+    outcome
+}
+
+/// Whether this answers a query that was sent to a group: from a neighbour, whatever its address
+/// and port (mDNS answers by unicast, SSDP from any port).
+#[inline(always)]
+pub(crate) fn answers_query<A: Address>(
+    tuple: &Tuple<A>,
+    port: usize,
+    now: u32,
+    tables: &impl Tables,
+) -> bool {
+    if !in_use(Use::Query, port, tables) {
+        return false;
+    }
+    let alive = tables
+        .flow(tuple.transport, query_key(tuple).sized())
+        .is_some_and(|flow| flow.load().alive(now, tables.config().timeouts()));
+
+    alive
+        && tables
+            .device()
+            .is_some_and(|device| tuple.remote.on_link(device))
+}
+
+/// The key of a query to a group: any remote may answer.
+#[inline(always)]
+fn query_key<A: Address>(tuple: &Tuple<A>) -> A::FlowKey {
+    A::FlowKey::new(&Tuple {
+        remote: A::UNSPECIFIED,
+        remote_port: 0,
+        ..*tuple
+    })
+}
