@@ -19,8 +19,26 @@ use verdict::Verdict;
 /// The suites that need nothing but a kernel and the binary.
 const SUITES: [&str; 2] = ["verdicts", "lifecycle"];
 
+/// Which tests are run.
+pub struct Selection<'a> {
+    /// Those whose name contains this, or all.
+    pub filter: Option<&'a str>,
+    /// But none whose name contains one of these.
+    pub skipped: &'a [&'a str],
+}
+
+impl Selection<'_> {
+    /// What says so to a suite, a word a line.
+    fn arguments(&self) -> String {
+        let skipped = self.skipped.iter().flat_map(|name| ["--skip", name]);
+        let words: Vec<&str> = self.filter.into_iter().chain(skipped).collect();
+
+        words.join("\n")
+    }
+}
+
 /// Runs the suites on each of `kernels`, and tells at the end how each fared.
-pub fn test(kernels: &[Version], built: &Built, filter: Option<&str>) -> Result<()> {
+pub fn test(kernels: &[Version], built: &Built, selection: &Selection<'_>) -> Result<()> {
     let suites: Vec<Suite> = suites::compile(built)?
         .into_iter()
         .filter(|suite| SUITES.contains(&suite.name.as_str()))
@@ -34,7 +52,7 @@ pub fn test(kernels: &[Version], built: &Built, filter: Option<&str>) -> Result<
     // A kernel that cannot be tested is no reason to leave the others untested.
     let verdicts: Vec<(Version, Result<Verdict>)> = kernels
         .iter()
-        .map(|&kernel| (kernel, on(kernel, built, &suites, filter)))
+        .map(|&kernel| (kernel, on(kernel, built, &suites, selection)))
         .collect();
 
     announce("kernels");
@@ -53,12 +71,17 @@ pub fn test(kernels: &[Version], built: &Built, filter: Option<&str>) -> Result<
     Ok(())
 }
 
-fn on(version: Version, built: &Built, suites: &[Suite], filter: Option<&str>) -> Result<Verdict> {
+fn on(
+    version: Version,
+    built: &Built,
+    suites: &[Suite],
+    selection: &Selection<'_>,
+) -> Result<Verdict> {
     let kernel = fetch::kernel(version)?;
     announce(&format!("Linux {}: making the initramfs", kernel.release));
-    let initramfs = image::build(&kernel, built, suites, filter)?;
+    let initramfs = image::build(&kernel, built, suites, selection)?;
     announce(&format!("Linux {}: booting", kernel.release));
     let console = boot::run(&kernel, &initramfs)?;
 
-    Ok(Verdict::read(&console, suites, filter.is_some()))
+    Ok(Verdict::read(&console, suites, selection.filter.is_some()))
 }

@@ -6,6 +6,7 @@ use std::thread;
 use anyhow::{Result, ensure};
 
 use crate::build::{self, Built, OBJECT_VARIABLE};
+use crate::kernel::Selection;
 use crate::process::{self, announce};
 use crate::suites::{self, BINARY_VARIABLE, Suite};
 use crate::version::Version;
@@ -15,14 +16,21 @@ use crate::{cargo, kernel, privilege, setup, toolchain};
 const MOST_THREADS: usize = 4;
 
 /// The old kernel that every change is tried on: the oldest that is promised, without TCX and
-/// without frames in pieces. Emulated it takes seven minutes, and each further one as many.
+/// without frames in pieces.
 pub const OLDEST_KERNEL: &[Version] = &[Version::new(5, 10)];
+
+/// Modules of tests that start the daemon dozens of times, which takes an emulated processor many
+/// minutes. They run on this machine's kernel, and on others when all tests are asked for.
+const LONG: &[&str] = &["killed::", "layouts::", "restarts::"];
 
 #[derive(clap::Args)]
 pub struct Args {
     /// Boot these kernels of Debian under QEMU instead: --kernel 5.10 6.1
     #[arg(long, num_args = 1.., value_name = "VERSION", value_parser = kernel_version)]
     kernel: Vec<Version>,
+    /// On other kernels, leave out what takes many minutes when it is emulated
+    #[arg(long, requires = "kernel")]
+    brief: bool,
     /// Run only the tests whose name contains this; stands before --kernel
     filter: Option<String>,
 }
@@ -30,13 +38,18 @@ pub struct Args {
 impl Args {
     /// Every test on this machine's kernel.
     pub fn everything() -> Self {
-        Self::on_kernels(&[])
+        Self {
+            kernel: Vec::new(),
+            brief: false,
+            filter: None,
+        }
     }
 
-    /// Every test that can be run on `kernels`.
-    pub fn on_kernels(kernels: &[Version]) -> Self {
+    /// The tests of a change on `kernels`.
+    pub fn brief(kernels: &[Version]) -> Self {
         Self {
             kernel: kernels.to_vec(),
+            brief: true,
             filter: None,
         }
     }
@@ -51,7 +64,8 @@ pub fn execute(args: &Args) -> Result<()> {
     if args.kernel.is_empty() {
         here(&built, filter)
     } else {
-        kernel::test(&args.kernel, &built, filter)
+        let skipped = if args.brief { LONG } else { &[] };
+        kernel::test(&args.kernel, &built, &Selection { filter, skipped })
     }
 }
 

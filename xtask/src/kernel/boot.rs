@@ -14,7 +14,7 @@ use super::fetch::Kernel;
 use crate::workspace;
 
 /// An emulated processor takes tens of times as long as a real one.
-const TIME_LIMIT: Duration = Duration::from_secs(15 * 60);
+const TIME_LIMIT: Duration = Duration::from_secs(40 * 60);
 
 /// A panic ends QEMU at once, and with the serial line as console nothing is lost before it.
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet loglevel=4 net.ifnames=0";

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::fetch::{Kernel, sbin};
-use super::modules;
+use super::{Selection, modules};
 use crate::build::Built;
 use crate::process;
 use crate::suites::{self, Suite};
@@ -24,7 +24,7 @@ pub fn build(
     kernel: &Kernel,
     built: &Built,
     suites: &[Suite],
-    filter: Option<&str>,
+    selection: &Selection<'_>,
 ) -> Result<PathBuf> {
     let root = kernel.folder.join("initramfs");
     if root.exists() {
@@ -34,7 +34,7 @@ pub fn build(
     let mut image = Image { root };
 
     image.text("init", INIT, 0o755)?;
-    image.text("etc/filter", filter.unwrap_or_default(), 0o644)?;
+    image.text("etc/arguments", &selection.arguments(), 0o644)?;
     image.busybox()?;
     image.modules(kernel)?;
     for program in PROGRAMS {
