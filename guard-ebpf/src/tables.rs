@@ -173,7 +173,12 @@ impl<C: Context> Tables for KernelTables<C> {
             }
         };
         match inserted {
-            Ok(()) => Inserted::New,
+            Ok(()) => {
+                // An LRU map takes what was never looked up before anything that was, however
+                // young it is: a flow would be forgotten before its first answer.
+                let _ = self.flow(transport, key);
+                Inserted::New
+            }
             Err(EXISTS) => Inserted::Exists,
             Err(_) => Inserted::Failed,
         }
