@@ -112,6 +112,7 @@ impl StateMemory {
             (&raw mut (*page).udp).write_volatile(*ports.bitmap(Transport::Udp).words());
             (&raw mut (*page).unrecorded).write_volatile(leave);
         }
+        self.expect_users(ports);
         // Whoever sees the new page must see what is on it.
         atomic::fence(atomic::Ordering::Release);
         self.set_page(next);
@@ -140,6 +141,41 @@ impl StateMemory {
         // SAFETY: the memory is mapped for as long as `self` lives, and is a `State`; a store of
         // one whole word is never seen in part.
         unsafe { (&raw mut (*self.state.as_ptr()).config.window).write_volatile(window) }
+    }
+
+    /// Lets ports look busy that are not guarded yet and are on the next page, until sweeps have
+    /// looked at them. A connection that is opened between the last list of sockets and the flip
+    /// is on no list and was not recorded: only the kernel's socket proves it, which nobody asks
+    /// for on a port that looks free.
+    fn expect_users(&self, next: &GuardedPorts) {
+        let epoch = self.epoch() as u8;
+        // SAFETY: the memory is mapped for as long as `self` lives, and is a `State`. Only this
+        // process writes pages.
+        let (first, tcp, udp) = unsafe {
+            let page = &raw const (*self.state.as_ptr()).guarded[(self.page() & 1) as usize];
+            (
+                (&raw const (*page).first).read_volatile(),
+                (&raw const (*page).tcp).read_volatile(),
+                (&raw const (*page).udp).read_volatile(),
+            )
+        };
+        if first == 0 {
+            // A new map: nobody enforces it yet, and whoever connects from now on is recorded.
+            return;
+        }
+        for (purpose, transport, guarded) in [
+            (Use::Tcp, Transport::Tcp, &tcp),
+            (Use::Udp, Transport::Udp, &udp),
+            (Use::UdpLite, Transport::UdpLite, &udp),
+        ] {
+            let words = next.bitmap(transport).words().iter().zip(guarded);
+            for (port, (next, guarded)) in (0..=u16::MAX).step_by(32).zip(words) {
+                let added = next & !guarded;
+                for bit in (0..32).filter(|bit| added >> bit & 1 != 0) {
+                    self.mark(purpose, port + bit, epoch);
+                }
+            }
+        }
     }
 
     /// Notes that `port` is used for `purpose` in `epoch`.
