@@ -6,8 +6,8 @@
 //! [`programs`]; and maps without programs ([`pinned`]). Then the same on real interfaces: hosts and links ([`netns`]), frames and
 //! listeners ([`wire`]), both ends of a conversation ([`peers`]), traffic beside what is
 //! tested ([`load`]), what the daemon measures ([`metrics`]) and the daemon itself ([`guard`]),
-//! also where it must refuse ([`bad_input`]). Last, the policy told a second time, and compared
-//! ([`differential`]).
+//! also where it must refuse ([`bad_input`]). Then the policy told a second time, and compared
+//! ([`differential`]), and last, loads that go on for long ([`soak`]).
 
 pub mod frames;
 
@@ -40,3 +40,5 @@ pub mod bad_input;
 pub mod clients;
 
 pub mod differential;
+
+pub mod soak;

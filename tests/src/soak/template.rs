@@ -1,0 +1,111 @@
+//! A frame that is sent again and again with other ports or another destination.
+
+use guard_common::outcome::Family;
+
+/// Behind the Ethernet header.
+const NETWORK: usize = 14;
+
+/// A frame without tags, options or extension headers, whose checksums stay right.
+#[derive(Clone, Debug)]
+pub(super) struct Template {
+    bytes: Vec<u8>,
+    /// Where the IPv4 header has its checksum.
+    network_checksum: Option<usize>,
+    /// The last two bytes of the destination's address.
+    address_end: usize,
+    transport: usize,
+    /// Where the transport header has its checksum.
+    transport_checksum: usize,
+}
+
+impl Template {
+    /// Takes a TCP segment, or a datagram of UDP.
+    pub(super) fn new(bytes: Vec<u8>, family: Family, tcp: bool) -> Self {
+        let (network_checksum, length) = match family {
+            Family::Ipv4 | Family::Other => (Some(NETWORK + 10), 20),
+            Family::Ipv6 => (None, 40),
+        };
+        let transport = NETWORK + length;
+        Self {
+            bytes,
+            network_checksum,
+            address_end: transport - 2,
+            transport,
+            transport_checksum: transport + if tcp { 16 } else { 6 },
+        }
+    }
+
+    /// The frame.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Sends it between other ports.
+    pub(super) fn set_ports(&mut self, source: u16, destination: u16) {
+        for (at, port) in [(0, source), (2, destination)] {
+            let at = self.transport + at;
+            let old = self.put(at, port);
+            self.amend(self.transport_checksum, old, port);
+        }
+    }
+
+    /// Sends it to another address, of which these are the last four bytes.
+    pub(super) fn set_destination(&mut self, low: u32) {
+        for (at, word) in [(2, (low >> 16) as u16), (0, low as u16)] {
+            let old = self.put(self.address_end - at, word);
+            self.amend(self.transport_checksum, old, word);
+            if let Some(checksum) = self.network_checksum {
+                self.amend(checksum, old, word);
+            }
+        }
+    }
+
+    /// Writes a word, and returns the one before.
+    fn put(&mut self, at: usize, word: u16) -> u16 {
+        let old = u16::from_be_bytes([self.bytes[at], self.bytes[at + 1]]);
+        self.bytes[at..at + 2].copy_from_slice(&word.to_be_bytes());
+        old
+    }
+
+    /// Changes a checksum by the difference of one word: RFC 1624, equation 3.
+    fn amend(&mut self, at: usize, old: u16, new: u16) {
+        let checksum = u16::from_be_bytes([self.bytes[at], self.bytes[at + 1]]);
+        let mut sum = u32::from(!checksum) + u32::from(!old) + u32::from(new);
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        self.put(at, !(sum as u16));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frames::{End, G, tcp, udp};
+
+    #[test]
+    fn checksums_stay_right() {
+        let elsewhere = End {
+            ipv4: "10.200.3.77".parse().expect("is an address"),
+            ipv6: "fd09::ac8:34d".parse().expect("is an address"),
+            ..G
+        };
+        for family in [Family::Ipv4, Family::Ipv6] {
+            for is_tcp in [true, false] {
+                let frame = |source, destination| match is_tcp {
+                    true => tcp(source, destination).syn(),
+                    false => udp(source, destination),
+                };
+                let mut template =
+                    Template::new(frame(53, 40_000).received(family), family, is_tcp);
+                template.set_ports(60_999, 32_768);
+                assert_eq!(template.bytes(), frame(60_999, 32_768).received(family));
+                template.set_destination(0x0ac8_034d);
+                assert_eq!(
+                    template.bytes(),
+                    frame(60_999, 32_768).to(elsewhere).received(family)
+                );
+            }
+        }
+    }
+}
