@@ -4,6 +4,7 @@ mod build;
 mod ci;
 mod run;
 mod setup;
+mod soak;
 mod test;
 
 mod bench;
@@ -47,6 +48,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Measures portguard against what a user would take instead
     Bench(bench::Args),
+    /// Builds, then runs loads that go on for minutes, and tells what became of them
+    Soak(soak::Args),
     /// Runs everything that must pass before a change is merged
     Ci,
 }
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::execute(&args),
         Command::Fuzz(args) => fuzz::execute(&args),
         Command::Bench(args) => bench::execute(&args),
+        Command::Soak(args) => soak::execute(&args),
         Command::Ci => ci::execute(),
     };
 
