@@ -81,7 +81,7 @@ pub fn seed(guarded: &GuardedPorts, unrecorded: &BTreeSet<u16>, target: Target<'
 }
 
 /// Whether its answers would be dropped: the port, which tells most of them apart, comes first.
-fn concerns(
+pub(super) fn concerns(
     tracked: &Tracked,
     guarded: &GuardedPorts,
     unrecorded: &BTreeSet<u16>,
