@@ -2,6 +2,7 @@
 //!
 //! Every test has its negative control: with the mechanism off the same run fails, and says so.
 
+mod closes;
 mod edges;
 mod eviction;
 mod idle;
