@@ -8,8 +8,9 @@ use guard_common::outcome::{
     Outcome::{DropNoFlow, PassKnownFlow, PassNewFlow, PassOutsideRange},
 };
 use guard_tests::{
-    frames::{Extension, Frame, G2, N, P, SUBNET, udp},
+    frames::{Extension, Frame, G2, N, P, SUBNET, tcp, udp},
     guard::Guard,
+    metrics,
     netns::Direct,
     wire::{Listener, QUIET, Wire},
 };
@@ -71,6 +72,35 @@ fn strangers_reach_no_listener() -> Result<()> {
             ensure!(delivered == 0, "{mode}, {name}: {delivered} delivered");
         }
         ensure!(guard.stop()?.success(), "the daemon ends well");
+    }
+    Ok(())
+}
+
+/// The host neither answers nor remembers, so that the second segment meets what the first did.
+#[test]
+fn s09_calls_to_a_closed_port_open_nothing() -> Result<()> {
+    for mode in MODES {
+        let topology = Direct::new()?;
+        let wire = Wire::open(&topology.peer, topology.peer_interface())?;
+        let call = |family| -> Result<()> {
+            wire.send(&tcp(5_000, 40_000).syn().received(family))?;
+            wire.send(&tcp(5_000, 40_000).received(family))
+        };
+        for family in FAMILIES {
+            call(family)?;
+            let answers = wire.heard(QUIET).len();
+            ensure!(answers == 2, "{mode}: {answers} RSTs without a guard");
+        }
+
+        let (host, flags) = (&topology.guarded, ["--xdp-mode", mode]);
+        let guard = Guard::start(host, topology.interface(), &flags)?;
+        for family in FAMILIES {
+            guard.expect([(DropNoFlow, 2)], || call(family))?;
+            let answers = wire.heard(QUIET).len();
+            ensure!(answers == 0, "{mode}, {family:?}: {answers} answers");
+        }
+        let flows = metrics::sum(&guard.scrape()?, "portguard_flows", &[]);
+        ensure!(flows == 0, "{mode}: {flows} flows");
     }
     Ok(())
 }
