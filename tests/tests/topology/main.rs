@@ -6,6 +6,7 @@ mod bridge;
 mod containers;
 mod older;
 mod own;
+mod resets;
 
 use guard_common::outcome::Family;
 
