@@ -27,6 +27,7 @@ pub const FOR_TESTS: &[&str] = &[
     "iptables",
     "iputils-ping",
     "iputils-tracepath",
+    "isc-dhcp-client",
     "kmod",
     "knot-dnsutils",
     "mtr-tiny",
