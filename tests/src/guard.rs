@@ -1,6 +1,7 @@
 //! The daemon, guarding a host of this test's own.
 
 mod folder;
+mod held;
 
 use std::{
     fs,
@@ -15,10 +16,12 @@ use anyhow::{Context, Result, bail, ensure};
 use guard_common::outcome::Outcome;
 
 use self::folder::Folder;
+pub use self::held::Came;
 use crate::{
     bpffs,
     metrics::{self, Packets, Sample},
     netns::Namespace,
+    steps::Steps,
 };
 
 /// How long the daemon may take to guard. It needs a third of a second; an emulated machine more.
@@ -42,6 +45,7 @@ pub struct Guard<'a> {
     interface: String,
     alterations: Vec<String>,
     child: Child,
+    steps: Option<Steps>,
     // Dropped after the child has ended.
     folder: Folder,
 }
@@ -90,6 +94,7 @@ impl<'a> Guard<'a> {
             interface: interface.to_owned(),
             alterations,
             child,
+            steps: None,
             folder,
         };
         guard.wait_until_healthy()?;
@@ -114,6 +119,7 @@ impl<'a> Guard<'a> {
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
+        self.steps = None;
         Ok(())
     }
 

@@ -6,8 +6,8 @@
 //! [`programs`]; and maps without programs ([`pinned`]). Then the same on real interfaces: hosts and links ([`netns`]), frames and
 //! listeners ([`wire`]), both ends of a conversation ([`peers`]), traffic beside what is
 //! tested ([`load`]), what the daemon measures ([`metrics`]) and the daemon itself ([`guard`]),
-//! also where it must refuse ([`bad_input`]). Then the policy told a second time, and compared
-//! ([`differential`]), and last, loads that go on for long ([`soak`]).
+//! step by step ([`steps`]), and where it must refuse ([`bad_input`]). Then the policy told a
+//! second time, and compared ([`differential`]), and last, loads that go on for long ([`soak`]).
 
 pub mod frames;
 
@@ -20,6 +20,7 @@ pub mod mutations;
 
 pub mod build;
 pub mod kernel;
+pub mod rounds;
 
 pub mod bpffs;
 pub mod pinned;
@@ -34,6 +35,7 @@ pub mod peers;
 pub mod metrics;
 
 pub mod guard;
+pub mod steps;
 
 pub mod bad_input;
 

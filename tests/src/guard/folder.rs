@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     path::PathBuf,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     rc::Rc,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -39,6 +39,18 @@ impl Folder {
         alterations: &[String],
         flags: &[&str],
     ) -> Result<Child> {
+        self.run_changed(host, interface, alterations, flags, |_| {})
+    }
+
+    /// Starts the daemon by a command that `change` has seen.
+    pub(super) fn run_changed(
+        &self,
+        host: &Namespace,
+        interface: &str,
+        alterations: &[String],
+        flags: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> Result<Child> {
         let mut daemon = if alterations.is_empty() {
             host.command(build::binary())
         } else {
@@ -59,9 +71,9 @@ impl Folder {
             .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(File::create(self.log())?)
-            .spawn()
-            .context("run the daemon")
+            .stderr(File::create(self.log())?);
+        change(&mut daemon);
+        daemon.spawn().context("run the daemon")
     }
 
     pub(super) fn log(&self) -> PathBuf {

@@ -5,10 +5,12 @@ mod end;
 mod faults;
 mod hooks;
 mod interfaces;
+mod killed;
 mod layouts;
 mod monitor;
 mod neighbours;
 mod reload;
+mod requests;
 mod resize;
 mod restarts;
 

@@ -1,95 +1,23 @@
 //! Requests that run while the daemon comes and goes.
 
-use std::{
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
-    thread,
-    time::Duration,
-};
+use std::{thread, time::Duration};
 
 use anyhow::{Result, ensure};
-use guard_tests::{
-    frames::P,
-    guard::Guard,
-    load::{self, Servers},
-};
+use guard_tests::{guard::Guard, rounds::rounds};
 
-use super::{FAMILIES, Lab, attachments, layouts::folders};
+use super::{Lab, attachments, layouts::folders, requests::beside};
 
-/// What became of the requests.
-#[derive(Debug, Default)]
-struct Requests {
-    made: AtomicUsize,
-    failed: AtomicUsize,
-    leaked: AtomicUsize,
-}
-
-/// Runs requests and a scan beside `restart`, which is called `rounds` times.
-fn beside<'a>(
-    lab: &'a Lab,
-    guard: &mut Guard<'a>,
-    (rounds, queries): (usize, bool),
+/// Restarts so many times, with a pause before each.
+fn repeated<'a>(
+    times: usize,
     mut restart: impl FnMut(&mut Guard<'a>) -> Result<()>,
-) -> Result<Requests> {
-    let _servers = Servers::start(&lab.topology.peer)?;
-    let (requests, ended) = (Requests::default(), AtomicBool::new(false));
-    let request = |family| {
-        let server = P.address(family);
-        lab.topology.guarded.run(|| {
-            while !ended.load(Ordering::Relaxed) {
-                let answers = [
-                    load::get(server),
-                    if queries {
-                        load::resolve(server)
-                    } else {
-                        Ok(())
-                    },
-                ];
-                for answer in answers {
-                    requests.made.fetch_add(1, Ordering::Relaxed);
-                    if let Err(error) = answer {
-                        println!("{family:?}: {error:#}");
-                        requests.failed.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-                thread::sleep(Duration::from_millis(2));
-            }
-        });
-    };
-    let scan = || {
-        while !ended.load(Ordering::Relaxed) {
-            let delivered = lab.scan(20).expect("a scan can be sent");
-            requests.leaked.fetch_add(delivered, Ordering::Relaxed);
-        }
-    };
-    thread::scope(|scope| {
-        scope.spawn(scan);
-        for family in FAMILIES {
-            scope.spawn(move || request(family));
-        }
-        let restarted = (0..rounds).try_for_each(|_| {
+) -> impl FnOnce(&mut Guard<'a>) -> Result<()> {
+    move |guard| {
+        (0..times).try_for_each(|_| {
             thread::sleep(Duration::from_millis(200));
             restart(guard)
-        });
-        thread::sleep(Duration::from_millis(200));
-        ended.store(true, Ordering::Relaxed);
-        restarted
-    })?;
-    println!("{requests:?}");
-    Ok(requests)
-}
-
-fn none_failed(requests: &Requests) -> Result<()> {
-    let made = requests.made.load(Ordering::Relaxed);
-    let failed = requests.failed.load(Ordering::Relaxed);
-    ensure!(made > 100, "only {made} requests were made");
-    ensure!(failed == 0, "{failed} of {made} requests failed");
-    Ok(())
-}
-
-fn none_leaked(requests: &Requests) -> Result<()> {
-    let leaked = requests.leaked.load(Ordering::Relaxed);
-    ensure!(leaked == 0, "{leaked} frames leaked");
-    Ok(())
+        })
+    }
 }
 
 #[test]
@@ -97,12 +25,17 @@ fn f03_crashes_cost_no_request_and_leak_nothing() -> Result<()> {
     for flags in attachments() {
         let lab = Lab::new()?;
         let mut guard = lab.guard(&flags)?;
-        let requests = beside(&lab, &mut guard, (3, true), |guard| {
-            guard.kill()?;
-            guard.start_again(&flags)
-        })?;
-        none_failed(&requests)?;
-        none_leaked(&requests)?;
+        let requests = beside(
+            &lab,
+            &mut guard,
+            true,
+            repeated(rounds(3), |guard| {
+                guard.kill()?;
+                guard.start_again(&flags)
+            }),
+        )?;
+        requests.none_failed()?;
+        requests.none_leaked()?;
     }
     Ok(())
 }
@@ -113,12 +46,17 @@ fn f02_upgrades_cost_no_request_and_leak_nothing() -> Result<()> {
         let flags = [&flags[..], &["--keep-attached"]].concat();
         let lab = Lab::new()?;
         let mut guard = lab.guard(&flags)?;
-        let requests = beside(&lab, &mut guard, (2, true), |guard| {
-            ensure!(guard.end()?.success(), "{}", guard.said());
-            guard.start_again(&flags)
-        })?;
-        none_failed(&requests)?;
-        none_leaked(&requests)?;
+        let requests = beside(
+            &lab,
+            &mut guard,
+            true,
+            repeated(rounds(2), |guard| {
+                ensure!(guard.end()?.success(), "{}", guard.said());
+                guard.start_again(&flags)
+            }),
+        )?;
+        requests.none_failed()?;
+        requests.none_leaked()?;
     }
     Ok(())
 }
@@ -132,18 +70,23 @@ fn f02_other_maps_cost_no_request_and_leak_nothing() -> Result<()> {
         let with = |size| [&flags[..], &["--max-flows", size]].concat();
         let lab = Lab::new()?;
         let mut guard = lab.guard(&with("65536"))?;
-        let mut next = maps.into_iter();
-        let requests = beside(&lab, &mut guard, (maps.len(), true), |guard| {
-            let (size, layout) = next.next().expect("one a round");
-            guard.kill()?;
-            guard.alter(&["--layout", layout]);
-            guard.start_again(&with(size))?;
-            let folders = folders(guard)?;
-            ensure!(folders == [format!("v{layout}")], "left: {folders:?}");
-            Ok(())
-        })?;
-        none_failed(&requests)?;
-        none_leaked(&requests)?;
+        let mut next = maps.into_iter().cycle();
+        let requests = beside(
+            &lab,
+            &mut guard,
+            true,
+            repeated(rounds(maps.len()), |guard| {
+                let (size, layout) = next.next().expect("it never ends");
+                guard.kill()?;
+                guard.alter(&["--layout", layout]);
+                guard.start_again(&with(size))?;
+                let folders = folders(guard)?;
+                ensure!(folders == [format!("v{layout}")], "left: {folders:?}");
+                Ok(())
+            }),
+        )?;
+        requests.none_failed()?;
+        requests.none_leaked()?;
         ensure!(guard.end()?.success(), "{}", guard.said());
         ensure!(lab.hears(1)?, "something is left");
     }
@@ -157,11 +100,16 @@ fn f02_restarts_cost_no_request() -> Result<()> {
     for flags in attachments() {
         let lab = Lab::new()?;
         let mut guard = lab.guard(&flags)?;
-        let requests = beside(&lab, &mut guard, (3, false), |guard| {
-            ensure!(guard.end()?.success(), "{}", guard.said());
-            guard.start_again(&flags)
-        })?;
-        none_failed(&requests)?;
+        let requests = beside(
+            &lab,
+            &mut guard,
+            false,
+            repeated(rounds(3), |guard| {
+                ensure!(guard.end()?.success(), "{}", guard.said());
+                guard.start_again(&flags)
+            }),
+        )?;
+        requests.none_failed()?;
     }
     Ok(())
 }
