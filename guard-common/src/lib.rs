@@ -5,8 +5,8 @@
 //!
 //! Modules in reading order: what can happen to a frame ([`outcome`]), how bytes become a tuple
 //! ([`packet`], [`wire`], [`link`], [`address`], [`parse`]), what is remembered ([`key`], [`flow`],
-//! [`fragment`], [`ports`], [`config`], [`state`]), what is decided ([`tables`], [`plain`],
-//! [`subject`], [`decide`], [`record`]), and how the maps are laid out ([`layout`]).
+//! [`fragment`], [`ports`], [`config`], [`pressure`], [`state`]), what is decided ([`tables`],
+//! [`plain`], [`subject`], [`decide`], [`record`]), and how the maps are laid out ([`layout`]).
 //!
 //! [`Outcome`]: outcome::Outcome
 #![no_std]
@@ -35,6 +35,7 @@ pub mod fragment;
 pub mod ports;
 
 pub mod config;
+pub mod pressure;
 
 pub mod state;
 

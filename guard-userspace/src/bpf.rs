@@ -21,7 +21,7 @@ const PROG_TEST_RUN: libc::c_int = 10;
 /// `BPF_LINK_DETACH`.
 const LINK_DETACH: libc::c_int = 34;
 
-pub use self::elements::{insert_new, lookup, replace, walk};
+pub use self::elements::{insert_new, lookup, replace, take, walk};
 
 /// Runs a classifier once on `frame`, which it may rewrite, and returns its return value.
 ///

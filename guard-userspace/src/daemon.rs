@@ -163,17 +163,18 @@ impl Daemon {
             blocked: ports.blocked.clone(),
             interfaces: guard.attachments(),
             slots: guard.slots(),
+            advice: None,
         };
         let readings = Readings::open(guard.pins())?;
         let observer = Arc::new(Observer::new(readings, guard.clock(), knowledge));
         observer.set_guarded(true);
-        let sweeper = Sweeper::open(guard.pins(), guard.clock(), workings)?;
+        let sweeper = Sweeper::open(guard.pins(), guard.clock(), guard.timers(), workings)?;
         let (stop, stopped) = watch::channel(());
         let shared = serve::Shared::new(Arc::clone(&observer) as Arc<_>);
         let servers = vec![
             tokio::spawn(serve::run(metrics, shared.clone(), ended(stopped.clone()))),
             tokio::spawn(control::run(control, shared, ended(stopped.clone()))),
-            tokio::spawn(sweep::run(sweeper, ended(stopped))),
+            tokio::spawn(sweep::run(sweeper, Arc::clone(&observer), ended(stopped))),
         ];
 
         Ok(Self {

@@ -30,6 +30,7 @@ use crate::{
     pins::{Hook, Pins},
     range::GuardedPorts,
     settings::Settings,
+    timers::Timers,
     workings::Workings,
 };
 
@@ -38,6 +39,7 @@ pub struct Guard {
     pins: Pins,
     maps: Maps,
     clock: Arc<Clock>,
+    timers: Arc<Timers>,
     devices: Vec<GuardedDevice>,
     inheritance: Option<Inheritance>,
     workings: Workings,
@@ -74,11 +76,14 @@ impl Guard {
                 return Err(failure);
             }
         };
-        loaded.maps.state.apply(settings, clock.hertz());
+        loaded.maps.state.apply(settings);
+        let timers = Timers::new(settings, clock.hertz());
+        timers.publish(&mut loaded.maps.state);
         let mut guard = Self {
             pins,
             maps: loaded.maps,
             clock: Arc::new(clock),
+            timers: Arc::new(timers),
             devices: loaded.devices,
             inheritance,
             workings,
@@ -160,7 +165,8 @@ impl Guard {
     /// When the kernel refuses.
     pub fn apply(&mut self, settings: &Settings) -> anyhow::Result<()> {
         self.trust(settings)?;
-        self.maps.state.apply(settings, self.clock.hertz());
+        self.maps.state.apply(settings);
+        self.timers.reconfigure(settings, &mut self.maps.state);
 
         Ok(())
     }
@@ -224,6 +230,11 @@ impl Guard {
     /// The clock that flows are stamped by.
     pub fn clock(&self) -> Arc<Clock> {
         Arc::clone(&self.clock)
+    }
+
+    /// What the timers in force follow from.
+    pub fn timers(&self) -> Arc<Timers> {
+        Arc::clone(&self.timers)
     }
 
     /// Where maps and links are pinned.

@@ -5,9 +5,10 @@
 //! [`failure`]), what is on this host ([`range`], [`dump`], [`interfaces`], [`sockets`],
 //! [`conntrack`], [`listeners`], [`namespace`], [`privileges`]), the kernel programs and their
 //! maps ([`bpf`], [`pins`], [`programs`], [`maps`], [`clock`], [`attach`], [`guard`], [`seed`],
-//! [`repair`], [`sweep`]), and the daemon around them ([`lock`], [`log`], [`observation`],
-//! [`observer`], [`metrics`], [`serve`], [`control`], [`report`], [`workings`], [`daemon`],
-//! [`process`]). Commands that need no daemon come last ([`check`], [`detach`]).
+//! [`repair`], [`reclaim`], [`pressure`], [`timers`], [`sweep`]), and the daemon around them
+//! ([`lock`], [`log`], [`observation`], [`observer`], [`metrics`], [`serve`], [`control`],
+//! [`report`], [`workings`], [`daemon`], [`process`]). Commands that need no daemon come last
+//! ([`check`], [`detach`]).
 
 pub mod cli;
 pub mod failure;
@@ -30,9 +31,12 @@ pub mod pins;
 pub mod programs;
 
 pub mod guard;
+pub mod pressure;
+pub mod reclaim;
 pub mod repair;
 pub mod seed;
 pub mod sweep;
+pub mod timers;
 
 pub mod lock;
 pub mod log;

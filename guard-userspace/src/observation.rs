@@ -112,6 +112,8 @@ pub struct Observation {
     pub frames: Vec<FrameCount>,
     /// The four flow maps.
     pub flows: Vec<FlowCount>,
+    /// What to do about flow maps that are too small.
+    pub advice: Option<String>,
     /// What is counted beside the frames.
     pub tallies: Tallies,
     /// Maps that could not be read for this observation.

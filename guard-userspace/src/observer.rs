@@ -29,6 +29,8 @@ pub struct Knowledge {
     pub interfaces: Vec<Attachment>,
     /// Slots of the device table, with the names of their interfaces.
     pub slots: Vec<(u32, String)>,
+    /// What to do about flow maps that are too small.
+    pub advice: Option<String>,
 }
 
 /// Reads the maps for whoever asks, on whatever thread.
@@ -109,6 +111,7 @@ impl Observe for Observer {
             reserved: within(&knowledge.local),
             exposed: knowledge.exposed,
             listeners: knowledge.blocked.iter().map(blocked).collect(),
+            advice: knowledge.advice,
             interfaces: knowledge.interfaces,
             frames,
             flows,

@@ -151,6 +151,9 @@ impl fmt::Display for StatusText<'_> {
             "flows     {} of {}",
             status.flows.entries, status.flows.capacity
         )?;
+        if let Some(advice) = &status.advice {
+            writeln!(f, "advice    {}", printable(advice))?;
+        }
         write_packets(f, status)?;
 
         write_listeners(f, &status.listeners)

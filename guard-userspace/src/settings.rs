@@ -23,7 +23,7 @@ pub use self::{
     choices::{EgressHook, ListenersPolicy, Mode, UdpFilter, XdpMode},
     layer::Layer,
     reload::Changes,
-    timeouts::{Seconds, Timeout, TimeoutName, Timeouts},
+    timeouts::{AdaptiveTimeouts, Seconds, Timeout, TimeoutName, Timeouts},
     values::{Exposed, MaxFlows, Trusted},
 };
 use crate::{failure::Failure, pins, range::PortRange};
@@ -72,6 +72,8 @@ pub struct Settings {
     pub unrecorded: BTreeSet<u16>,
     /// How long silent flows stay known.
     pub timeout: Timeouts,
+    /// How much shorter than that while the flow maps are nearly full.
+    pub adaptive_timeouts: AdaptiveTimeouts,
     /// Where metrics are served.
     pub metrics_listen: SocketAddr,
     /// Where the CLI finds the daemon.
@@ -151,6 +153,10 @@ impl Settings {
                 |ports| ports.into_iter().map(NonZeroU16::get).collect(),
             ),
             timeout,
+            adaptive_timeouts: flags
+                .adaptive_timeouts
+                .or(file.adaptive_timeouts)
+                .unwrap_or_default(),
             metrics_listen: flags
                 .metrics_listen
                 .or(file.metrics_listen)

@@ -1,4 +1,5 @@
-//! Keeping the occupancy table true: which ports are still in use.
+//! Keeping the occupancy table true, and the flow maps in order: which ports are still in use,
+//! which sockets the maps have forgotten, and what makes room where they fill.
 
 use std::{
     sync::Arc,
@@ -6,45 +7,66 @@ use std::{
 };
 
 use anyhow::Context;
-use guard_common::{flow::Phase, tables::Use};
+use guard_common::{flow::Phase, pressure::Scales, tables::Use};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::{
     clock::Clock,
-    maps::{FlowMap, StateMemory},
+    maps::{FlowMap, Readings, StateMemory},
+    observer::Observer,
     pins::Pins,
+    pressure::{Evidence, Load, Watch},
+    reclaim,
     repair::{self, Repaired, Terms},
     sockets::{self, Socket},
+    timers::Timers,
     workings::Workings,
 };
 
 /// A sweep may take this part of a processor's time.
 const SHARE: u32 = 20;
 
-/// A map has room while live flows take no more of it than this.
+/// A map has room while live flows take no more of it than this, and fills when entries do.
 const ROOMY_PERCENT: u64 = 60;
 
 /// Walks all flows and all sockets and marks their ports for the next epoch.
 pub struct Sweeper {
     flows: Vec<FlowMap>,
     state: StateMemory,
+    readings: Readings,
     clock: Arc<Clock>,
+    timers: Arc<Timers>,
     workings: Workings,
+    /// Whether the kernel lets entries be taken out, as far as is known.
+    can_reclaim: bool,
 }
 
-/// What a sweep has found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// What a sweep has found and done.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Swept {
-    /// Flows that have not expired.
-    pub flows: u64,
+    /// How full each flow map is.
+    pub loads: Vec<Load>,
     /// Connected sockets.
     pub sockets: u64,
     /// Flows of theirs that were put back.
     pub repaired: Repaired,
+    /// What timers keep of their length from now on.
+    pub scales: Scales,
+    /// Expired entries that were taken out.
+    pub reclaimed: u64,
+    /// Counters that move where a map is too small.
+    pub evidence: Evidence,
     /// How long it took.
     pub took: Duration,
     /// For how long of that a processor was busy with it.
     pub busy: Duration,
+}
+
+impl Swept {
+    /// Flows that count by timers of full length.
+    pub fn flows(&self) -> u64 {
+        self.loads.iter().map(|load| load.live).sum()
+    }
 }
 
 impl Sweeper {
@@ -52,74 +74,108 @@ impl Sweeper {
     ///
     /// # Errors
     /// Names the map that is missing.
-    pub fn open(pins: &Pins, clock: Arc<Clock>, workings: Workings) -> anyhow::Result<Self> {
+    pub fn open(
+        pins: &Pins,
+        clock: Arc<Clock>,
+        timers: Arc<Timers>,
+        workings: Workings,
+    ) -> anyhow::Result<Self> {
         Ok(Self {
             flows: FlowMap::open_all(pins)?,
             state: StateMemory::open(pins)?,
+            readings: Readings::open(pins)?,
             clock,
+            timers,
             workings,
+            can_reclaim: true,
         })
     }
 
     /// Sweeps once. Blocks, for about a third of a microsecond a flow and one a socket; the thread
     /// it blocks should have nothing else to do.
     ///
-    /// The epoch moves last, in one store, and only when everything was seen: a sweep that fails
-    /// leaves ports looking busy, which costs a look-up and drops nothing.
+    /// The epoch moves in one store, and only when everything was seen: a sweep that fails leaves
+    /// ports looking busy, which costs a look-up and drops nothing.
     ///
     /// # Errors
     /// When a map or the sockets cannot be read.
     pub fn sweep(&mut self) -> anyhow::Result<Swept> {
         let (began, busy) = (Instant::now(), processor_time()?);
         let next = (self.state.epoch() as u8).wrapping_add(1);
-        let timeouts = self.state.timeouts();
-        let mut swept = Swept::default();
-        let mut live = Vec::new();
-        for map in &self.flows {
-            let now = self.clock.now()?;
-            let before = swept.flows;
-            map.walk(|entry| {
-                if !entry.flow.alive(now, &timeouts) {
-                    return;
-                }
-                swept.flows += 1;
-                if !self.workings.flow_marks {
-                    return;
-                }
-                let port = entry.local.port();
-                self.state.mark(Use::flow(entry.transport), port, next);
-                if entry.flow.phase == Phase::Query as u8 {
-                    self.state.mark(Use::Query, port, next);
-                }
-            })?;
-            live.push(swept.flows - before);
-        }
+        let loads = self
+            .flows
+            .iter()
+            .map(|map| self.mark_flows(map, next))
+            .collect::<anyhow::Result<Vec<_>>>()?;
         // After the flows: a connection that is opened meanwhile is in one or the other.
         let sockets = sockets::list()?;
+        let connected = self.mark_sockets(&sockets, next);
+        let repaired = self.repair(&sockets, &loads)?;
+        self.state.set_epoch(u32::from(next));
+
+        let scales = self.adapt(&loads);
+        let reclaimed = self.reclaim(&loads)?;
+        Ok(Swept {
+            loads,
+            sockets: connected,
+            repaired,
+            scales,
+            reclaimed,
+            evidence: self.readings.evidence()?,
+            took: began.elapsed(),
+            busy: processor_time()?.saturating_sub(busy),
+        })
+    }
+
+    /// By timers of full length: ports stay marked that shorter ones would free, since those may
+    /// be longer again before the next sweep.
+    fn mark_flows(&self, map: &FlowMap, next: u8) -> anyhow::Result<Load> {
+        let (now, timeouts) = (self.clock.now()?, self.timers.configured());
+        let mut load = Load {
+            family: map.family,
+            protocol: map.protocol,
+            live: 0,
+            entries: 0,
+            capacity: u64::from(map.capacity),
+        };
+        map.walk(|entry| {
+            load.entries += 1;
+            if !entry.flow.alive(now, &timeouts) {
+                return;
+            }
+            load.live += 1;
+            if !self.workings.flow_marks {
+                return;
+            }
+            let port = entry.local.port();
+            self.state.mark(Use::flow(entry.transport), port, next);
+            if entry.flow.phase == Phase::Query as u8 {
+                self.state.mark(Use::Query, port, next);
+            }
+        })?;
+
+        Ok(load)
+    }
+
+    fn mark_sockets(&self, sockets: &[Socket], next: u8) -> u64 {
+        let mut connected = 0;
         for socket in sockets.iter().filter(|socket| socket.connected()) {
-            swept.sockets += 1;
+            connected += 1;
             if self.workings.socket_marks {
                 self.state
                     .mark(Use::flow(socket.transport), socket.local.port(), next);
             }
         }
-        if self.workings.repair && self.state.rescue() != 0 {
-            swept.repaired = self.repair(&sockets, &live)?;
-        }
-        self.state.set_epoch(u32::from(next));
-        swept.took = began.elapsed();
-        swept.busy = processor_time()?.saturating_sub(busy);
 
-        Ok(swept)
+        connected
     }
 
-    fn repair(&self, sockets: &[Socket], live: &[u64]) -> anyhow::Result<Repaired> {
-        let maps: Vec<_> = self
-            .flows
-            .iter()
-            .zip(live)
-            .map(|(map, live)| (map, live * 100 < u64::from(map.capacity) * ROOMY_PERCENT))
-            .collect();
+    fn repair(&self, sockets: &[Socket], loads: &[Load]) -> anyhow::Result<Repaired> {
+        if !self.workings.repair || self.state.rescue() == 0 {
+            return Ok(Repaired::default());
+        }
+        let roomy = |load: &Load| load.live * 100 < load.capacity * ROOMY_PERCENT;
+        let maps: Vec<_> = self.flows.iter().zip(loads.iter().map(roomy)).collect();
         let terms = Terms {
             now: self.clock.now()?,
             timeouts: self.state.timeouts(),
@@ -130,9 +186,45 @@ impl Sweeper {
         Ok(repair::repair(sockets, guarded, &maps, &terms))
     }
 
+    /// Shorter timers are worth nothing where what they let expire keeps its place.
+    fn adapt(&mut self, loads: &[Load]) -> Scales {
+        let loads = if self.can_reclaim { loads } else { &[] };
+
+        self.timers.adapt(loads, &mut self.state)
+    }
+
+    fn reclaim(&mut self, loads: &[Load]) -> anyhow::Result<u64> {
+        if !self.workings.reclaim || !self.can_reclaim {
+            return Ok(0);
+        }
+        let (now, timeouts) = (self.clock.now()?, self.state.timeouts());
+        let shortened = timeouts != self.timers.configured();
+        let mut reclaimed = 0;
+        for (map, load) in self.flows.iter().zip(loads) {
+            let fills = load.entries * 100 >= load.capacity * ROOMY_PERCENT;
+            if !fills || load.entries == load.live && !shortened {
+                continue;
+            }
+            match reclaim::reclaim(map, now, &timeouts) {
+                Ok(taken) => reclaimed += taken,
+                Err(error) => {
+                    tracing::warn!(
+                        "{error:#}: full flow maps forget idle flows before expired ones, \
+                         run Linux 5.14 or later, or with a larger --max-flows"
+                    );
+                    self.can_reclaim = false;
+                    self.timers.adapt(&[], &mut self.state);
+                    break;
+                }
+            }
+        }
+
+        Ok(reclaimed)
+    }
+
     /// How long to rest after a sweep before the next.
-    fn rest(&self, swept: Swept) -> Duration {
-        self.workings.sweep_rest.max(swept.busy * SHARE)
+    fn rest(&self, busy: Duration) -> Duration {
+        self.workings.sweep_rest.max(busy * SHARE)
     }
 }
 
@@ -145,8 +237,9 @@ fn processor_time() -> anyhow::Result<Duration> {
     Ok(time.into())
 }
 
-/// Sweeps until `stop`, on a thread of its own.
-pub async fn run(mut sweeper: Sweeper, stop: impl Future<Output = ()>) {
+/// Sweeps until `stop`, on a thread of its own, and says when the flow maps are too small.
+pub async fn run(mut sweeper: Sweeper, observer: Arc<Observer>, stop: impl Future<Output = ()>) {
+    let mut watch = Watch::default();
     tokio::pin!(stop);
     loop {
         let swept = tokio::task::spawn_blocking(move || (sweeper.sweep(), sweeper)).await;
@@ -155,13 +248,27 @@ pub async fn run(mut sweeper: Sweeper, stop: impl Future<Output = ()>) {
             return;
         };
         sweeper = back;
-        let swept = swept.unwrap_or_else(|error| {
-            tracing::warn!("ports stay marked as in use: {error:#}");
-            Swept::default()
-        });
+        let busy = match swept {
+            Ok(swept) => {
+                let now = Instant::now();
+                let said = watch.note(&swept.loads, swept.scales, swept.evidence, now);
+                let advice = watch.advice().map(str::to_owned);
+                observer.update(|knowledge| knowledge.advice.clone_from(&advice));
+                match (said, &advice) {
+                    (Some(said), Some(_)) => tracing::warn!("{said}"),
+                    (Some(said), None) => tracing::info!("{said}"),
+                    (None, _) => {}
+                }
+                swept.busy
+            }
+            Err(error) => {
+                tracing::warn!("ports stay marked as in use: {error:#}");
+                Duration::ZERO
+            }
+        };
         tokio::select! {
             () = &mut stop => return,
-            () = tokio::time::sleep(sweeper.rest(swept)) => {}
+            () = tokio::time::sleep(sweeper.rest(busy)) => {}
         }
     }
 }

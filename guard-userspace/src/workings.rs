@@ -20,6 +20,8 @@ pub struct Workings {
     pub socket_marks: bool,
     /// A sweep puts back the flows of connected sockets that the maps have forgotten.
     pub repair: bool,
+    /// A sweep takes out what has expired where maps fill.
+    pub reclaim: bool,
     /// The shortest rest between two sweeps.
     pub sweep_rest: Duration,
     /// Flows of an earlier run, in maps that are not used any more, are copied.
@@ -36,6 +38,7 @@ impl Default for Workings {
             flow_marks: true,
             socket_marks: true,
             repair: true,
+            reclaim: true,
             sweep_rest: Duration::from_secs(10),
             carrying: true,
             layout: LAYOUT_VERSION,

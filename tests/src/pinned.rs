@@ -16,6 +16,7 @@ use guard_userspace::{
     programs::FLOW_MAPS,
     settings::{Layer, Settings},
     sweep::Sweeper,
+    timers::Timers,
     workings::Workings,
 };
 
@@ -28,6 +29,7 @@ const FEW: u32 = 1024;
 pub struct PinnedMaps {
     pins: Pins,
     clock: Arc<Clock>,
+    timers: Arc<Timers>,
     // The program that tells the time stays loaded with it.
     _ebpf: Ebpf,
     _folder: bpffs::Folder,
@@ -63,10 +65,14 @@ impl PinnedMaps {
             ..flags
         };
         let settings = Settings::load(&flags, None)?;
-        StateMemory::open(&pins)?.apply(&settings, clock.hertz());
+        let timers = Timers::new(&settings, clock.hertz());
+        let mut state = StateMemory::open(&pins)?;
+        state.apply(&settings);
+        timers.publish(&mut state);
         Ok(Self {
             pins,
             clock: Arc::new(clock),
+            timers: Arc::new(timers),
             _ebpf: ebpf,
             _folder: folder,
         })
@@ -75,6 +81,11 @@ impl PinnedMaps {
     /// What both programs ask of every frame.
     pub fn state(&self) -> Result<StateMemory> {
         StateMemory::open(&self.pins)
+    }
+
+    /// What the timers in force follow from, as the daemon has it.
+    pub fn timers(&self) -> &Timers {
+        &self.timers
     }
 
     /// The time in ticks.
@@ -89,7 +100,8 @@ impl PinnedMaps {
 
     /// A sweeper of the maps. It lists the sockets of whoever calls it.
     pub fn sweeper(&self, workings: Workings) -> Result<Sweeper> {
-        Sweeper::open(&self.pins, Arc::clone(&self.clock), workings)
+        let (clock, timers) = (Arc::clone(&self.clock), Arc::clone(&self.timers));
+        Sweeper::open(&self.pins, clock, timers, workings)
     }
 
     /// Puts many flows into a map of IPv4 flows at a time.

@@ -12,6 +12,8 @@ use super::bpf;
 const MAP_LOOKUP_ELEM: libc::c_int = 1;
 /// `BPF_MAP_UPDATE_ELEM`.
 const MAP_UPDATE_ELEM: libc::c_int = 2;
+/// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`.
+const MAP_LOOKUP_AND_DELETE_ELEM: libc::c_int = 21;
 /// `BPF_MAP_LOOKUP_BATCH`.
 const MAP_LOOKUP_BATCH: libc::c_int = 24;
 
@@ -109,11 +111,28 @@ pub fn walk<K: Copy, V: Copy>(
 /// # Errors
 /// When the kernel refuses.
 pub fn lookup<K: Copy, V: Copy>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    value(MAP_LOOKUP_ELEM, map, key)
+}
+
+/// Takes an entry out, and returns the value that it had in that moment, if it was there.
+///
+/// # Errors
+/// When the kernel refuses, for instance before 5.14:
+/// <https://github.com/torvalds/linux/commit/3e87f192b405>.
+pub fn take<K: Copy, V: Copy>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    value(MAP_LOOKUP_AND_DELETE_ELEM, map, key)
+}
+
+fn value<K: Copy, V: Copy>(
+    command: libc::c_int,
+    map: BorrowedFd<'_>,
+    key: &K,
+) -> io::Result<Option<V>> {
     let mut value = MaybeUninit::<V>::uninit();
     let mut attr = Element::new(map, key, value.as_mut_ptr() as u64, 0);
     // SAFETY: both outlive the call, and the caller vouches for their sizes by opening the map
     // from a pin of this layout.
-    match unsafe { bpf(MAP_LOOKUP_ELEM, &mut attr) } {
+    match unsafe { bpf(command, &mut attr) } {
         // SAFETY: the kernel has written the value, which is integers.
         Ok(_) => Ok(Some(unsafe { value.assume_init() })),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),

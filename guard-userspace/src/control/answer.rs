@@ -35,6 +35,9 @@ pub struct Status {
     pub interfaces: Vec<Interface>,
     /// The four flow maps together.
     pub flows: FlowTotals,
+    /// What to do about flow maps that are too small, or nothing while they are not.
+    #[serde(default)]
+    pub advice: Option<String>,
     /// Received frames by reason, every reason.
     pub packets: BTreeMap<Cow<'static, str>, u64>,
 }
@@ -109,6 +112,7 @@ impl From<&Observation> for Status {
                 entries: observation.flows.iter().map(|map| map.live).sum(),
                 capacity: observation.flows.iter().map(|map| map.capacity).sum(),
             },
+            advice: observation.advice.clone(),
             packets,
         }
     }

@@ -133,6 +133,7 @@ fn status_as_json() {
                 { "name": "eth1", "xdp_mode": null, "egress": "clsact" },
             ],
             "flows": { "entries": 16, "capacity": 262_144 },
+            "advice": null,
             "packets": packets,
         })
     );

@@ -192,6 +192,19 @@ impl FlowMap {
         }
     }
 
+    /// Takes a flow out, and returns what was remembered of it in that moment.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert), and before Linux 5.14.
+    pub fn take(&self, entry: &FlowEntry) -> anyhow::Result<Option<Flow>> {
+        let map = self.map.fd().as_fd();
+        match Key::of(entry)? {
+            Key::V4(key) => bpf::take(map, &key),
+            Key::V6(key) => bpf::take(map, &key),
+        }
+        .context("flows: cannot be taken out")
+    }
+
     /// How many entries have not expired at `now`.
     ///
     /// # Errors

@@ -2,13 +2,19 @@
 
 use anyhow::Context;
 use aya::maps::{Map, MapData, PerCpuArray};
-use guard_common::{config::Timeouts, layout::Counters, outcome::Protocol, tables::Tally};
+use guard_common::{
+    config::Timeouts,
+    layout::{Counters, MAX_DEVICES},
+    outcome::{Outcome, Protocol},
+    tables::Tally,
+};
 
 use super::{FlowMap, StateMemory, kinds};
 use crate::{
     clock::Clock,
     observation::{FlowCount, FlowRow, FrameCount, Tallies},
     pins::Pins,
+    pressure::Evidence,
 };
 
 /// What observers read, opened from the pins of one network namespace.
@@ -82,6 +88,27 @@ impl Readings {
             rescued_expired: read(Tally::RescuedExpired)?,
             would_drop_connected: read(Tally::WouldDropConnected)?,
             would_drop_listener: read(Tally::WouldDropListener)?,
+        })
+    }
+
+    /// What shows that the flow maps are too small.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn evidence(&self) -> anyhow::Result<Evidence> {
+        let mut insert_failed = 0;
+        for slot in 0..MAX_DEVICES {
+            let failed = self.frames(slot, "")?;
+            insert_failed += failed
+                .iter()
+                .filter(|count| count.judged.outcome == Outcome::PassInsertFailed)
+                .map(|count| count.frames)
+                .sum::<u64>();
+        }
+
+        Ok(Evidence {
+            insert_failed,
+            rescued_absent: self.tallies()?.rescued_absent,
         })
     }
 

@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, ptr::NonNull, sync::atomic};
 
 use anyhow::Context;
 use guard_common::{
-    config::{FRAGMENT_MEMORY_SECONDS, Timeouts},
+    config::Timeouts,
     layout::LAYOUT_VERSION,
     parse::Transport,
     ports::{Occupancy, PORTS, Window},
@@ -203,25 +203,12 @@ impl StateMemory {
         unsafe { self.state.cast::<StateCell>().as_ref() }
     }
 
-    /// Applies what settings say, a word at a time, where the kernel counts `hertz` jiffies a
-    /// second. A new map starts its epochs here.
-    pub fn apply(&mut self, settings: &Settings, hertz: u32) {
+    /// Applies what settings say but for the timers, a word at a time. A new map starts its epochs
+    /// here.
+    pub fn apply(&mut self, settings: &Settings) {
         if self.layout() == 0 {
             self.set_epoch(u32::from(Occupancy::FIRST_EPOCH));
         }
-        let ticks = |seconds| Timeouts::ticks(seconds, hertz);
-        let timeouts = Timeouts {
-            tcp_syn: ticks(settings.timeout.tcp_syn),
-            tcp_established: ticks(settings.timeout.tcp_established),
-            tcp_transitory: ticks(settings.timeout.tcp_transitory),
-            udp: ticks(settings.timeout.udp),
-            udp_dns: ticks(settings.timeout.udp_dns),
-            multicast: ticks(settings.timeout.multicast),
-            fragment: ticks(FRAGMENT_MEMORY_SECONDS),
-        };
-        // SAFETY: the memory is mapped for as long as `self` lives, and is a `State`. A program
-        // may read some timers before and some after the change, each of them whole.
-        unsafe { (&raw mut (*self.state.as_ptr()).config.timeouts).write_volatile(timeouts) };
         self.set_monitor(u32::from(settings.mode == Mode::Monitor));
         self.open_window();
         self.set_any_remote_port(u32::from(settings.udp_filter == UdpFilter::Address));
@@ -229,9 +216,26 @@ impl StateMemory {
         self.set_layout(LAYOUT_VERSION);
     }
 
+    /// Puts timers in force. A program may read some of them before and some after the change,
+    /// each of them whole.
+    pub(crate) fn set_timeouts(&mut self, timeouts: Timeouts) {
+        // SAFETY: the memory is mapped for as long as `self` lives, and is a `State`, of whose
+        // timers each store below changes one aligned word.
+        unsafe {
+            let place = &raw mut (*self.state.as_ptr()).config.timeouts;
+            (&raw mut (*place).tcp_syn).write_volatile(timeouts.tcp_syn);
+            (&raw mut (*place).tcp_established).write_volatile(timeouts.tcp_established);
+            (&raw mut (*place).tcp_transitory).write_volatile(timeouts.tcp_transitory);
+            (&raw mut (*place).udp).write_volatile(timeouts.udp);
+            (&raw mut (*place).udp_dns).write_volatile(timeouts.udp_dns);
+            (&raw mut (*place).multicast).write_volatile(timeouts.multicast);
+            (&raw mut (*place).fragment).write_volatile(timeouts.fragment);
+        }
+    }
+
     /// The timers in force.
     pub fn timeouts(&self) -> Timeouts {
-        // SAFETY: as in `apply`; only this process writes them.
+        // SAFETY: as in `set_timeouts`; only this process writes them.
         unsafe { (&raw const (*self.state.as_ptr()).config.timeouts).read_volatile() }
     }
 }

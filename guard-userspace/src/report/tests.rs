@@ -37,6 +37,7 @@ fn snapshot_of_a_quiet_monitor() {
     quiet.exposed.clear();
     quiet.listeners.clear();
     quiet.frames.clear();
+    quiet.advice = Some("full; give more".to_owned());
 
     assert_eq!(
         StatusText(&Status::from(&quiet)).to_string(),
@@ -44,6 +45,7 @@ fn snapshot_of_a_quiet_monitor() {
 guarding eth0 (native XDP, egress not recorded), eth1 (not attached), ports 32768-60999
 mode      monitor: what would be dropped passes
 flows     16 of 262144
+advice    full; give more
 packets   none received yet
 "
     );

@@ -188,6 +188,7 @@ pub(crate) fn observation(mode: Mode) -> Observation {
             ),
         ],
         tallies: crate::observation::Tallies::default(),
+        advice: None,
         flows: [
             (Family::Ipv4, Protocol::Tcp, 12),
             (Family::Ipv6, Protocol::Tcp, 3),

@@ -6,8 +6,8 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::{
-    EgressHook, Exposed, ListenersPolicy, MaxFlows, Mode, Timeout, Trusted, UdpFilter, XdpMode,
-    timeouts,
+    AdaptiveTimeouts, EgressHook, Exposed, ListenersPolicy, MaxFlows, Mode, Timeout, Trusted,
+    UdpFilter, XdpMode, timeouts,
 };
 use crate::range::PortRange;
 
@@ -75,6 +75,11 @@ pub struct Layer {
     #[arg(long, value_name = "NAME=SECONDS")]
     #[serde(deserialize_with = "timeouts::from_table")]
     pub timeout: Vec<Timeout>,
+
+    /// Shorten timers while the flow maps are fuller than START percent, so that nothing would be
+    /// left of them at END; or off [default: 60-120]
+    #[arg(long, value_name = "START-END|off")]
+    pub adaptive_timeouts: Option<AdaptiveTimeouts>,
 
     /// Serve /metrics, /healthz and /readyz here [default: 127.0.0.1:9750]
     #[arg(long, value_name = "ADDR:PORT")]

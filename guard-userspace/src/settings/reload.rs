@@ -37,6 +37,7 @@ impl Settings {
             no_rescue,
             unrecorded,
             timeout,
+            adaptive_timeouts,
             metrics_listen,
             control_socket,
             pin_dir,
@@ -52,6 +53,10 @@ impl Settings {
             ("no-rescue", *no_rescue != new.no_rescue),
             ("unrecorded", *unrecorded != new.unrecorded),
             ("timeout", *timeout != new.timeout),
+            (
+                "adaptive-timeouts",
+                *adaptive_timeouts != new.adaptive_timeouts,
+            ),
             ("keep-attached", *keep_attached != new.keep_attached),
         ];
         let restart = [

@@ -46,6 +46,7 @@ fn every_key_of_the_file() {
         control-socket = "/run/c.sock"
         pin-dir = "/sys/fs/bpf/other"
         keep-attached = true
+        adaptive-timeouts = "70-150"
 
         [timeout]
         tcp-syn = 1
@@ -61,7 +62,7 @@ fn every_key_of_the_file() {
         --udp-filter address --no-rescue --unrecorded 4500 --metrics-listen [::1]:9000 \
         --control-socket /run/c.sock --pin-dir /sys/fs/bpf/other --keep-attached \
         --timeout tcp-syn=1 --timeout tcp-established=2 --timeout tcp-transitory=3 \
-        --timeout udp=4 --timeout udp-dns=5 --timeout multicast=6";
+        --timeout udp=4 --timeout udp-dns=5 --timeout multicast=6 --adaptive-timeouts 70-150";
 
     let from_file = settings("", text).expect("the file");
     let from_flags = settings(line, "").expect("the flags");
@@ -72,7 +73,7 @@ fn every_key_of_the_file() {
         .changes(&from_file);
     assert_eq!(
         (changes.reloadable.len(), changes.restart.len()),
-        (10, 8),
+        (11, 8),
         "all differ"
     );
 }

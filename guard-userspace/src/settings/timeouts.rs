@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
+use guard_common::pressure::Adaptive;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// The kinds of flows that have a timer.
@@ -157,6 +158,75 @@ impl Default for Timeouts {
     }
 }
 
+/// How full the flow maps are when timers begin to shrink, and when nothing would be left of
+/// them: `START-END` in percent, or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AdaptiveTimeouts(pub Option<Adaptive>);
+
+impl AdaptiveTimeouts {
+    const OFF: &str = "off";
+}
+
+impl Default for AdaptiveTimeouts {
+    fn default() -> Self {
+        Self(Some(Adaptive::default()))
+    }
+}
+
+impl FromStr for AdaptiveTimeouts {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let remedy = "write START-END in percent, as in 60-120, or off";
+        if text == Self::OFF {
+            return Ok(Self(None));
+        }
+        let (start, end) = text
+            .split_once('-')
+            .with_context(|| format!("{text:?} are no two bounds; {remedy}"))?;
+        let bound = |text: &str| -> anyhow::Result<u32> {
+            text.parse()
+                .with_context(|| format!("{text:?} is no percentage; {remedy}"))
+        };
+        let (start, end) = (bound(start)?, bound(end)?);
+        ensure!(
+            (1..=99).contains(&start),
+            "timers begin to shrink at {start} %; write 1 to 99"
+        );
+        // A full map must leave timers something.
+        ensure!(
+            (101..=1000).contains(&end),
+            "nothing is left of timers at {end} %; write 101 to 1000"
+        );
+
+        Ok(Self(Some(Adaptive { start, end })))
+    }
+}
+
+impl fmt::Display for AdaptiveTimeouts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(Adaptive { start, end }) => write!(f, "{start}-{end}"),
+            None => f.write_str(Self::OFF),
+        }
+    }
+}
+
+impl TryFrom<String> for AdaptiveTimeouts {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> anyhow::Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<AdaptiveTimeouts> for String {
+    fn from(adaptive: AdaptiveTimeouts) -> Self {
+        adaptive.to_string()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +256,33 @@ mod tests {
                     assert_eq!(timeout.name.to_string(), name, "{text}");
                     assert_eq!(timeout.seconds.get(), seconds, "{text}");
                 }
+                (Err(error), Err(part)) => {
+                    assert!(format!("{error:#}").contains(part), "{text}: {error:#}");
+                }
+                (got, _) => panic!("{text}: {got:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn adaptive_bounds() {
+        // text        how it reads back, or a part of the error
+        let table = [
+            ("60-120", Ok("60-120")),
+            ("1-1000", Ok("1-1000")),
+            ("off", Ok("off")),
+            ("60", Err("write START-END in percent")),
+            ("on", Err("or off")),
+            ("0-120", Err("write 1 to 99")),
+            ("100-120", Err("write 1 to 99")),
+            ("60-100", Err("write 101 to 1000")),
+            ("60-1001", Err("write 101 to 1000")),
+            ("60-120%", Err("\"120%\" is no percentage")),
+            ("-60-120", Err("is no percentage")),
+        ];
+        for (text, expected) in table {
+            match (text.parse::<AdaptiveTimeouts>(), expected) {
+                (Ok(bounds), Ok(shown)) => assert_eq!(bounds.to_string(), shown, "{text}"),
                 (Err(error), Err(part)) => {
                     assert!(format!("{error:#}").contains(part), "{text}: {error:#}");
                 }

@@ -46,6 +46,8 @@ enum Part {
     SocketMarks,
     /// Putting back, in sweeps, the flows of connected sockets that the maps have forgotten
     Repair,
+    /// Taking out, in sweeps, what has expired where maps fill
+    Reclaim,
     /// Copying the flows of an earlier run into other maps
     Carrying,
 }
@@ -60,6 +62,7 @@ impl Altered {
                 Part::FlowMarks => &mut workings.flow_marks,
                 Part::SocketMarks => &mut workings.socket_marks,
                 Part::Repair => &mut workings.repair,
+                Part::Reclaim => &mut workings.reclaim,
                 Part::Carrying => &mut workings.carrying,
             };
             *part = false;

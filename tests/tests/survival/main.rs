@@ -5,7 +5,9 @@
 mod closes;
 mod edges;
 mod eviction;
+mod fill;
 mod idle;
+mod pressure;
 mod repair;
 mod start;
 mod states;

@@ -103,7 +103,7 @@ fn sweep(state: &StateMemory, sweeper: &mut Sweeper) -> Result<(Swept, usize)> {
         let unmarked = watcher.join().expect("the watcher does not panic");
         let found = found?;
         ensure!(state.epoch() != before, "the epoch has not moved");
-        ensure!(found.flows >= (FLOWS + PORTS.len()) as u64, "{found:?}");
+        ensure!(found.flows() >= (FLOWS + PORTS.len()) as u64, "{found:?}");
         Ok((found, unmarked))
     })
 }
@@ -177,7 +177,7 @@ fn without_the_marks_of_flows_every_port_looks_free() -> Result<()> {
     })?;
     let before = state.epoch();
     let swept = host.run(|| sweeper.sweep())?;
-    ensure!(swept.flows == PORTS.len() as u64, "{swept:?}");
+    ensure!(swept.flows() == PORTS.len() as u64, "{swept:?}");
     ensure!(state.epoch() == before + 1, "the epoch has not moved");
     ensure!(
         unmarked(&state) == PORTS.len(),
