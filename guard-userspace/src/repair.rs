@@ -11,7 +11,7 @@ use guard_common::{config::Timeouts, parse::Transport};
 use crate::{
     maps::{FlowEntry, FlowMap},
     seed,
-    sockets::{Socket, State},
+    sockets::Socket,
 };
 
 /// Flows that are put back at a time. What is more waits for the next sweep.
@@ -39,16 +39,19 @@ pub struct Terms {
 
 /// Puts back the flows of sockets on guarded ports, some thousands at most.
 ///
+/// `waiting` are those that wait for strangers, listed after all `sockets` were: whoever has begun
+/// to listen while they were listed shows there.
+///
 /// `maps` come with whether they have room. One that has none takes only the flows of sockets that
 /// the data path cannot find: others are better off waiting for their next packet than evicting
 /// the flow of somebody who has no socket here.
 pub fn repair(
-    sockets: &[Socket],
+    (sockets, waiting): (&[Socket], &[Socket]),
     guarded: impl Fn(Transport, u16) -> bool,
     maps: &[(&FlowMap, bool)],
     terms: &Terms,
 ) -> Repaired {
-    let servers = servers(sockets);
+    let servers = servers(sockets.iter().chain(waiting));
     let mut repaired = Repaired::default();
     for socket in sockets {
         if !seed::belongs(socket, &guarded)
@@ -97,13 +100,9 @@ fn unseen(socket: &Socket) -> bool {
 
 /// Ports on which somebody waits for strangers. A socket there may be a stranger's doing, who came
 /// by another interface or before the guard, and strangers must not fill the maps.
-fn servers(sockets: &[Socket]) -> HashSet<(u8, u16)> {
+fn servers<'a>(sockets: impl Iterator<Item = &'a Socket>) -> HashSet<(u8, u16)> {
     sockets
-        .iter()
-        .filter(|socket| match socket.transport {
-            Transport::Tcp => socket.state == State::Listen,
-            Transport::Udp | Transport::UdpLite => !socket.connected(),
-        })
+        .filter(|socket| socket.waits())
         .map(|socket| (socket.transport as u8, socket.local.port()))
         .collect()
 }

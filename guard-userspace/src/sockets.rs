@@ -7,6 +7,7 @@ use std::{io, net::SocketAddr};
 
 use anyhow::Context;
 use guard_common::parse::Transport;
+use netlink_packet_sock_diag::inet::StateFlags;
 use nix::errno::Errno;
 
 /// One socket as the kernel shows it.
@@ -36,6 +37,14 @@ impl Socket {
         match self.transport {
             Transport::Tcp => !matches!(self.state, State::Listen | State::Close),
             Transport::Udp | Transport::UdpLite => self.state == State::Established,
+        }
+    }
+
+    /// Whether it waits for strangers.
+    pub fn waits(&self) -> bool {
+        match self.transport {
+            Transport::Tcp => self.state == State::Listen,
+            Transport::Udp | Transport::UdpLite => !self.connected(),
         }
     }
 }
@@ -98,10 +107,26 @@ impl State {
 /// # Errors
 /// When neither can be read.
 pub fn list() -> anyhow::Result<Vec<Socket>> {
+    list_in(|_| StateFlags::all())
+}
+
+/// Those of the same sockets that wait for strangers: TCP listeners, and UDP sockets without a
+/// peer. May list more where /proc/net has to be read.
+///
+/// # Errors
+/// As [`list`].
+pub fn waiting() -> anyhow::Result<Vec<Socket>> {
+    list_in(|transport| match transport {
+        Transport::Tcp => StateFlags::LISTEN,
+        Transport::Udp | Transport::UdpLite => StateFlags::CLOSE,
+    })
+}
+
+fn list_in(states: fn(Transport) -> StateFlags) -> anyhow::Result<Vec<Socket>> {
     let mut sockets = Vec::new();
     for transport in [Transport::Tcp, Transport::Udp, Transport::UdpLite] {
         for family in [Family::V4, Family::V6] {
-            match diag::dump(transport, family, &mut sockets) {
+            match diag::dump(transport, family, states(transport), &mut sockets) {
                 Ok(()) => {}
                 Err(error) if lacking(&error) => {
                     proc_net::read(transport, family, &mut sockets)

@@ -183,6 +183,7 @@ impl Sweeper {
         };
         let guarded = |transport, port| self.state.guards(transport, port);
 
+        let sockets = (sockets, &sockets::waiting()?[..]);
         Ok(repair::repair(sockets, guarded, &maps, &terms))
     }
 

@@ -13,16 +13,18 @@ use netlink_sys::{Socket as NetlinkSocket, protocols::NETLINK_SOCK_DIAG};
 use super::{Family, Socket, State, canonical};
 use crate::dump;
 
-/// Appends every socket of one protocol and family to `sockets`, or none when it fails.
+/// Appends every socket of one protocol and family that is in one of the states to `sockets`, or
+/// none when it fails.
 pub(super) fn dump(
     transport: Transport,
     family: Family,
+    states: StateFlags,
     sockets: &mut Vec<Socket>,
 ) -> io::Result<()> {
     let kept = sockets.len();
     let dumped = dump::dump(
         &NetlinkSocket::new(NETLINK_SOCK_DIAG)?,
-        &request(transport, family),
+        &request(transport, family, states),
         |kind, payload| {
             sockets.extend(read(kind, payload, transport)?);
             Ok(())
@@ -60,7 +62,7 @@ fn socket(header: &InetResponseHeader, transport: Transport) -> Option<Socket> {
     })
 }
 
-fn request(transport: Transport, family: Family) -> Vec<u8> {
+fn request(transport: Transport, family: Family, states: StateFlags) -> Vec<u8> {
     let (family, socket_id) = match family {
         Family::V4 => (AF_INET, SocketId::new_v4()),
         Family::V6 => (AF_INET6, SocketId::new_v6()),
@@ -73,7 +75,7 @@ fn request(transport: Transport, family: Family) -> Vec<u8> {
             family,
             protocol: transport.number(),
             extensions: ExtensionFlags::empty(),
-            states: StateFlags::all(),
+            states,
             socket_id,
         })
         .into(),

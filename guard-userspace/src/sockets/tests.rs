@@ -6,7 +6,9 @@ use crate::dump::{self, Progress};
 /// What both sources say about the sockets that have `port` at either end, in a fixed order.
 fn both_sources(port: u16) -> [Vec<Socket>; 2] {
     let sources: [fn(Transport, Family, &mut Vec<Socket>); 2] = [
-        |transport, family, sockets| diag::dump(transport, family, sockets).expect("sock_diag"),
+        |transport, family, sockets| {
+            diag::dump(transport, family, StateFlags::all(), sockets).expect("sock_diag");
+        },
         |transport, family, sockets| proc_net::read(transport, family, sockets).expect("/proc/net"),
     ];
 
@@ -133,4 +135,18 @@ fn a_broken_answer_is_an_error() {
     }
     let error = read(&refused, &mut Vec::new()).expect_err("refused");
     assert!(lacking(&error), "{error}");
+}
+
+#[test]
+fn those_that_wait() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let address = listener.local_addr().expect("address");
+    let client = TcpStream::connect(address).expect("connect");
+    let _server = listener.accept().expect("accept");
+    let waiting = waiting().expect("sockets");
+    let at = |port| move |socket: &&Socket| socket.local.port() == port;
+    assert!(waiting.iter().all(Socket::waits));
+    assert_eq!(waiting.iter().filter(at(address.port())).count(), 1);
+    let port = client.local_addr().expect("address").port();
+    assert_eq!(waiting.iter().filter(at(port)).count(), 0);
 }
