@@ -2,16 +2,18 @@
 
 use std::{
     ffi::CString,
-    io,
+    fmt, io,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
+
+use serde::Serialize;
 
 /// `BPF_PROG_TEST_RUN`, include/uapi/linux/bpf.h.
 const PROG_TEST_RUN: libc::c_int = 10;
 /// `BPF_LINK_CREATE`.
 const LINK_CREATE: libc::c_int = 28;
-/// `XDP_FLAGS_DRV_MODE`, include/uapi/linux/if_link.h.
-const NATIVE: u32 = 1 << 2;
+/// `BPF_F_TEST_XDP_LIVE_FRAMES`.
+const LIVE_FRAMES: u32 = 1 << 1;
 /// `BPF_XDP`.
 const XDP: u32 = 37;
 
@@ -51,11 +53,48 @@ pub fn run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Result<()>
     })
 }
 
-/// Attaches an XDP program in the driver, in the network of this thread, for as long as the result lives.
+/// Lets an XDP program send `count` copies of `frame`, each of which it may rewrite, from the
+/// network of this thread.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn send(program: BorrowedFd<'_>, frame: &[u8], count: u32, batch: u32) -> io::Result<()> {
+    call(TestRun {
+        program: program.as_raw_fd() as u32,
+        size_in: frame.len() as u32,
+        data_in: frame.as_ptr() as u64,
+        repeat: count,
+        flags: LIVE_FRAMES,
+        batch_size: batch,
+        ..TestRun::default()
+    })
+}
+
+/// How an XDP program is attached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u32)]
+pub enum Mode {
+    /// In the stack: `XDP_FLAGS_SKB_MODE`, include/uapi/linux/if_link.h.
+    Generic = 1 << 1,
+    /// In the driver: `XDP_FLAGS_DRV_MODE`.
+    Native = 1 << 2,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Generic => "generic",
+            Self::Native => "native",
+        })
+    }
+}
+
+/// Attaches an XDP program, in the network of this thread, for as long as the result lives.
 ///
 /// # Errors
 /// When there is no such interface, or the kernel refuses.
-pub fn attach(program: BorrowedFd<'_>, interface: &str) -> io::Result<OwnedFd> {
+pub fn attach(program: BorrowedFd<'_>, interface: &str, mode: Mode) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct LinkCreate {
         program: u32,
@@ -68,7 +107,7 @@ pub fn attach(program: BorrowedFd<'_>, interface: &str) -> io::Result<OwnedFd> {
         program: program.as_raw_fd() as u32,
         interface: interface_index(interface)?,
         attach_type: XDP,
-        flags: NATIVE,
+        flags: mode as u32,
     };
     // SAFETY: `attr` is as long as the kernel is told, and names no memory.
     let link = unsafe { bpf(LINK_CREATE, &mut attr) }?;

@@ -1,6 +1,6 @@
 //! Where in a frame the fields are that differ from one to the next.
 
-use std::net::IpAddr;
+use std::{array, net::IpAddr};
 
 use guard_common::outcome::Direction;
 use guard_tests::frames::{SERVICE_VLAN, VLAN};
@@ -33,6 +33,12 @@ pub fn of(frame: &[u8], direction: Direction) -> Recipe {
         stranger_ports: 1,
         ..Recipe::default()
     };
+    if network > ETHERNET {
+        recipe.link = array::from_fn(|word| {
+            let bytes = array::from_fn(|byte| frame[4 * word + byte]);
+            u32::from_ne_bytes(bytes)
+        });
+    }
     // Of source and destination, which is the remote one's.
     let side = match direction {
         Direction::Ingress => 0,

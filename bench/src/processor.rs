@@ -1,25 +1,55 @@
-//! The processor that is measured on.
+//! The processor that is measured on, and the one for everything else.
 
-use std::{io, mem, thread};
+use std::{
+    io, mem,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use anyhow::{Context, Result};
 
+static MEASURED: AtomicUsize = AtomicUsize::new(0);
+
+/// Chooses what [`measured`] returns: the last processor unless told otherwise, because the first
+/// one takes most interrupts.
+pub fn choose(processor: Option<usize>) {
+    MEASURED.store(processor.unwrap_or(count() - 1), Ordering::Relaxed);
+}
+
+/// The processor that is measured on.
+pub fn measured() -> usize {
+    MEASURED.load(Ordering::Relaxed)
+}
+
+/// Another one, if there is another.
+pub fn other() -> usize {
+    (measured() + 1) % count()
+}
+
+/// How many there are. Not those that this thread may use, which are fewer once it is pinned.
+pub fn count() -> usize {
+    // SAFETY: no memory is involved.
+    let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    usize::try_from(count).map_or(1, |count| count.max(1))
+}
+
 /// Keeps this thread, and those it starts, on one processor.
 pub fn pin(processor: usize) -> Result<()> {
+    pin_process(0, processor)
+}
+
+/// Keeps a process of one thread, or this thread, which is 0, on one processor.
+pub fn pin_process(process: u32, processor: usize) -> Result<()> {
     // SAFETY: all zero bytes are an empty set.
     let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
     // SAFETY: the set is valid, and the macro ignores processors beyond it.
     unsafe { libc::CPU_SET(processor, &mut set) };
     // SAFETY: the set is as long as the call is told.
-    let pinned = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+    let pinned = unsafe {
+        libc::sched_setaffinity(process as libc::pid_t, size_of_val(&set), &raw const set)
+    };
     if pinned != 0 {
         return Err(io::Error::last_os_error())
-            .with_context(|| format!("stay on processor {processor}"));
+            .with_context(|| format!("keep process {process} on processor {processor}"));
     }
     Ok(())
-}
-
-/// The last processor: the first one takes most interrupts.
-pub fn usual() -> usize {
-    thread::available_parallelism().map_or(1, usize::from) - 1
 }

@@ -27,6 +27,20 @@ impl Sample {
         self.quantile(0.02)
     }
 
+    /// Half of the rounds lie closer together than this.
+    pub fn spread(&self) -> f64 {
+        self.quantile(0.75) - self.quantile(0.25)
+    }
+
+    /// What is told of it.
+    pub fn summary(&self) -> Summary {
+        Summary {
+            low: self.low(),
+            median: self.median(),
+            spread: self.spread(),
+        }
+    }
+
     /// Round by round, `what` of this one and the other.
     fn with(&self, other: &Self, what: impl Fn(f64, f64) -> f64) -> Self {
         let pairs = self.0.iter().zip(&other.0);
@@ -47,27 +61,53 @@ pub struct Difference {
     pub bare: f64,
 }
 
+/// What is told of a sample.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Summary {
+    /// An undisturbed round.
+    pub low: f64,
+    /// The round in the middle.
+    pub median: f64,
+    /// Half of the rounds lie closer together than this.
+    pub spread: f64,
+}
+
+/// Lets `count` subjects take turns, each of which returns what a round of its own took.
+pub fn take_turns(
+    rounds: usize,
+    count: usize,
+    mut round: impl FnMut(usize) -> Result<f64>,
+) -> Result<Vec<Sample>> {
+    // The first round of each warms up.
+    for index in 0..count {
+        round(index)?;
+    }
+    let mut samples = vec![Sample(Vec::with_capacity(rounds)); count];
+    for _ in 0..rounds {
+        for (index, sample) in samples.iter_mut().enumerate() {
+            sample.0.push(round(index)?);
+        }
+    }
+    Ok(samples)
+}
+
 /// Lets two subjects take turns. Each returns nanoseconds a frame.
 pub fn difference(
     rounds: usize,
     mut bare: impl FnMut() -> Result<f64>,
     mut subject: impl FnMut() -> Result<f64>,
 ) -> Result<Difference> {
-    // The first round of either warms up.
-    bare()?;
-    subject()?;
-    let mut samples = (Vec::with_capacity(rounds), Vec::with_capacity(rounds));
-    for _ in 0..rounds {
-        samples.0.push(bare()?);
-        samples.1.push(subject()?);
-    }
-    let (bare, subject) = (Sample(samples.0), Sample(samples.1));
-    let differences = subject.with(&bare, |subject, bare| subject - bare);
+    let samples = take_turns(rounds, 2, |index| match index {
+        0 => bare(),
+        _ => subject(),
+    })?;
+    let (bare, subject) = (&samples[0], &samples[1]);
+    let differences = subject.with(bare, |subject, bare| subject - bare);
 
     Ok(Difference {
         low: subject.low() - bare.low(),
         median: differences.median(),
-        spread: differences.quantile(0.75) - differences.quantile(0.25),
+        spread: differences.spread(),
         bare: bare.low(),
     })
 }

@@ -14,9 +14,8 @@ use anyhow::Result;
 use guard_tests::netns::Direct;
 use serde::Serialize;
 
-use crate::rounds::Difference;
+use crate::{processor, rounds::Difference, shape::Shape};
 use row::Row;
-pub use row::Shape;
 use scene::Scene;
 
 /// What one outcome costs in one shape of frame.
@@ -76,6 +75,7 @@ fn inside(
     rounds: usize,
     seen: &mut dyn FnMut(&Cost),
 ) -> Result<Vec<Cost>> {
+    processor::pin(processor::measured())?;
     let rows: Vec<Row> = received::rows().into_iter().chain(sent::rows()).collect();
     let mut scene = Scene::new(hosts)?;
     let mut costs = Vec::new();

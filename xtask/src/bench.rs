@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::build::{self, OBJECT_VARIABLE};
 use crate::process::{self, announce};
 use crate::suites::BINARY_VARIABLE;
-use crate::{cargo, privilege, toolchain, workspace};
+use crate::{cargo, privilege, setup, toolchain, workspace};
 
 /// Names the bench's own eBPF object to it.
 const BENCH_OBJECT_VARIABLE: &str = "PORTGUARD_BENCH_OBJECT";
@@ -31,10 +31,14 @@ pub struct Args {
 
 pub fn execute(args: &Args) -> Result<()> {
     let toolchain = toolchain::ensure()?;
+    setup::bench()?;
     let built = build::everything(&toolchain, false)?;
     let object = build::object(&toolchain, build::BENCH, &[])?;
     let mut compile = cargo::host("build");
-    compile.args(["--release", "--package", "guard-bench"]);
+    compile
+        .args(["--release", "--package", "guard-bench"])
+        // As for the daemon: the same library is built once.
+        .env(OBJECT_VARIABLE, &built.object);
     process::run(&mut compile).context("the bench was not built")?;
 
     let results = workspace::target().join("bench");

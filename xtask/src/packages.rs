@@ -46,6 +46,9 @@ pub const FOR_TESTS: &[&str] = &[
     "xz-utils",
 ];
 
+/// What the bench calls, its peers included.
+pub const FOR_BENCH: &[&str] = &["ethtool", "iproute2", "iptables", "nftables", "xdp-tools"];
+
 /// Those of `names` that are not installed.
 pub fn missing<S: AsRef<str>>(names: &[S]) -> Result<Vec<String>> {
     if process::find("dpkg-query").is_none() {

@@ -37,3 +37,18 @@ pub fn tests() -> Result<()> {
     }
     packages::install(&missing, "the test suites call them")
 }
+
+/// Installs what the bench calls, as far as that can be had: it names the peers that are missing.
+pub fn bench() -> Result<()> {
+    let missing = packages::missing(packages::FOR_BENCH)?;
+    for name in missing {
+        if packages::installable(&[&name])? {
+            packages::install(&[name], "the bench calls it")?;
+        } else {
+            announce(&format!(
+                "{name} cannot be installed here: the bench does without"
+            ));
+        }
+    }
+    Ok(())
+}

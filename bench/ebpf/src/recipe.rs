@@ -41,6 +41,9 @@ pub struct Recipe {
     pub ip_checksum_at: u32,
     /// The checksum of the transport header.
     pub transport_checksum_at: u32,
+    /// The first 16 bytes of a tagged frame, or 0. Whoever takes the tag off moves the addresses in
+    /// memory that the kernel then gives to the next frame as it is.
+    pub link: [u32; 4],
 }
 
 impl Recipe {

@@ -56,6 +56,14 @@ impl Linear {
         }
     }
 
+    #[inline(always)]
+    fn set_link(self, link: &[u32; 4]) {
+        if let Some(header) = self.at::<[u32; 4]>(0) {
+            // SAFETY: the frame reaches to the end of these bytes.
+            unsafe { header.write_unaligned(*link) };
+        }
+    }
+
     /// Brings a checksum up to date (RFC 1624): `change` is the sum of what was written.
     #[inline(always)]
     fn amend(self, offset: u32, change: u32) {
@@ -100,6 +108,9 @@ pub fn rewrite(frame: Linear, recipe: &Recipe, number: u32) {
             )
         };
 
+    if recipe.link[0] != 0 {
+        frame.set_link(&recipe.link);
+    }
     let moved = frame.set_u32(recipe.address_at, address);
     let named = frame.set_u16(recipe.id_at, number as u16);
     let aimed = frame.set_u16(recipe.local_port_at, (local_port as u16).to_be())

@@ -14,11 +14,8 @@ use guard_tests::{
     setup::RESERVED,
 };
 
-use super::row::{
-    FLOW_PORT, Refill, Row,
-    Shape::{Ipv4, Ipv6},
-    Variety, row,
-};
+use super::row::{FLOW_PORT, Refill, Row, Variety, row};
+use crate::shape::Shape::{Ipv4, Ipv6};
 
 /// Sockets that are rescued in turn.
 pub const SOCKETS: u32 = 256;

@@ -3,7 +3,7 @@
 use std::{
     iter,
     net::{IpAddr, SocketAddr, UdpSocket},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     time::Instant,
 };
 
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use guard_common::outcome::{Action, Direction, Family, Judged, Outcome};
 use guard_tests::{
     frames::{G, P},
-    netns::{Direct, link},
+    netns::Direct,
     peers::Connection,
     programs::{Entry, Programs},
     setup::{self, Setup, TIMEOUTS},
@@ -19,13 +19,15 @@ use guard_tests::{
 
 use super::{
     received::SOCKETS,
-    row::{FLOW_PORT, Refill, Row, Shape, Variety},
+    row::{FLOW_PORT, Refill, Row, Variety},
 };
 use crate::{
     bpf, fields,
+    known::make_known,
     programs::{BenchPrograms, Varying},
     recipe::Recipe,
     rounds::{Difference, difference},
+    shape::Shape,
 };
 
 /// Flows that each map has room for: the daemon's default.
@@ -69,7 +71,7 @@ impl Scene {
         }
 
         let received = Varying::Received.name();
-        let links = [
+        let programs = [
             guard.descriptor("ingress_frags")?,
             bare.descriptor("bare_drop")?,
             bare.descriptor("bare_pass")?,
@@ -77,11 +79,7 @@ impl Scene {
             to_bare[0].descriptor(received)?,
             to_bare[1].descriptor(received)?,
         ];
-        let links = links
-            .iter()
-            .enumerate()
-            .map(|(index, program)| be_known(hosts, index, program.as_fd()))
-            .collect::<Result<_>>()?;
+        let links = make_known(hosts, &programs.map(AsFd::as_fd))?;
         hosts.guarded.sysctl("net/ipv4/ip_forward", "1")?;
         hosts.guarded.sysctl("net/ipv6/conf/all/forwarding", "1")?;
         Ok(Self {
@@ -237,14 +235,6 @@ fn varied(fields: Recipe, variety: Variety, shape: Shape) -> Recipe {
         stranger_ports: u32::from(setup::RESERVED - setup::FIRST),
         ..fields
     }
-}
-
-/// Attaches a program to an interface that receives nothing. The kernel calls XDP programs that
-/// are attached directly; others it makes known for each test-run, which takes it 16 ms.
-fn be_known(hosts: &Direct, index: usize, program: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let (here, there) = (format!("idle{index}"), format!("far{index}"));
-    link((&hosts.guarded, &here), (&hosts.peer, &there))?;
-    bpf::attach(program, &here).with_context(|| format!("attach to {here}"))
 }
 
 /// Connected UDP sockets of both families, on the first ports of varied flows.

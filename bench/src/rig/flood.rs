@@ -1,0 +1,104 @@
+//! How fast a flood is judged.
+
+use std::fmt;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::{Attack, Lane, Rig};
+use crate::{
+    contender::Contender,
+    rounds::{Sample, Summary, take_turns},
+    shape::Shape,
+};
+
+/// What a flood costs where it meets a contender.
+#[derive(Clone, Debug, Serialize)]
+pub struct Flooded {
+    /// What was sent.
+    pub attack: Attack,
+    /// What its frames look like.
+    pub shape: Shape,
+    /// What it met.
+    pub contender: Contender,
+    /// Nanoseconds a frame, from the generator to the verdict.
+    #[serde(flatten)]
+    pub cost: Summary,
+    /// How fast that is, of what could not be faster: 1 or a little less.
+    pub of_limit: f64,
+}
+
+impl Flooded {
+    /// Frames a second.
+    pub fn rate(&self) -> f64 {
+        1e9 / self.cost.low
+    }
+}
+
+/// How long one turn of one contender takes, about, in nanoseconds.
+const TURN: f64 = 5e6;
+
+impl Rig<'_> {
+    /// Floods contenders in turns with the same frames.
+    ///
+    /// # Errors
+    /// When portguard judges otherwise than it should.
+    pub fn flood(&mut self, attack: Attack, shape: Shape, rounds: usize) -> Result<Vec<Flooded>> {
+        let Self {
+            lanes, generator, ..
+        } = self;
+        let met: Vec<&Lane<'_>> = lanes
+            .iter()
+            .filter(|lane| attack.is_treated_alike(lane.contender))
+            .filter(|lane| shape != Shape::Tagged || !lane.contender.is_peer())
+            .collect();
+        let frames = met
+            .iter()
+            .map(|lane| {
+                lane.check(generator, attack, shape)?;
+                let cost = lane.flood(generator, attack, shape, 4_096)?;
+                Ok((TURN / cost).clamp(4_096.0, 65_536.0) as u32)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let samples = take_turns(rounds, met.len(), |index| {
+            met[index].flood(generator, attack, shape, frames[index])
+        })?;
+
+        let limit = met
+            .iter()
+            .zip(&samples)
+            .find(|(lane, _)| lane.contender == attack.limit());
+        let limit = limit.map_or(f64::NAN, |(_, sample)| sample.low());
+        let flooded = |(lane, sample): (&&Lane<'_>, &Sample)| Flooded {
+            attack,
+            shape,
+            contender: lane.contender,
+            cost: sample.summary(),
+            of_limit: limit / sample.low(),
+        };
+        Ok(met.iter().zip(&samples).map(flooded).collect())
+    }
+}
+
+impl fmt::Display for Flooded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Summary {
+            low,
+            median,
+            spread,
+        } = self.cost;
+        let (attack, shape) = (self.attack.to_string(), self.shape.to_string());
+        let contender = self.contender.to_string();
+        write!(
+            f,
+            "{attack:22} {shape:6} {contender:30} {:7.2} {low:8.0} {median:8.0} {spread:8.0} {:6.2}",
+            self.rate() / 1e6,
+            self.of_limit,
+        )
+    }
+}
+
+/// What stands above the lines of floods.
+pub const HEADING: &str = "\
+flood                         met by                           M/s      low   median   spread of limit
+";
