@@ -4,8 +4,9 @@ mod firewall;
 mod xdp_filter;
 
 use std::{
-    fmt,
+    fmt, fs,
     os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
@@ -30,6 +31,10 @@ pub enum Contender {
     BarePass,
     /// The release daemon, with all its defaults but long timers and room for the flows.
     Portguard,
+    /// The same, with a classifier of the older kind on the way out.
+    PortguardClsact,
+    /// The same, with XDP in the stack.
+    PortguardGeneric,
     /// nftables with conntrack, where packets for the host come in.
     NftInput,
     /// nftables with conntrack, before the host looks for a route.
@@ -55,6 +60,14 @@ impl Contender {
         Self::XdpFilter,
     ];
 
+    /// Whether it is portguard, in whatever way it is attached.
+    pub const fn is_portguard(self) -> bool {
+        matches!(
+            self,
+            Self::Portguard | Self::PortguardClsact | Self::PortguardGeneric
+        )
+    }
+
     /// Whether it is one of [`PEERS`](Self::PEERS).
     pub fn is_peer(self) -> bool {
         Self::PEERS.contains(&self)
@@ -67,6 +80,8 @@ impl fmt::Display for Contender {
             Self::BareDrop => "bare XDP_DROP",
             Self::BarePass => "bare XDP_PASS",
             Self::Portguard => "portguard",
+            Self::PortguardClsact => "portguard, clsact",
+            Self::PortguardGeneric => "portguard, generic XDP",
             Self::NftInput => "nft, conntrack, input",
             Self::NftPrerouting => "nft, conntrack, prerouting",
             Self::NftIngress => "nft, stateless, netdev ingress",
@@ -134,7 +149,21 @@ impl Contender {
         match self {
             Self::BareDrop => bare("bare_drop"),
             Self::BarePass => bare("bare_pass"),
-            Self::Portguard => guard(hosts, terms).map(Installed::Guard),
+            Self::Portguard => guard(hosts, terms),
+            Self::PortguardClsact => guard(
+                hosts,
+                Terms {
+                    egress: "clsact",
+                    ..terms
+                },
+            ),
+            Self::PortguardGeneric => guard(
+                hosts,
+                Terms {
+                    mode: Mode::Generic,
+                    ..terms
+                },
+            ),
             Self::NftInput => {
                 conntrack()?;
                 rules(firewall::nft_conntrack(host, "input"))
@@ -158,7 +187,7 @@ impl Contender {
 
 /// The release daemon. It is kept off the processor that is measured on, as the other parts of the
 /// bench are.
-fn guard(hosts: &Direct, terms: Terms) -> Result<Guard<'_>> {
+fn guard(hosts: &Direct, terms: Terms) -> Result<Installed<'_>> {
     let mode = terms.mode.to_string();
     let max_flows = terms.max_flows.to_string();
     let flags = [
@@ -174,5 +203,27 @@ fn guard(hosts: &Direct, terms: Terms) -> Result<Guard<'_>> {
     ];
     let guard = Guard::start(&hosts.guarded, hosts.interface(), &flags)?;
     processor::pin_process(guard.pid(), processor::other())?;
-    Ok(guard)
+    Ok(Installed::Guard(guard))
+}
+
+/// Where a map of the daemon's is pinned.
+///
+/// # Errors
+/// When it is not.
+pub fn pinned(guard: &Guard<'_>, map: &str) -> Result<PathBuf> {
+    find(guard.pins(), map)?.with_context(|| format!("{map} is not pinned"))
+}
+
+fn find(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            if let Some(found) = find(&path, name)? {
+                return Ok(Some(found));
+            }
+        } else if path.ends_with(name) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }

@@ -1,6 +1,8 @@
 //! The part `floods`: what each contender does with each flood, over IPv4 and IPv6, plain and
 //! tagged, and where XDP runs in the stack.
 
+use std::fmt::Display;
+
 use anyhow::Result;
 use guard_common::outcome::Family;
 use serde::Serialize;
@@ -59,7 +61,7 @@ pub fn measure(
     rounds: usize,
     short: bool,
     mut left_out: impl FnMut(Contender, anyhow::Error),
-    mut seen: impl FnMut(&Reading),
+    mut seen: impl FnMut(&dyn Display),
 ) -> Result<Vec<Reading>> {
     let mut readings = Vec::new();
     let stages = if short { &STAGES[..1] } else { &STAGES[..] };
@@ -72,12 +74,19 @@ pub fn measure(
         if stage.peers && !short {
             contenders.extend(Contender::PEERS);
         }
+        seen(&format!("\nXDP {}\n{}", stage.mode, rig::HEADING));
         let terms = Terms {
             mode: stage.mode,
             ..Terms::default()
         };
         let hosts = rig::hosts(contenders.len() + 1)?;
-        let mut rig = Rig::new(&hosts, &contenders, terms, stage.family, &mut left_out)?;
+        let mut rig = Rig::new(
+            &hosts,
+            &contenders,
+            terms,
+            Some(stage.family),
+            &mut left_out,
+        )?;
         for attack in Attack::ALL {
             for shape in stage.shapes {
                 for flooded in rig.flood(attack, *shape, rounds)? {
@@ -85,7 +94,7 @@ pub fn measure(
                         mode: stage.mode,
                         flooded,
                     };
-                    seen(&reading);
+                    seen(&reading.flooded);
                     readings.push(reading);
                 }
             }

@@ -1,18 +1,20 @@
 //! Measures portguard against what it would be replaced by: `cargo xtask bench`.
 //!
 //! Modules in reading order: the eBPF programs that are compared with and sent by ([`programs`],
-//! [`recipe`], [`fields`]) and how they are run ([`bpf`]), on which [`processor`] and in which
-//! order ([`rounds`]); what each outcome costs ([`test_run`]); who is compared ([`contender`]),
-//! where ([`rig`]), and what [`floods`] do to them.
+//! [`recipe`], [`fields`]) and how they are run ([`bpf`], [`known`]), on which [`processor`] and in
+//! which order ([`rounds`]); what each outcome costs ([`test_run`]); who is compared
+//! ([`contender`]) and where ([`rig`]); what [`floods`] do to them, what their [`clients`] notice,
+//! what many flows cost ([`scaling`]), and what else is used up ([`footprint`]); and what is made
+//! of all that ([`report`]).
 
 mod bpf;
 mod fields;
+mod known;
 mod processor;
 mod programs;
 #[path = "../ebpf/src/recipe.rs"]
 mod recipe;
 
-mod known;
 mod rounds;
 mod shape;
 
@@ -21,12 +23,22 @@ mod test_run;
 mod contender;
 mod rig;
 
+mod clients;
 mod floods;
+mod footprint;
+mod scaling;
 
-use std::process::ExitCode;
+mod report;
 
-use anyhow::Result;
+use std::{fmt::Display, process::ExitCode, time::Instant};
+
+use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::{
+    contender::Contender,
+    report::{Recorded, Results},
+};
 
 /// Measures portguard against what a user would take instead
 #[derive(Parser)]
@@ -37,18 +49,24 @@ struct Cli {
     /// Measure only these parts; repeatable
     #[arg(long, value_enum, value_name = "PART")]
     only: Vec<Part>,
-    /// Measure only what has this in its name
+    /// Of the outcomes, measure only those whose name has this in it
     #[arg(long, default_value = "", value_name = "TEXT")]
     filter: String,
-    /// Rounds of each comparison by test-run
+    /// Turns of each outcome and of the program that does nothing
     #[arg(long, default_value_t = 200, value_name = "NUMBER")]
     rounds: usize,
     /// Turns of each contender
-    #[arg(long, default_value_t = 15, value_name = "NUMBER")]
+    #[arg(long, default_value_t = 30, value_name = "NUMBER")]
     turns: usize,
-    /// Measure the most important, and judge nothing
-    #[arg(long)]
+    /// Measure little, in under a minute, and judge nothing
+    #[arg(long, conflicts_with_all = ["check", "record"])]
     short: bool,
+    /// Fail when something is worse than was recorded
+    #[arg(long)]
+    check: bool,
+    /// Record the figures for later checks
+    #[arg(long, conflicts_with = "check")]
+    record: bool,
     /// The processor to measure on; the last one unless told otherwise
     #[arg(long, value_name = "NUMBER")]
     processor: Option<usize>,
@@ -69,10 +87,21 @@ enum Part {
     TestRun,
     /// Floods of real frames, against what a user would take instead
     Floods,
+    /// What connections of the guarded host notice
+    Clients,
+    /// What many flows cost
+    Scaling,
+    /// Memory, and how long changes take
+    Footprint,
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
+    let cli = Cli::parse();
+    let outcome = match &cli.helper {
+        Some(Helper::Hold(hold)) => rig::hold(hold),
+        None => run(&cli),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -82,26 +111,75 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<()> {
-    if let Some(Helper::Hold(hold)) = &cli.helper {
-        return rig::hold(hold);
-    }
     processor::choose(cli.processor);
-    if cli.measures(Part::TestRun) {
-        print!("{}", test_run::HEADING);
-        test_run::measure(&cli.filter, cli.rounds, |cost| println!("{cost}"))?;
+    let recorded = cli.check.then(Recorded::read).transpose()?;
+    let started = Instant::now();
+    let mut results = measure(cli)?;
+    results.targets = report::marks(&results);
+
+    if !cli.short {
+        println!("\ntarget {:>72} {:>9}", "", "measured");
+        results.targets.iter().for_each(|mark| println!("{mark}"));
     }
-    if cli.measures(Part::Floods) {
-        let left_out = |contender, error| println!("left out: {contender}: {error:#}");
-        print!("{}", rig::HEADING);
-        let mut mode = None;
-        floods::measure(cli.turns, cli.short, left_out, |reading| {
-            if mode.replace(reading.mode) != Some(reading.mode) {
-                println!("XDP: {}", reading.mode);
-            }
-            println!("{}", reading.flooded);
-        })?;
+    let folder = results.write()?;
+    println!(
+        "\nmeasured in {:.0} s; results.json and results.svg are in {}",
+        started.elapsed().as_secs_f64(),
+        folder.display()
+    );
+    if cli.record {
+        Recorded::of(&results).write()?;
+    }
+    if let Some(recorded) = recorded {
+        let worse = recorded.worse(&Recorded::of(&results));
+        ensure!(
+            worse.is_empty(),
+            "worse than recorded:\n  {}",
+            worse.join("\n  ")
+        );
+        println!("nothing is worse than recorded");
     }
     Ok(())
+}
+
+fn measure(cli: &Cli) -> Result<Results> {
+    let mut results = Results::new();
+    let mut left_out = Vec::new();
+    let mut leave_out = |contender: Contender, error: anyhow::Error| {
+        let line = format!("{contender}: {error:#}");
+        if !left_out.contains(&line) {
+            println!("left out: {line}");
+            left_out.push(line);
+        }
+    };
+    let show = |line: &dyn Display| println!("{line}");
+
+    // The short form has no time for many rounds, and shows what changes of the code change most.
+    let (rounds, turns) = if cli.short {
+        (60, 5)
+    } else {
+        (cli.rounds, cli.turns)
+    };
+    if cli.measures(Part::TestRun) {
+        print!("{}", test_run::HEADING);
+        results.test_run = test_run::measure(&cli.filter, rounds, |cost| show(cost))?;
+    }
+    if cli.measures(Part::Floods) {
+        results.floods = floods::measure(turns, cli.short, &mut leave_out, show)?;
+    }
+    if cli.measures(Part::Clients) && !cli.short {
+        results.clients = Some(clients::measure(turns, &mut leave_out, show)?);
+    }
+    if cli.measures(Part::Scaling) && !cli.short {
+        results.scaling = Some(scaling::measure(turns, show)?);
+    }
+    if cli.measures(Part::Footprint) && !cli.short {
+        let footprint = footprint::measure()?;
+        show(&footprint);
+        results.footprint = Some(footprint);
+    }
+    results.left_out = left_out;
+    Ok(results)
 }
 
 impl Cli {

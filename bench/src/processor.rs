@@ -1,7 +1,7 @@
 //! The processor that is measured on, and the one for everything else.
 
 use std::{
-    io, mem,
+    fs, io, mem,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -34,22 +34,30 @@ pub fn count() -> usize {
 
 /// Keeps this thread, and those it starts, on one processor.
 pub fn pin(processor: usize) -> Result<()> {
-    pin_process(0, processor)
+    pin_thread(0, processor)
 }
 
-/// Keeps a process of one thread, or this thread, which is 0, on one processor.
+/// Keeps every thread of a process, and those they start, on one processor.
 pub fn pin_process(process: u32, processor: usize) -> Result<()> {
+    let threads = format!("/proc/{process}/task");
+    for thread in fs::read_dir(&threads).with_context(|| threads.clone())? {
+        let thread = thread?.file_name();
+        let thread = thread.to_str().and_then(|number| number.parse().ok());
+        pin_thread(thread.with_context(|| threads.clone())?, processor)?;
+    }
+    Ok(())
+}
+
+fn pin_thread(thread: libc::pid_t, processor: usize) -> Result<()> {
     // SAFETY: all zero bytes are an empty set.
     let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
     // SAFETY: the set is valid, and the macro ignores processors beyond it.
     unsafe { libc::CPU_SET(processor, &mut set) };
     // SAFETY: the set is as long as the call is told.
-    let pinned = unsafe {
-        libc::sched_setaffinity(process as libc::pid_t, size_of_val(&set), &raw const set)
-    };
+    let pinned = unsafe { libc::sched_setaffinity(thread, size_of_val(&set), &raw const set) };
     if pinned != 0 {
         return Err(io::Error::last_os_error())
-            .with_context(|| format!("keep process {process} on processor {processor}"));
+            .with_context(|| format!("keep thread {thread} on processor {processor}"));
     }
     Ok(())
 }

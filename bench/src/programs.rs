@@ -5,7 +5,7 @@ use std::{env, fs, path::PathBuf};
 use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, ProgramArray},
+    maps::{Array, PerCpuArray, ProgramArray},
     programs::{Program, ProgramFd, SchedClassifier, Xdp},
 };
 
@@ -58,6 +58,14 @@ impl BenchPrograms {
         let map = self.0.map_mut("recipe").context("the map recipe")?;
         let mut recipes: Array<_, Recipe> = map.try_into()?;
         recipes.set(0, recipe, 0)?;
+        Ok(())
+    }
+
+    /// Sets the number of the next frame, for each processor apart.
+    pub fn number_from(&mut self, numbers: Vec<u32>) -> Result<()> {
+        let map = self.0.map_mut("number").context("the map number")?;
+        let mut next: PerCpuArray<_, u32> = map.try_into()?;
+        next.set(0, numbers.try_into()?, 0)?;
         Ok(())
     }
 

@@ -8,6 +8,7 @@ mod flood;
 mod holder;
 mod lane;
 mod population;
+mod sender;
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -16,10 +17,11 @@ use guard_common::outcome::Family;
 use guard_tests::netns::Direct;
 
 pub use self::{
-    attack::Attack,
-    flood::{Flooded, HEADING},
+    attack::{Attack, Flood},
+    flood::{Flooded, HEADING, in_turns},
     holder::{Hold, hold},
     lane::Lane,
+    sender::Sender,
 };
 use crate::{
     contender::{Contender, Terms},
@@ -36,13 +38,16 @@ pub fn hosts(count: usize) -> Result<Vec<Direct>> {
 pub struct Rig<'a> {
     /// Each contender.
     pub lanes: Vec<Lane<'a>>,
-    generator: BenchPrograms,
-    _bare: BenchPrograms,
+    /// What floods them.
+    pub generator: BenchPrograms,
+    /// Programs that do nothing.
+    pub bare: BenchPrograms,
     _known: Vec<OwnedFd>,
 }
 
 impl<'a> Rig<'a> {
-    /// Installs a contender on each pair of hosts but the first, which is the generator's own.
+    /// Installs a contender on each pair of hosts but the first, which is the generator's own, and
+    /// opens flows of a family, or none.
     /// Those that cannot be installed are named and left out.
     ///
     /// # Errors
@@ -51,7 +56,7 @@ impl<'a> Rig<'a> {
         hosts: &'a [Direct],
         contenders: &[Contender],
         terms: Terms,
-        family: Family,
+        family: Option<Family>,
         mut left_out: impl FnMut(Contender, anyhow::Error),
     ) -> Result<Self> {
         let bare = BenchPrograms::load()?;
@@ -68,7 +73,7 @@ impl<'a> Rig<'a> {
         Ok(Self {
             lanes,
             generator,
-            _bare: bare,
+            bare,
             _known: known,
         })
     }

@@ -1,11 +1,19 @@
 //! What is compared takes turns, A B A B, so that whatever else the machine does meets both alike.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use serde::Serialize;
 
 /// What was measured of one subject, round by round.
 #[derive(Clone, Debug)]
 pub struct Sample(Vec<f64>);
+
+impl From<Vec<f64>> for Sample {
+    fn from(rounds: Vec<f64>) -> Self {
+        Self(rounds)
+    }
+}
 
 impl Sample {
     /// The value below which a share of the rounds lie.
@@ -59,6 +67,26 @@ pub struct Difference {
     pub spread: f64,
     /// An undisturbed round of what does nothing.
     pub bare: f64,
+}
+
+/// How long single things take, in microseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Latencies {
+    /// Half of them take no longer.
+    pub p50: f64,
+    /// All but 1 % take no longer.
+    pub p99: f64,
+}
+
+impl Latencies {
+    /// Of these.
+    pub fn of(each: Vec<Duration>) -> Self {
+        let sample = Sample(each.iter().map(|one| one.as_nanos() as f64 / 1e3).collect());
+        Self {
+            p50: sample.median(),
+            p99: sample.quantile(0.99),
+        }
+    }
 }
 
 /// What is told of a sample.

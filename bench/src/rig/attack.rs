@@ -70,6 +70,8 @@ impl Attack {
         match contender {
             Contender::BareDrop | Contender::BarePass => contender == self.limit(),
             Contender::Portguard
+            | Contender::PortguardClsact
+            | Contender::PortguardGeneric
             | Contender::NftInput
             | Contender::NftPrerouting
             | Contender::IptablesInput => true,
@@ -114,8 +116,8 @@ impl Attack {
         }
     }
 
-    /// The frame that the generator starts from, and what it writes over it.
-    pub fn frames(self, shape: Shape) -> (Vec<u8>, Recipe) {
+    /// Its frames.
+    pub fn flood(self, shape: Shape) -> Flood {
         let frame = shape.of(&self.template()).received(shape.family());
         let (stranger_port, stranger_ports) = self.aim();
         let recipe = Recipe {
@@ -129,7 +131,26 @@ impl Attack {
             stranger_ports,
             ..fields::of(&frame, Direction::Ingress)
         };
-        (frame, recipe)
+        Flood { frame, recipe }
+    }
+}
+
+/// The frames of a flood.
+#[derive(Clone, Debug)]
+pub struct Flood {
+    /// What the generator starts from.
+    pub frame: Vec<u8>,
+    /// What it writes over each.
+    pub recipe: Recipe,
+}
+
+impl Flood {
+    /// Its strangers aim at these ports.
+    #[must_use]
+    pub fn at(mut self, port: u16, ports: u32) -> Self {
+        self.recipe.stranger_port = u32::from(port);
+        self.recipe.stranger_ports = ports;
+        self
     }
 }
 

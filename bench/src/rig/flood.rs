@@ -5,9 +5,10 @@ use std::fmt;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{Attack, Lane, Rig};
+use super::{Attack, Flood, Lane, Rig};
 use crate::{
     contender::Contender,
+    programs::BenchPrograms,
     rounds::{Sample, Summary, take_turns},
     shape::Shape,
 };
@@ -35,9 +36,6 @@ impl Flooded {
     }
 }
 
-/// How long one turn of one contender takes, about, in nanoseconds.
-const TURN: f64 = 5e6;
-
 impl Rig<'_> {
     /// Floods contenders in turns with the same frames.
     ///
@@ -52,17 +50,10 @@ impl Rig<'_> {
             .filter(|lane| attack.is_treated_alike(lane.contender))
             .filter(|lane| shape != Shape::Tagged || !lane.contender.is_peer())
             .collect();
-        let frames = met
-            .iter()
-            .map(|lane| {
-                lane.check(generator, attack, shape)?;
-                let cost = lane.flood(generator, attack, shape, 4_096)?;
-                Ok((TURN / cost).clamp(4_096.0, 65_536.0) as u32)
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let samples = take_turns(rounds, met.len(), |index| {
-            met[index].flood(generator, attack, shape, frames[index])
-        })?;
+        for lane in &met {
+            lane.check(generator, attack, shape)?;
+        }
+        let samples = in_turns(&met, generator, &attack.flood(shape), rounds)?;
 
         let limit = met
             .iter()
@@ -78,6 +69,31 @@ impl Rig<'_> {
         };
         Ok(met.iter().zip(&samples).map(flooded).collect())
     }
+}
+
+/// Lets lanes meet a flood in turns, each of which takes about as long as any other.
+pub fn in_turns(
+    lanes: &[&Lane<'_>],
+    generator: &mut BenchPrograms,
+    flood: &Flood,
+    rounds: usize,
+) -> Result<Vec<Sample>> {
+    /// How long a turn takes, about, in nanoseconds.
+    const TURN: f64 = 2e6;
+    const LEAST: u32 = 4_096;
+    const MOST: u32 = 65_536;
+
+    let frames = lanes
+        .iter()
+        .map(|lane| {
+            let cost = lane.flood(generator, flood, LEAST)?;
+            Ok((TURN / cost) as u32)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    take_turns(rounds, lanes.len(), |index| {
+        let frames = frames[index].clamp(LEAST, MOST);
+        lanes[index].flood(generator, flood, frames)
+    })
 }
 
 impl fmt::Display for Flooded {
@@ -99,6 +115,4 @@ impl fmt::Display for Flooded {
 }
 
 /// What stands above the lines of floods.
-pub const HEADING: &str = "\
-flood                         met by                           M/s      low   median   spread of limit
-";
+pub const HEADING: &str = "flood                         met by                             M/s      low   median   spread of limit";

@@ -1,51 +1,44 @@
 //! One contender on hosts of its own, so that contenders can take turns without being attached
 //! anew.
 
-use std::{os::fd::AsFd, time::Instant};
-
 use anyhow::{Context, Result, ensure};
 use guard_common::outcome::Family;
-use guard_tests::netns::Direct;
+use guard_tests::{guard::Guard, netns::Direct};
 
-use super::{Attack, population::Population};
+use super::{Attack, Flood, Sender, population::Population};
 use crate::{
-    bpf,
-    contender::{Contender, Installed, Terms},
-    processor,
+    contender::{Contender, Installed, Terms, succeed},
     programs::BenchPrograms,
-    recipe::Recipe,
     shape::Shape,
 };
-
-/// Frames that the generator hands over at a time: as many as a poll of a driver takes.
-const BATCH: u32 = 64;
 
 /// A contender, and its hosts.
 pub struct Lane<'a> {
     /// Who it is.
     pub contender: Contender,
-    hosts: &'a Direct,
+    /// Its hosts.
+    pub hosts: &'a Direct,
     installed: Installed<'a>,
     _population: Option<Population>,
 }
 
 impl<'a> Lane<'a> {
-    /// Installs a contender, and lets its host open flows.
+    /// Installs a contender, and lets its host open flows of this family.
     pub fn new(
         contender: Contender,
         hosts: &'a Direct,
         bare: &BenchPrograms,
         terms: Terms,
-        family: Family,
+        family: Option<Family>,
     ) -> Result<Self> {
         prepare(hosts)?;
         let installed = contender
             .install(hosts, bare, terms)
             .with_context(|| contender.to_string())?;
-        let population = match contender {
+        let population = match (contender, family) {
             // Nothing would come through.
-            Contender::BareDrop => None,
-            _ => {
+            (Contender::BareDrop, _) | (_, None) => None,
+            (_, Some(family)) => {
                 let with_sockets = contender == Contender::Portguard;
                 Some(Population::new(hosts, family, with_sockets)?)
             }
@@ -58,37 +51,33 @@ impl<'a> Lane<'a> {
         })
     }
 
-    /// Sends so many frames, and returns how many nanoseconds each took until it was judged.
-    pub fn flood(
-        &self,
-        generator: &mut BenchPrograms,
-        attack: Attack,
-        shape: Shape,
-        frames: u32,
-    ) -> Result<f64> {
-        let (frame, recipe) = attack.frames(shape);
-        self.hosts.peer.run(|| {
-            processor::pin(processor::measured())?;
-            generator.follow(Recipe {
-                interface: bpf::interface_index(self.hosts.peer_interface())?,
-                ..recipe
-            })?;
-            let program = generator.descriptor("generate")?.as_fd();
-            let start = Instant::now();
-            bpf::send(program, &frame, frames, BATCH).context("send frames")?;
-            Ok(start.elapsed().as_nanos() as f64 / f64::from(frames))
-        })
+    /// The daemon, where the contender is portguard.
+    pub const fn guard(&self) -> Option<&Guard<'a>> {
+        match &self.installed {
+            Installed::Guard(guard) => Some(guard),
+            Installed::Bare { .. } | Installed::Rules | Installed::XdpFilter { .. } => None,
+        }
+    }
+
+    /// Who sends to it.
+    pub const fn sender(&self) -> Sender<'a> {
+        Sender::new(self.hosts)
+    }
+
+    /// As [`Sender::flood`].
+    pub fn flood(&self, generator: &mut BenchPrograms, flood: &Flood, frames: u32) -> Result<f64> {
+        self.sender().flood(generator, flood, frames)
     }
 
     /// Checks that the guard judges a flood as it should, and that all of it arrives.
     pub fn check(&self, generator: &mut BenchPrograms, attack: Attack, shape: Shape) -> Result<()> {
         const FRAMES: u32 = 20_000;
 
-        let Installed::Guard(guard) = &self.installed else {
+        let Some(guard) = self.guard() else {
             return Ok(());
         };
         let before = guard.packets()?;
-        self.flood(generator, attack, shape, FRAMES)?;
+        self.flood(generator, &attack.flood(shape), FRAMES)?;
         let moved = guard.packets()?.since(&before);
         let judged = moved.of(attack.outcome());
         ensure!(
@@ -105,7 +94,7 @@ fn prepare(hosts: &Direct) -> Result<()> {
     let interface = hosts.interface();
     let mut offload = hosts.guarded.command("ethtool");
     let offload = offload.args(["-K", interface, "gro", "on"]);
-    crate::contender::succeed(offload)?;
+    succeed(offload)?;
     for interface in ["all", interface] {
         let setting = format!("net/ipv4/conf/{interface}/rp_filter");
         hosts.guarded.sysctl(&setting, "0")?;

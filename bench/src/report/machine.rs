@@ -1,0 +1,33 @@
+//! Where it was measured.
+
+use std::fs;
+
+use serde::Serialize;
+
+use crate::processor;
+
+/// A machine, as far as it explains figures.
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    kernel: String,
+    processor: String,
+    processors: usize,
+}
+
+impl Machine {
+    /// This one.
+    pub fn this() -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let kernel = read("/proc/sys/kernel/osrelease").trim().to_owned();
+        let processors = read("/proc/cpuinfo");
+        let model = processors
+            .lines()
+            .find_map(|line| line.strip_prefix("model name"))
+            .map_or("unknown", |name| name.trim_start_matches([' ', '\t', ':']));
+        Self {
+            kernel,
+            processor: model.to_owned(),
+            processors: processor::count(),
+        }
+    }
+}

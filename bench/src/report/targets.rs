@@ -1,0 +1,283 @@
+//! What portguard is meant to reach. Every target is a ratio or a difference within one run.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::Results;
+use crate::{
+    bpf::Mode,
+    clients::Direction,
+    contender::Contender,
+    rig::{Attack, Flooded},
+    shape::Shape,
+};
+
+/// On which side of a figure the good ones are.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bound {
+    /// This or less.
+    AtMost(f64),
+    /// This or more.
+    AtLeast(f64),
+}
+
+impl Bound {
+    /// Whether a value is good.
+    pub fn holds(self, value: f64) -> bool {
+        match self {
+            Self::AtMost(bound) => value <= bound,
+            Self::AtLeast(bound) => value >= bound,
+        }
+    }
+}
+
+/// A target, and what was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Mark {
+    /// What is measured, and in what.
+    pub name: String,
+    /// What it should be.
+    pub bound: Bound,
+    /// What it is.
+    pub value: f64,
+    /// Whether that is enough.
+    pub met: bool,
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bound = match self.bound {
+            Bound::AtMost(bound) => format!("<= {bound}"),
+            Bound::AtLeast(bound) => format!(">= {bound}"),
+        };
+        let met = if self.met { "met" } else { "MISSED" };
+        write!(f, "{:70} {bound:>8} {:9.2}  {met}", self.name, self.value)
+    }
+}
+
+/// Every target of which this run has measured something.
+pub fn marks(results: &Results) -> Vec<Mark> {
+    let mut marks = Vec::new();
+    for (name, bound, value) in test_run(results)
+        .into_iter()
+        .chain(floods(results))
+        .chain(scaling(results))
+        .chain(clients(results))
+        .chain(footprint(results))
+    {
+        if let Some(value) = value {
+            marks.push(Mark {
+                met: bound.holds(value),
+                name,
+                bound,
+                value,
+            });
+        }
+    }
+    marks
+}
+
+type Target = (String, Bound, Option<f64>);
+
+fn test_run(results: &Results) -> Vec<Target> {
+    use Shape::{Ipv4, Ipv6, Tagged};
+
+    let cost = |name: &str, shape| {
+        let mut costs = results.test_run.iter();
+        let cost = costs.find(|cost| cost.name == name && cost.shape == shape)?;
+        Some(cost.cost.low)
+    };
+    [
+        ("no_flow, UDP, idle port", Ipv4, 6.0),
+        ("no_flow, UDP, idle port", Ipv6, 8.0),
+        ("no_flow, UDP, idle port", Tagged, 10.0),
+        ("known_flow, UDP", Ipv4, 35.0),
+        ("known_flow, UDP", Ipv6, 60.0),
+        ("egress known_flow, UDP", Ipv4, 30.0),
+    ]
+    .into_iter()
+    .map(|(name, shape, bound)| {
+        (
+            format!("{name}, {shape}: ns over a bare program"),
+            Bound::AtMost(bound),
+            cost(name, shape),
+        )
+    })
+    .collect()
+}
+
+fn native(results: &Results, attack: Attack, contender: Contender) -> Option<&Flooded> {
+    let mut readings = results.floods.iter();
+    let reading = readings.find(|reading| {
+        let flooded = &reading.flooded;
+        reading.mode == Mode::Native
+            && flooded.shape == Shape::Ipv4
+            && flooded.attack == attack
+            && flooded.contender == contender
+    })?;
+    Some(&reading.flooded)
+}
+
+fn floods(results: &Results) -> Vec<Target> {
+    let of_limit = [
+        (Attack::Spray, 0.95),
+        (Attack::UsedUdp, 0.75),
+        (Attack::UsedSyn, 0.75),
+        (Attack::UsedAck, 0.75),
+    ]
+    .map(|(attack, bound)| {
+        let reading = native(results, attack, Contender::Portguard);
+        (
+            format!("{attack}, 10,000 flows: of bare XDP_DROP"),
+            Bound::AtLeast(bound),
+            reading.map(|flooded| flooded.of_limit),
+        )
+    });
+    let guarded = native(results, Attack::Spray, Contender::Portguard);
+    let of_peers = [
+        (Contender::NftInput, 4.5),
+        (Contender::NftPrerouting, 3.8),
+        (Contender::NftIngress, 2.3),
+        (Contender::IptablesInput, 4.5),
+        (Contender::IptablesRaw, 2.6),
+    ]
+    .map(|(peer, bound)| {
+        let met = guarded.zip(native(results, Attack::Spray, peer));
+        (
+            format!("{}: times as fast as {peer}", Attack::Spray),
+            Bound::AtLeast(bound),
+            met.map(|(guarded, peer)| peer.cost.low / guarded.cost.low),
+        )
+    });
+    of_limit.into_iter().chain(of_peers).collect()
+}
+
+fn scaling(results: &Results) -> Vec<Target> {
+    let Some(scaling) = &results.scaling else {
+        return Vec::new();
+    };
+    let spray = |flows, few: bool| {
+        let mut floods = scaling.floods.iter();
+        floods.find(|scaled| {
+            let is_few = scaled.ports <= 1_000;
+            scaled.flows == flows && is_few == few && !scaled.at_ports_in_use
+        })
+    };
+    let growth = spray(100_000, true).zip(spray(10, true));
+    vec![
+        (
+            "spray, 1,000,000 flows on every port: of bare XDP_DROP".into(),
+            Bound::AtLeast(0.75),
+            spray(1_000_000, false).map(|scaled| scaled.of_limit),
+        ),
+        (
+            "spray, 100,000 flows on 1,000 ports: of the cost with 10".into(),
+            Bound::AtMost(1.1),
+            growth.map(|(many, few)| many.cost.low / few.cost.low),
+        ),
+    ]
+}
+
+fn clients(results: &Results) -> Vec<Target> {
+    let Some(clients) = &results.clients else {
+        return Vec::new();
+    };
+    let connects = |contender| {
+        let mut connects = clients.connects.iter();
+        connects.find(|line| line.contender == contender)
+    };
+    let guarded = connects(Contender::Portguard);
+    let bulk = |direction| {
+        let mut bulk = clients.bulk.iter();
+        bulk.find(|line| line.contender == Contender::Portguard && line.direction == direction)
+    };
+    let shared = clients.shared.iter();
+    let kept = shared
+        .clone()
+        .find(|line| line.contender == Contender::Portguard);
+    let best = shared
+        .filter(|line| line.contender.is_peer())
+        .map(|line| line.kept)
+        .max_by(f64::total_cmp);
+    vec![
+        (
+            "connect, ask, close: of bare XDP_PASS".into(),
+            Bound::AtLeast(0.97),
+            guarded.map(|line| line.of_limit),
+        ),
+        (
+            format!("connect, ask, close: of {}", Contender::NftInput),
+            Bound::AtLeast(1.0),
+            guarded
+                .zip(connects(Contender::NftInput))
+                .map(|(guarded, peer)| guarded.of_limit / peer.of_limit),
+        ),
+        (
+            "bulk TCP received: of bare XDP_PASS".into(),
+            Bound::AtLeast(0.98),
+            bulk(Direction::Received).map(|line| line.of_limit),
+        ),
+        (
+            "bulk TCP sent: of bare XDP_PASS".into(),
+            Bound::AtLeast(0.98),
+            bulk(Direction::Sent).map(|line| line.of_limit),
+        ),
+        (
+            "client beside a flood: of its rate without one".into(),
+            Bound::AtLeast(0.8),
+            kept.map(|line| line.kept),
+        ),
+        (
+            "client beside a flood: of the best peer's".into(),
+            Bound::AtLeast(1.0),
+            kept.zip(best).map(|(line, best)| line.kept / best),
+        ),
+    ]
+}
+
+fn footprint(results: &Results) -> Vec<Target> {
+    let Some(footprint) = &results.footprint else {
+        return Vec::new();
+    };
+    [
+        (
+            "kernel memory a flow, IPv4: bytes",
+            88.0,
+            footprint.bytes_a_flow_v4,
+        ),
+        (
+            "resident memory of the daemon: MiB",
+            12.0,
+            footprint.resident,
+        ),
+        ("start to guarded: ms", 150.0, footprint.start.median),
+        (
+            "range change to enforced: ms",
+            300.0,
+            footprint.range.median,
+        ),
+    ]
+    .map(|(name, bound, value)| (name.to_owned(), Bound::AtMost(bound), Some(value)))
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_is_itself_good_enough() {
+        assert!(Bound::AtMost(6.0).holds(6.0));
+        assert!(!Bound::AtMost(6.0).holds(6.1));
+        assert!(Bound::AtLeast(0.95).holds(0.95));
+        assert!(!Bound::AtLeast(0.95).holds(0.9));
+        assert!(!Bound::AtLeast(0.95).holds(f64::NAN));
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_judged() {
+        assert!(marks(&Results::new()).is_empty());
+    }
+}
