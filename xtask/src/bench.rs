@@ -5,10 +5,11 @@ use std::fs::{self, File};
 
 use anyhow::{Context, Result};
 
-use crate::build::{self, OBJECT_VARIABLE};
+use crate::build::{self, Built, OBJECT_VARIABLE};
 use crate::process::{self, announce};
 use crate::suites::BINARY_VARIABLE;
-use crate::{cargo, privilege, setup, toolchain, workspace};
+use crate::toolchain::{self, Toolchain};
+use crate::{cargo, privilege, setup, workspace};
 
 /// Names the bench's own eBPF object to it.
 const BENCH_OBJECT_VARIABLE: &str = "PORTGUARD_BENCH_OBJECT";
@@ -33,11 +34,27 @@ pub fn execute(args: &Args) -> Result<()> {
     let toolchain = toolchain::ensure()?;
     setup::bench()?;
     let built = build::everything(&toolchain, false)?;
-    let object = build::object(&toolchain, build::BENCH, &[])?;
+    measure(&toolchain, &built, &["--release"], &args.arguments)
+}
+
+/// Measures a little, without a judgement: a machine that others use too says little by time.
+pub fn short(toolchain: &Toolchain, built: &Built) -> Result<()> {
+    // The kernel does the work, so the bench may be built as the suites are, which share most of it.
+    measure(toolchain, built, &[], &["--short".into()])
+}
+
+fn measure(
+    toolchain: &Toolchain,
+    built: &Built,
+    profile: &[&str],
+    arguments: &[OsString],
+) -> Result<()> {
+    let object = build::object(toolchain, build::BENCH, &[])?;
     let mut compile = cargo::host("build");
     compile
-        .args(["--release", "--package", "guard-bench"])
-        // As for the daemon: the same library is built once.
+        .args(["--package", "guard-bench"])
+        .args(profile)
+        // As for the daemon and the suites: the same library is built once.
         .env(OBJECT_VARIABLE, &built.object);
     process::run(&mut compile).context("the bench was not built")?;
 
@@ -52,8 +69,13 @@ pub fn execute(args: &Args) -> Result<()> {
         open.open(&path)
             .with_context(|| format!("{} cannot be written", path.display()))?;
     }
+    let folder = if profile.is_empty() {
+        "debug"
+    } else {
+        "release"
+    };
     let mut bench = privilege::as_root(
-        workspace::target().join("release/guard-bench"),
+        workspace::target().join(folder).join("guard-bench"),
         &[
             (OBJECT_VARIABLE, &built.object),
             (BINARY_VARIABLE, &built.binary),
@@ -61,7 +83,7 @@ pub fn execute(args: &Args) -> Result<()> {
             (RESULTS_VARIABLE, &results),
         ],
     )?;
-    bench.args(&args.arguments).current_dir(workspace::root());
+    bench.args(arguments).current_dir(workspace::root());
     announce("bench");
     process::run(&mut bench)
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::build::{self, OBJECT_VARIABLE, Programs};
 use crate::process::{self, announce};
 use crate::toolchain::{self, Toolchain};
-use crate::{cargo, packages, test};
+use crate::{bench, cargo, packages, test};
 
 /// Holds the clippy that belongs to Debian's `rustc-web`.
 const CLIPPY_PACKAGE: &str = "rust-web-clippy";
@@ -26,6 +26,7 @@ pub fn execute() -> Result<()> {
     documentation(&object)?;
 
     test::execute(&test::Args::everything())?;
+    bench::short(&toolchain, &build::everything(&toolchain, false)?)?;
     test::execute(&test::Args::brief(test::OLDEST_KERNEL))?;
     announce("everything passed");
     Ok(())
