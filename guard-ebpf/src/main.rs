@@ -45,7 +45,6 @@ fn guard(ctx: &XdpContext) -> u32 {
         return xdp_action::XDP_PASS;
     };
 
-
     decide::ingress_then(&XdpFrame::new(ctx), &tables, |judged, verdict| {
         tables.count(judged, verdict);
         #[cfg(feature = "log")]
