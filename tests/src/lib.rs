@@ -21,6 +21,7 @@ pub mod mutations;
 pub mod build;
 pub mod kernel;
 pub mod rounds;
+pub mod processors;
 
 pub mod bpffs;
 pub mod pinned;

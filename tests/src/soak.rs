@@ -3,7 +3,7 @@
 //! `cargo xtask test` runs the scenarios of the suite `soak` in their short size, `cargo xtask
 //! soak` in full. Modules in reading order: how much is to be done ([`Budget`]), servers
 //! ([`Farm`]) and the clients that use them once ([`connect`], [`query`]), connections that stay
-//! silent ([`Idle`]), a [`Stranger`] and a [`scan`], what gets past the guard ([`Tap`]), and what
+//! silent ([`Idle`]), a [`Stranger`] and a [`scan`] with frames made from a [`Template`], what gets past the guard ([`Tap`]), and what
 //! the daemon takes of the machine ([`Footprint`]).
 
 mod budget;
@@ -33,6 +33,7 @@ pub use self::{
     idle::{Idle, allow_open_files},
     spray::{Stranger, scan},
     tap::Tap,
+    template::Template,
 };
 
 /// `full`, where the whole of a scenario is to be run.

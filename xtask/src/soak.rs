@@ -1,20 +1,21 @@
-//! `cargo xtask soak`: the scenarios of the suite `soak`, in full.
+//! `cargo xtask soak`: the scenarios of the suites that come in two sizes, in full.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
-use crate::build::{self, OBJECT_VARIABLE};
+use crate::build::{self, Built, OBJECT_VARIABLE};
 use crate::process::{self, announce};
 use crate::suites::{self, BINARY_VARIABLE, Suite};
 use crate::{privilege, setup, toolchain};
 
-const SUITE: &str = "soak";
+/// The suites that come in two sizes.
+const SUITES: [&str; 2] = ["soak", "concurrency"];
 
-/// Tells the suite to run in full.
+/// Tells a suite to run in full.
 const SIZE_VARIABLE: &str = "PORTGUARD_SOAK";
 /// Tells it for how long, in seconds.
 const SECONDS_VARIABLE: &str = "PORTGUARD_SOAK_SECONDS";
@@ -33,42 +34,61 @@ pub fn execute(args: &Args) -> Result<()> {
     let toolchain = toolchain::ensure()?;
     setup::tests()?;
     let built = build::everything(&toolchain, false)?;
-    let suite = suites::compile(&built)?
+    let suites: Vec<Suite> = suites::compile(&built)?
         .into_iter()
-        .find(|suite| suite.name == SUITE)
-        .with_context(|| format!("there is no suite {SUITE}"))?;
-    let known = scenarios(&suite)?;
+        .filter(|suite| SUITES.contains(&suite.name.as_str()))
+        .collect();
+    let known: Vec<BTreeSet<String>> = suites.iter().map(scenarios).collect::<Result<_>>()?;
     for scenario in &args.scenarios {
-        if !known.contains(scenario) {
-            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        if !known.iter().any(|known| known.contains(scenario)) {
+            let known: Vec<&str> = known.iter().flatten().map(String::as_str).collect();
             bail!("no scenario {scenario}; there are {}", known.join(", "));
         }
     }
 
-    let mut variables: Vec<(&str, OsString)> = vec![
-        (BINARY_VARIABLE, built.binary.into()),
-        (OBJECT_VARIABLE, built.object.into()),
-        (SIZE_VARIABLE, "full".into()),
-    ];
-    if let Some(duration) = args.duration {
-        variables.push((SECONDS_VARIABLE, duration.as_secs().to_string().into()));
+    let mut failed = Vec::new();
+    for (suite, known) in suites.iter().zip(&known) {
+        let asked = |name: &&String| args.scenarios.is_empty() || args.scenarios.contains(name);
+        for scenario in known.iter().filter(asked) {
+            announce(&format!("scenario {scenario}"));
+            if run(suite, &built, scenario, args.duration).is_err() {
+                failed.push(scenario.as_str());
+            }
+        }
     }
-    // Other scenarios at the same time would be in the way of what is measured.
-    let mut soak = privilege::as_root(&suite.executable, &variables)?;
-    soak.args(["--nocapture", "--test-threads=1"])
-        .args(args.scenarios.iter().map(|name| format!("{name}::")))
-        .current_dir(&suite.folder)
-        .stdin(Stdio::null());
-    process::run(&mut soak)?;
+
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     announce("every scenario passed");
     Ok(())
 }
 
-/// The scenarios of the suite: each is a module of its own.
+/// Runs one scenario as root, and nothing beside it: that would be in the way of what it measures.
+fn run(suite: &Suite, built: &Built, scenario: &str, duration: Option<Duration>) -> Result<()> {
+    let mut variables: Vec<(&str, OsString)> = vec![
+        (BINARY_VARIABLE, built.binary.clone().into()),
+        (OBJECT_VARIABLE, built.object.clone().into()),
+        (SIZE_VARIABLE, "full".into()),
+    ];
+    if let Some(duration) = duration {
+        variables.push((SECONDS_VARIABLE, duration.as_secs().to_string().into()));
+    }
+    let mut soak = privilege::as_root(&suite.executable, &variables)?;
+    soak.args(["--nocapture", "--test-threads=1"])
+        .arg(format!("{scenario}::"))
+        .current_dir(&suite.folder)
+        .stdin(Stdio::null());
+    process::run(&mut soak)
+}
+
+/// The scenarios of a suite: each is a module of its own.
 fn scenarios(suite: &Suite) -> Result<BTreeSet<String>> {
     let list = process::output(Command::new(&suite.executable).args(["--list", "--format=terse"]))?;
     let scenarios = parse(&list);
-    ensure!(!scenarios.is_empty(), "the suite {SUITE} has no scenario");
+    ensure!(
+        !scenarios.is_empty(),
+        "the suite {} has no scenario",
+        suite.name
+    );
     Ok(scenarios)
 }
 

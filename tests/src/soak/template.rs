@@ -7,12 +7,12 @@ const NETWORK: usize = 14;
 
 /// A frame without tags, options or extension headers, whose checksums stay right.
 #[derive(Clone, Debug)]
-pub(super) struct Template {
+pub struct Template {
     bytes: Vec<u8>,
     /// Where the IPv4 header has its checksum.
     network_checksum: Option<usize>,
-    /// The last two bytes of the destination's address.
-    address_end: usize,
+    /// Where the source's and the destination's address have their last two bytes.
+    addresses: [usize; 2],
     transport: usize,
     /// Where the transport header has its checksum.
     transport_checksum: usize,
@@ -20,28 +20,28 @@ pub(super) struct Template {
 
 impl Template {
     /// Takes a TCP segment, or a datagram of UDP.
-    pub(super) fn new(bytes: Vec<u8>, family: Family, tcp: bool) -> Self {
-        let (network_checksum, length) = match family {
-            Family::Ipv4 | Family::Other => (Some(NETWORK + 10), 20),
-            Family::Ipv6 => (None, 40),
+    pub fn new(bytes: Vec<u8>, family: Family, tcp: bool) -> Self {
+        let (network_checksum, length, address) = match family {
+            Family::Ipv4 | Family::Other => (Some(NETWORK + 10), 20, 4),
+            Family::Ipv6 => (None, 40, 16),
         };
         let transport = NETWORK + length;
         Self {
             bytes,
             network_checksum,
-            address_end: transport - 2,
+            addresses: [transport - address - 2, transport - 2],
             transport,
             transport_checksum: transport + if tcp { 16 } else { 6 },
         }
     }
 
     /// The frame.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// Sends it between other ports.
-    pub(super) fn set_ports(&mut self, source: u16, destination: u16) {
+    pub fn set_ports(&mut self, source: u16, destination: u16) {
         for (at, port) in [(0, source), (2, destination)] {
             let at = self.transport + at;
             let old = self.put(at, port);
@@ -49,10 +49,19 @@ impl Template {
         }
     }
 
-    /// Sends it to another address, of which these are the last four bytes.
-    pub(super) fn set_destination(&mut self, low: u32) {
-        for (at, word) in [(2, (low >> 16) as u16), (0, low as u16)] {
-            let old = self.put(self.address_end - at, word);
+    /// Sends it from another address, of which these are the last four bytes.
+    pub fn set_source(&mut self, low: u32) {
+        self.set_address(self.addresses[0], low);
+    }
+
+    /// Sends it to another address, likewise.
+    pub fn set_destination(&mut self, low: u32) {
+        self.set_address(self.addresses[1], low);
+    }
+
+    fn set_address(&mut self, end: usize, low: u32) {
+        for (at, word) in [(end - 2, (low >> 16) as u16), (end, low as u16)] {
+            let old = self.put(at, word);
             self.amend(self.transport_checksum, old, word);
             if let Some(checksum) = self.network_checksum {
                 self.amend(checksum, old, word);
@@ -81,7 +90,7 @@ impl Template {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frames::{End, G, tcp, udp};
+    use crate::frames::{End, G, P, tcp, udp};
 
     #[test]
     fn checksums_stay_right() {
@@ -101,10 +110,14 @@ mod tests {
                 template.set_ports(60_999, 32_768);
                 assert_eq!(template.bytes(), frame(60_999, 32_768).received(family));
                 template.set_destination(0x0ac8_034d);
-                assert_eq!(
-                    template.bytes(),
-                    frame(60_999, 32_768).to(elsewhere).received(family)
-                );
+                let there = frame(60_999, 32_768).to(elsewhere);
+                assert_eq!(template.bytes(), there.received(family));
+                template.set_source(0x0ac8_034d);
+                let between = there.from(End {
+                    mac: P.mac,
+                    ..elsewhere
+                });
+                assert_eq!(template.bytes(), between.received(family));
             }
         }
     }

@@ -2,14 +2,14 @@
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
 use guard_common::outcome::Family;
-use guard_tests::{build, frames::udp, guard::Guard, netns::Direct, wire::Wire};
+use guard_tests::{build, frames::udp, guard::Guard, netns::Direct, processors, wire::Wire};
 use serde_json::Value;
 
 use super::hush;
@@ -96,26 +96,13 @@ fn start(topology: &Direct) -> Result<Guard<'_>> {
 /// list of what to forget.
 fn send(topology: &Direct, flows: impl Iterator<Item = u16> + Send) -> Result<()> {
     topology.guarded.run(|| {
-        pin()?;
+        processors::pin(0)?;
         let wire = Wire::open(&topology.guarded, topology.interface())?;
         for flow in flows {
             wire.send(&udp(33_000 + flow, 123).sent(Family::Ipv4))?;
         }
         Ok(())
     })
-}
-
-fn pin() -> io::Result<()> {
-    // SAFETY: all zero bytes are an empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: a set has room for the first processor.
-    unsafe { libc::CPU_SET(0, &mut set) };
-    // SAFETY: the set is as long as the call is told. Only this thread is moved.
-    let done = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
-    if done != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
 }
 
 /// The keys of UDP flows over IPv4, as another program reads them.

@@ -1,7 +1,6 @@
-//! What the guard tells the world is true, and telling it costs little (rows M01, M02, M04).
+//! What the guard tells the world is true, and telling it costs little (rows M02 and M04).
 
 mod documented;
-mod exact;
 mod flows;
 mod prometheus;
 mod readme;
@@ -9,8 +8,6 @@ mod scraped;
 
 use anyhow::Result;
 use guard_tests::netns::Direct;
-
-const MODES: [&str; 2] = ["native", "generic"];
 
 /// Makes the peer a wire's end: it says nothing, whatever it hears.
 fn hush(topology: &Direct) -> Result<()> {

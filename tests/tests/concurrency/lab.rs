@@ -1,0 +1,111 @@
+//! The loaded programs, and the parts of the daemon that change what they go by.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::Result;
+use guard_common::outcome::{Action, Family, Judged, Outcome, Protocol};
+use guard_tests::{
+    bpffs::Folder,
+    netns::Namespace,
+    programs::{Entry, Programs},
+    setup::{self, FIRST, LAST, Setup},
+};
+use guard_userspace::{
+    clock::Clock,
+    maps::StateMemory,
+    pins::{MAPS, Pins},
+    range::{GuardedPorts, LocalPorts, PortRange},
+    sweep::Sweeper,
+    workings::Workings,
+};
+
+/// Both hold every port that is used here.
+const RANGES: [(u16, u16); 2] = [(FIRST, LAST), (30_000, 65_535)];
+
+/// The programs, and where the daemon's parts find their maps.
+pub struct Lab {
+    pub programs: Programs,
+    pub pins: Pins,
+    clock: Arc<Clock>,
+    /// Without sockets, so that none of them is taken for a flow.
+    host: Namespace,
+    _folder: Folder,
+}
+
+impl Lab {
+    pub fn new(room: u32) -> Result<Self> {
+        let mut programs = Programs::load_with(Entry::Whole, room)?;
+        // Nothing is rescued here.
+        programs.reset(Setup::default())?;
+        let folder = Folder::new()?;
+        let pins = Pins::new(folder.path(), "inserts");
+        pins.prepare()?;
+        for name in MAPS {
+            programs.pin(name, &pins.map(name))?;
+        }
+        let clock = programs.program_fd("clock")?.try_clone_to_owned()?;
+        Ok(Self {
+            programs,
+            pins,
+            clock: Arc::new(Clock::measure(clock)?),
+            host: Namespace::new("i")?,
+            _folder: folder,
+        })
+    }
+
+    /// How often this has happened.
+    pub fn count(&self, outcome: Outcome) -> Result<u64> {
+        let counters = self.programs.counters(setup::DEVICE)?;
+        let mut count = 0;
+        for verdict in Action::ALL {
+            for family in Family::ALL {
+                for protocol in Protocol::ALL {
+                    let judged = Judged {
+                        outcome,
+                        family,
+                        protocol,
+                    };
+                    count += counters[judged.slot(verdict) as usize];
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// Lets sweeps follow each other, and counts them.
+    pub fn sweep(&self, workings: Workings, ended: &AtomicBool, sweeps: &AtomicU32) -> Result<()> {
+        let mut sweeper = Sweeper::open(&self.pins, Arc::clone(&self.clock), workings)?;
+        self.host.run(|| {
+            while !ended.load(Ordering::Relaxed) {
+                sweeper.sweep()?;
+                sweeps.fetch_add(1, Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(2));
+            }
+            Ok(())
+        })
+    }
+
+    /// Puts one range after the other in force.
+    pub fn change(&self, ended: &AtomicBool) -> Result<u32> {
+        let mut state = StateMemory::open(&self.pins)?;
+        let mut changes = 0;
+        while !ended.load(Ordering::Relaxed) {
+            let (first, last) = RANGES[changes as usize % RANGES.len()];
+            let local = LocalPorts {
+                range: PortRange::new(first, last)?,
+                reserved: Vec::new(),
+            };
+            state.guard_ports(&GuardedPorts::new(&local, []), [].into_iter());
+            changes += 1;
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(changes)
+    }
+}
