@@ -20,8 +20,8 @@ pub mod mutations;
 
 pub mod build;
 pub mod kernel;
-pub mod rounds;
 pub mod processors;
+pub mod rounds;
 
 pub mod bpffs;
 pub mod pinned;

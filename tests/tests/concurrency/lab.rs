@@ -22,7 +22,9 @@ use guard_userspace::{
     maps::StateMemory,
     pins::{MAPS, Pins},
     range::{GuardedPorts, LocalPorts, PortRange},
+    settings::{Layer, Settings},
     sweep::Sweeper,
+    timers::Timers,
     workings::Workings,
 };
 
@@ -81,7 +83,13 @@ impl Lab {
 
     /// Lets sweeps follow each other, and counts them.
     pub fn sweep(&self, workings: Workings, ended: &AtomicBool, sweeps: &AtomicU32) -> Result<()> {
-        let mut sweeper = Sweeper::open(&self.pins, Arc::clone(&self.clock), workings)?;
+        let clock = Arc::clone(&self.clock);
+        let flags = Layer {
+            iface: Some(vec!["none".to_owned()]),
+            ..Layer::default()
+        };
+        let timers = Timers::new(&Settings::load(&flags, None)?, clock.hertz());
+        let mut sweeper = Sweeper::open(&self.pins, clock, Arc::new(timers), workings)?;
         self.host.run(|| {
             while !ended.load(Ordering::Relaxed) {
                 sweeper.sweep()?;
