@@ -66,6 +66,19 @@ impl Wire {
         frames
     }
 
+    /// How many TCP segments come in until nothing has for so long. Hosts that have just come up say
+    /// other things unasked.
+    pub fn segments_heard(&self, quiet: Duration) -> usize {
+        const TCP: u8 = 6;
+
+        let is_segment = |frame: &&Vec<u8>| match frame.get(12..14) {
+            Some([0x08, 0x00]) => frame.get(23) == Some(&TCP),
+            Some([0x86, 0xdd]) => frame.get(20) == Some(&TCP),
+            _ => false,
+        };
+        self.heard(quiet).iter().filter(is_segment).count()
+    }
+
     /// A frame, and whether it is one that this host has sent.
     fn receive(&self) -> Option<(Vec<u8>, bool)> {
         const OUTGOING: u8 = libc::PACKET_OUTGOING;

@@ -88,7 +88,7 @@ fn s09_calls_to_a_closed_port_open_nothing() -> Result<()> {
         };
         for family in FAMILIES {
             call(family)?;
-            let answers = wire.heard(QUIET).len();
+            let answers = wire.segments_heard(QUIET);
             ensure!(answers == 2, "{mode}: {answers} RSTs without a guard");
         }
 
@@ -96,7 +96,7 @@ fn s09_calls_to_a_closed_port_open_nothing() -> Result<()> {
         let guard = Guard::start(host, topology.interface(), &flags)?;
         for family in FAMILIES {
             guard.expect([(DropNoFlow, 2)], || call(family))?;
-            let answers = wire.heard(QUIET).len();
+            let answers = wire.segments_heard(QUIET);
             ensure!(answers == 0, "{mode}, {family:?}: {answers} answers");
         }
         let flows = metrics::sum(&guard.scrape()?, "portguard_flows", &[]);

@@ -52,8 +52,7 @@ impl<'a> Doors<'a> {
 
     /// Checks who heard of the last knock: datagrams reach their listener, SYNs are answered.
     fn heard(&self, open: impl Fn(u16) -> bool) -> Result<()> {
-        let heard = self.wire.heard(QUIET);
-        let answers = heard.iter().filter(|frame| is_tcp(frame)).count();
+        let answers = self.wire.segments_heard(QUIET);
         let mut expected = 0;
         for (port, listener) in &self.listeners {
             let due = if open(*port) { FAMILIES.len() } else { 0 };
@@ -90,15 +89,6 @@ impl<'a> Doors<'a> {
 
     fn host(&self) -> &Namespace {
         &self.topology.guarded
-    }
-}
-
-/// Hosts also say other things, unasked.
-fn is_tcp(frame: &[u8]) -> bool {
-    match frame.get(12..14) {
-        Some([0x08, 0x00]) => frame.get(23) == Some(&6),
-        Some([0x86, 0xdd]) => frame.get(20) == Some(&6),
-        _ => false,
     }
 }
 

@@ -113,7 +113,7 @@ fn f01_what_strangers_have_begun_is_not_learned() -> Result<()> {
             wire.heard(QUIET / 2);
             wire.send(&udp(5_000, 40_000).received(family))?;
             wire.send(&tcp(5_001, 40_001).received(family))?;
-            let resets = wire.heard(QUIET).len();
+            let resets = wire.segments_heard(QUIET);
             Ok((listener.delivered(QUIET), resets))
         };
         for family in FAMILIES {
