@@ -42,3 +42,20 @@ impl fmt::Display for Kernel {
         write!(f, "{}.{}", self.major, self.minor)
     }
 }
+
+/// How often the kernel has complained about itself: warnings, bugs, bad accesses.
+pub fn complaints() -> usize {
+    const READ_ALL: libc::c_int = 3;
+    const ROOM: usize = 16 << 20;
+    const SIGNS: [&str; 4] = ["cut here", "BUG:", "Oops", "general protection"];
+
+    let mut log = vec![0u8; ROOM];
+    // SAFETY: the buffer is as long as the call is told.
+    let length = unsafe { libc::klogctl(READ_ALL, log.as_mut_ptr().cast(), ROOM as libc::c_int) };
+    assert!(length >= 0, "the kernel log cannot be read");
+    log.truncate(length.unsigned_abs() as usize);
+    let log = String::from_utf8_lossy(&log);
+    log.lines()
+        .filter(|line| SIGNS.iter().any(|sign| line.contains(sign)))
+        .count()
+}

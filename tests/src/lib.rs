@@ -1,19 +1,21 @@
 //! What the suites share.
 //!
 //! Modules in reading order: frames made by hand ([`frames`]), the guard they are shown to
-//! ([`setup`]), the table of verdicts that reads as the specification ([`cases`]), and the two
-//! things the table is tried on: the packet logic over tables in [`memory`], and the loaded
-//! [`programs`]; and maps without programs ([`pinned`]). Then the same on real interfaces: hosts and links ([`netns`]), frames and
-//! listeners ([`wire`]), both ends of a conversation ([`peers`]), traffic beside what is
-//! tested ([`load`]), what the daemon measures ([`metrics`]) and the daemon itself ([`guard`]),
-//! step by step ([`steps`]), and where it must refuse ([`bad_input`]). Then the policy told a
-//! second time, and compared ([`differential`]), and last, loads that go on for long ([`soak`]).
+//! ([`setup`]), the table of verdicts that reads as the specification ([`cases`]), one frame with
+//! each kind of header ([`headers`]), and the two things they are tried on: the packet logic over
+//! tables in [`memory`], and the loaded [`programs`]; and maps without programs ([`pinned`]). Then
+//! the same on real interfaces: hosts and links ([`netns`]), frames and listeners ([`wire`]), both
+//! ends of a conversation ([`peers`]), traffic beside what is tested ([`load`]), what the daemon
+//! measures ([`metrics`]) and the daemon itself ([`guard`]), step by step ([`steps`]), and where it
+//! must refuse ([`bad_input`]). Then the policy told a second time, and compared
+//! ([`differential`]), and last, loads that go on for long ([`soak`]).
 
 pub mod frames;
 
 pub mod setup;
 
 pub mod cases;
+pub mod headers;
 
 pub mod memory;
 pub mod mutations;
