@@ -21,6 +21,7 @@ use crate::{
     failure::Failure,
     guard::Guard,
     interfaces,
+    listeners::Owners,
     lock::InstanceLock,
     maps::Readings,
     namespace,
@@ -63,18 +64,22 @@ impl Start {
     }
 }
 
-/// Guards until `shutdown`, then detaches, unless the settings say that the guard stays.
+/// Guards until `shutdown`, then detaches, unless the settings say that the guard stays. The
+/// calling thread keeps no other privileges than that takes, for good.
+///
+/// `owners` says who listens; to find out takes privileges that are given up here.
 ///
 /// # Errors
 /// Names what failed, on what, and the remedy. Nothing is left attached, pinned or listening then.
 pub async fn run(
     start: Start,
     workings: Workings,
+    owners: Owners,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
     // Before anything else: a terminal that closes during the start must not end it half-way.
     let mut reload = signal(SignalKind::hangup()).map_err(anyhow::Error::from)?;
-    let mut daemon = Daemon::start(start, workings).await?;
+    let mut daemon = Daemon::start(start, workings, owners).await?;
     let mut range = every(RANGE_EVERY);
     let mut listeners = every(LISTENERS_EVERY);
     let mut interfaces = every(INTERFACES_EVERY);
@@ -119,6 +124,7 @@ struct Daemon {
     guard: Guard,
     observer: Arc<Observer>,
     netlink: Handle,
+    owners: Owners,
     stop: watch::Sender<()>,
     servers: Vec<tokio::task::JoinHandle<()>>,
     // Last, so that it is let go of last.
@@ -126,7 +132,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn start(start: Start, workings: Workings) -> Result<Self, Failure> {
+    async fn start(start: Start, workings: Workings, mut owners: Owners) -> Result<Self, Failure> {
         let settings = start.settings()?;
         privileges::require()?;
         privileges::lift_memory_limit();
@@ -139,7 +145,7 @@ impl Daemon {
                 .require_guardable()?;
         }
         let lock = InstanceLock::take(&namespace)?;
-        let ports = PortsInForce::start(&settings)?;
+        let ports = PortsInForce::start(&settings, &mut owners)?;
         let metrics = serve::bind(settings.metrics_listen).await?;
         let control = control::Socket::bind(&settings.control_socket).await?;
 
@@ -169,6 +175,8 @@ impl Daemon {
         let observer = Arc::new(Observer::new(readings, guard.clock(), knowledge));
         observer.set_guarded(true);
         let sweeper = Sweeper::open(guard.pins(), guard.clock(), guard.timers(), workings)?;
+        // Before there are other threads, and before anybody is answered.
+        privileges::keep_only(&privileges::to_attach_again())?;
         let (stop, stopped) = watch::channel(());
         let shared = serve::Shared::new(Arc::clone(&observer) as Arc<_>);
         let servers = vec![
@@ -184,6 +192,7 @@ impl Daemon {
             guard,
             observer,
             netlink,
+            owners,
             stop,
             servers,
             _lock: lock,
@@ -198,7 +207,7 @@ impl Daemon {
     }
 
     fn apply_ports(&mut self) -> Result<(), Failure> {
-        let Some(next) = self.ports.next(&self.settings)? else {
+        let Some(next) = self.ports.next(&self.settings, &mut self.owners)? else {
             return Ok(());
         };
         let guarded = next.guarded();
@@ -216,7 +225,8 @@ impl Daemon {
 
     fn watch_listeners(&mut self) {
         let before = self.ports.exposed();
-        if let Err(error) = self.ports.watch_listeners(&self.settings) {
+        let watched = self.ports.watch_listeners(&self.settings, &mut self.owners);
+        if let Err(error) = watched {
             self.ports.complain(&error.into());
         }
         if self.ports.exposed() != before {

@@ -1,5 +1,6 @@
 //! Sockets that listen on guarded ports, where strangers can no longer reach them.
 
+mod apart;
 mod owner;
 mod verdict;
 
@@ -14,6 +15,7 @@ use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
 pub use self::{
+    apart::Apart,
     owner::Owner,
     verdict::{Moment, Verdict, Warning, judge},
 };
@@ -22,6 +24,35 @@ use crate::{
     settings::Exposed,
     sockets::{self, Socket, State},
 };
+
+/// Who finds out which processes have sockets open.
+#[derive(Debug)]
+pub enum Owners {
+    /// This process.
+    Here,
+    /// A process apart.
+    Apart(Apart),
+    /// Nobody any more.
+    Lost,
+}
+
+impl Owners {
+    fn scan(&mut self, wanted: &HashSet<u32>) -> owner::Scan {
+        match self {
+            Self::Here => owner::scan(wanted),
+            Self::Apart(apart) => apart.scan(wanted).unwrap_or_else(|error| {
+                tracing::warn!(
+                    "the process that names listeners does not answer ({error}): none that is \
+                     found from now on has a name, and the kernel's own are not left open; \
+                     restart portguard"
+                );
+                *self = Self::Lost;
+                owner::Scan::default()
+            }),
+            Self::Lost => owner::Scan::default(),
+        }
+    }
+}
 
 /// A guarded port on which this host waits for strangers, or for UDP seems to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -76,11 +107,15 @@ impl fmt::Display for Listener {
 /// Lists the sockets of the calling thread's namespace, and says which listen on guarded ports,
 /// who owns them, and which serve a peer that is not in `trusted`.
 ///
-/// Looks through every process for the owners, but only when something listens.
+/// Has `owners` look through every process, but only when something listens.
 ///
 /// # Errors
 /// When the sockets cannot be listed.
-pub fn survey(guarded: &GuardedPorts, trusted: &[IpNet]) -> anyhow::Result<Vec<Listener>> {
+pub fn survey(
+    guarded: &GuardedPorts,
+    trusted: &[IpNet],
+    owners: &mut Owners,
+) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = find(&sockets::list()?, guarded, trusted);
     if listeners.is_empty() {
         return Ok(listeners);
@@ -90,7 +125,7 @@ pub fn survey(guarded: &GuardedPorts, trusted: &[IpNet]) -> anyhow::Result<Vec<L
         .iter()
         .flat_map(|listener| listener.inodes.iter().copied())
         .collect();
-    let scan = owner::scan(&wanted);
+    let scan = owners.scan(&wanted);
     // A socket that was closed before the scan reached its process has no owner either, so the
     // kernel's own are those that still exist.
     let alive: HashSet<u32> =

@@ -1,7 +1,11 @@
 //! What the process may do.
 
-use caps::{CapSet, Capability};
-use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use anyhow::Context;
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::sys::{
+    prctl,
+    resource::{RLIM_INFINITY, Resource, setrlimit},
+};
 
 use crate::failure::Failure;
 
@@ -34,6 +38,88 @@ pub fn missing() -> Vec<Capability> {
     .filter(|&(capability, implied)| !implied && !holds(capability))
     .map(|(capability, _)| capability)
     .collect()
+}
+
+/// What a guard in force needs to stay in force: to attach again what others take off, and to
+/// write its maps.
+///
+/// The programs stay loaded, so the verifier is not asked again and `CAP_PERFMON` can go.
+pub fn to_attach_again() -> [Capability; 2] {
+    // A kernel that is closed to unprivileged bpf(2), as most are, wanted it for every command:
+    // https://github.com/torvalds/linux/commit/c8644cd0efe7
+    let bpf = if holds(Capability::CAP_BPF) {
+        Capability::CAP_BPF
+    } else {
+        // Implies it, and is what was granted.
+        Capability::CAP_SYS_ADMIN
+    };
+
+    // Filters of clsact, and what conntrack knows.
+    [Capability::CAP_NET_ADMIN, bpf]
+}
+
+/// What it takes to see which sockets other processes have open: links in `/proc/PID/fd` are
+/// guarded as by ptrace(2), and the folder is its owner's alone.
+pub const TO_LOOK_INTO_OTHERS: [Capability; 2] =
+    [Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
+
+/// Gives up every capability but those in `kept`, for good: no program that is run later gets one
+/// back either. What was not held before is not gained.
+///
+/// Capabilities are a thread's own. The calling thread gives them up, and those it starts
+/// afterwards never have them.
+///
+/// # Errors
+/// When the kernel refuses, or another thread of this process has more.
+pub fn keep_only(kept: &[Capability]) -> Result<(), Failure> {
+    prctl::set_no_new_privs().context("give up privileges of programs that are run")?;
+    give_up(kept).context("give up capabilities")?;
+    check_threads(kept)
+}
+
+fn give_up(kept: &[Capability]) -> Result<(), caps::errors::CapsError> {
+    // Where it is not held the limit stays, and matters to nobody without new privileges.
+    if holds(Capability::CAP_SETPCAP) {
+        for capability in caps::runtime::thread_all_supported() {
+            if !kept.contains(&capability) {
+                caps::drop(None, CapSet::Bounding, capability)?;
+            }
+        }
+    }
+    caps::clear(None, CapSet::Ambient)?;
+    caps::clear(None, CapSet::Inheritable)?;
+    let permitted = caps::read(None, CapSet::Permitted)?;
+    let kept: CapsHashSet = kept
+        .iter()
+        .copied()
+        .filter(|capability| permitted.contains(capability))
+        .collect();
+    // What is in force can never be more than what is permitted.
+    caps::set(None, CapSet::Effective, &kept)?;
+    caps::set(None, CapSet::Permitted, &kept)
+}
+
+fn check_threads(kept: &[Capability]) -> Result<(), Failure> {
+    let kept = kept
+        .iter()
+        .fold(0, |kept, capability| kept | capability.bitmask());
+    let threads = procfs::process::Process::myself()
+        .and_then(|process| process.tasks())
+        .context("list the threads of this process")?;
+    for thread in threads {
+        let status = thread
+            .and_then(|thread| thread.status())
+            .context("read what a thread of this process may do")?;
+        let more = (status.capprm | status.capinh | status.capamb.unwrap_or(0)) & !kept;
+        if more != 0 {
+            return Err(Failure::runtime(format!(
+                "thread {} ({}) holds capabilities that were given up: {more:#x}",
+                status.pid, status.name
+            )));
+        }
+    }
+
+    Ok(())
 }
 
 /// Whether the verifier lets this process do what it takes for a leak of addresses otherwise.

@@ -5,6 +5,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     daemon::{self, Start},
     failure::Failure,
+    listeners::{Apart, Owners},
     workings::Workings,
 };
 
@@ -13,6 +14,7 @@ use crate::{
 /// # Errors
 /// As [`daemon::run`].
 pub fn guard(start: Start, workings: Workings) -> Result<(), Failure> {
+    let owners = Owners::Apart(Apart::start()?);
     block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(anyhow::Error::from)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(anyhow::Error::from)?;
@@ -22,7 +24,7 @@ pub fn guard(start: Start, workings: Workings) -> Result<(), Failure> {
                 _ = interrupt.recv() => {}
             }
         };
-        daemon::run(start, workings, shutdown).await
+        daemon::run(start, workings, owners, shutdown).await
     })
 }
 

@@ -38,6 +38,7 @@ pub mod peers;
 pub mod metrics;
 
 pub mod guard;
+pub mod powers;
 pub mod steps;
 
 pub mod bad_input;

@@ -1,13 +1,20 @@
 //! Starts without a privilege, or on a system that lacks something: what must be refused is, in one
-//! line, and everything else guards.
+//! line, and everything else guards. What is there and not needed any more is given up.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use guard_tests::{
     bad_input::{Capability, Host, Twist},
     build,
     kernel::Kernel,
+    metrics,
+    powers::{self, Powers},
 };
 
 const BPFFS: &str = "/sys/fs/bpf";
@@ -123,4 +130,94 @@ fn a_kernel_that_shows_no_btf() -> Result<()> {
     host.run(&[])
         .with(Twist::Hidden(Twist::path("/sys/kernel/btf")))
         .guards()
+}
+
+/// Exactly these, wherever a process can have them.
+fn nothing_but(kept: &[Capability]) -> Powers {
+    let kept = kept.iter().fold(0, |kept, power| kept | power.bit());
+    Powers {
+        effective: kept,
+        permitted: kept,
+        inheritable: 0,
+        bounding: kept,
+        ambient: 0,
+        no_new: true,
+    }
+}
+
+#[test]
+fn what_is_not_needed_any_more_is_given_up() -> Result<()> {
+    use Capability::{Bpf, DacReadSearch, NetAdmin, SetPcap, SysAdmin, SysPtrace};
+
+    let host = Host::new()?;
+    // Everything there is to give up is there: in all sets, by whoever starts it.
+    let (_, before) = host
+        .attempt_with("/bin/cat".as_ref(), &["/proc/self/status"])
+        .with(Twist::Ambient)
+        .output()?;
+    ensure!(!before.contains("CapAmb:\t0000000000000000"), "{before}");
+    ensure!(!before.contains("CapInh:\t0000000000000000"), "{before}");
+    ensure!(before.contains("NoNewPrivs:\t0"), "{before}");
+
+    // missing at the start, kept in the end, whether that limits programs that are run, too
+    let table: [(&[Capability], [Capability; 2], bool); 4] = [
+        (&[], [NetAdmin, Bpf], true),
+        // What implies the one that is missing.
+        (&[Bpf], [NetAdmin, SysAdmin], true),
+        (&[SysAdmin], [NetAdmin, Bpf], true),
+        // The limit can only be set with this one.
+        (&[SetPcap], [NetAdmin, Bpf], false),
+    ];
+    for (missing, kept, limits) in table {
+        let daemon = host
+            .run(&[])
+            .with(Twist::Without(missing.to_vec()))
+            .with(Twist::Ambient)
+            .keeps_guarding()?;
+        // The threads that work aside, too.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let threads = loop {
+            metrics::scrape(&host.topology.guarded)?;
+            let threads = Powers::of_threads(daemon.pid())?;
+            if threads.len() > 1 {
+                break threads;
+            }
+            ensure!(Instant::now() < deadline, "it has one thread");
+            thread::sleep(Duration::from_millis(5));
+        };
+        let names = powers::children(daemon.pid());
+        ensure!(names.len() == 1, "{missing:?}: it has started {names:?}");
+        let apart = Powers::of_threads(names[0])?;
+        for (threads, kept) in [(&threads, kept), (&apart, [SysPtrace, DacReadSearch])] {
+            let mut due = nothing_but(&kept);
+            for powers in threads {
+                if !limits {
+                    due.bounding = powers.bounding;
+                }
+                ensure!(*powers == due, "{missing:?}: {powers:x?}, not {due:x?}");
+            }
+        }
+        daemon.stop()?;
+        host.require_clean()?;
+        ensure!(!powers::runs(names[0]), "{missing:?}: {names:?} is left");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_crash_leaves_no_process() -> Result<()> {
+    let host = Host::new()?;
+    let daemon = host.run(&[]).keeps_guarding()?;
+    let names = powers::children(daemon.pid());
+    ensure!(names.len() == 1, "it has started {names:?}");
+    daemon.kill()?;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while powers::runs(names[0]) {
+        ensure!(Instant::now() < deadline, "{names:?} is left");
+        thread::sleep(Duration::from_millis(5));
+    }
+    host.attempt(&["detach", "--pin-dir"])
+        .flags(&[host.pins()])
+        .output()?;
+    host.run(&[]).guards()
 }

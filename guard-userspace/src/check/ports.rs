@@ -3,7 +3,7 @@
 use super::{Item, Report};
 use crate::{
     failure::Failure,
-    listeners::{self, Moment},
+    listeners::{self, Moment, Owners},
     range::{GuardedPorts, LocalPorts},
     settings::Settings,
 };
@@ -21,7 +21,7 @@ pub(super) fn ports(settings: &Settings, report: &mut Report) {
 
     let guarded = GuardedPorts::new(&local, settings.exposures());
     let trusted: Vec<_> = settings.trust.iter().copied().collect();
-    let verdict = listeners::survey(&guarded, &trusted)
+    let verdict = listeners::survey(&guarded, &trusted, &mut Owners::Here)
         .map_err(Failure::from)
         .and_then(|found| {
             listeners::judge(settings.listeners, settings.mode, Moment::Start, &found)

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::{
     failure::Failure,
-    listeners::{self, Listener, Moment, Verdict},
+    listeners::{self, Listener, Moment, Owners, Verdict},
     range::{GuardedPorts, LocalPorts, PortRange},
     settings::{Exposed, Settings},
 };
@@ -37,7 +37,7 @@ impl PortsInForce {
     ///
     /// # Errors
     /// When the ports cannot be read, or a listener forbids the start: exit code 78.
-    pub fn start(settings: &Settings) -> Result<Self, Failure> {
+    pub fn start(settings: &Settings, owners: &mut Owners) -> Result<Self, Failure> {
         let local = LocalPorts::read(settings.range)?;
         let mut ports = Self {
             local,
@@ -47,7 +47,7 @@ impl PortsInForce {
             said: HashSet::new(),
             complaint: None,
         };
-        let found = listeners::survey(&ports.guarded(), &trusted(settings))?;
+        let found = listeners::survey(&ports.guarded(), &trusted(settings), owners)?;
         let verdict = listeners::judge(settings.listeners, settings.mode, Moment::Start, &found)?;
         ports.heed(verdict);
 
@@ -82,7 +82,11 @@ impl PortsInForce {
     ///
     /// # Errors
     /// When the ports or the sockets cannot be read.
-    pub fn next(&mut self, settings: &Settings) -> Result<Option<Self>, Failure> {
+    pub fn next(
+        &mut self,
+        settings: &Settings,
+        owners: &mut Owners,
+    ) -> Result<Option<Self>, Failure> {
         let local = LocalPorts::read(settings.range)?;
         self.complaint = None;
         let configured: Vec<_> = settings.exposures().collect();
@@ -96,7 +100,7 @@ impl PortsInForce {
             ..self.clone()
         };
         let (before, after) = (self.guarded(), next.guarded());
-        let (old, new): (Vec<_>, Vec<_>) = listeners::survey(&after, &trusted(settings))?
+        let (old, new): (Vec<_>, Vec<_>) = listeners::survey(&after, &trusted(settings), owners)?
             .into_iter()
             .partition(|listener| before.guarded(listener.transport, listener.port));
         next.blocked.clear();
@@ -112,8 +116,12 @@ impl PortsInForce {
     ///
     /// # Errors
     /// When the sockets cannot be read.
-    pub fn watch_listeners(&mut self, settings: &Settings) -> anyhow::Result<()> {
-        let found = listeners::survey(&self.guarded(), &trusted(settings))?;
+    pub fn watch_listeners(
+        &mut self,
+        settings: &Settings,
+        owners: &mut Owners,
+    ) -> anyhow::Result<()> {
+        let found = listeners::survey(&self.guarded(), &trusted(settings), owners)?;
         let verdict = listeners::judge(settings.listeners, settings.mode, Moment::Watch, &found)?;
         self.blocked.clear();
         self.heed(verdict);
@@ -122,8 +130,8 @@ impl PortsInForce {
     }
 
     /// Judges the listeners as if their ports had only now become guarded.
-    pub fn grow(&mut self, settings: &Settings) {
-        let judged = listeners::survey(&self.guarded(), &trusted(settings))
+    pub fn grow(&mut self, settings: &Settings, owners: &mut Owners) {
+        let judged = listeners::survey(&self.guarded(), &trusted(settings), owners)
             .map_err(Failure::from)
             .and_then(|found| {
                 listeners::judge(settings.listeners, settings.mode, Moment::Growth, &found)

@@ -26,7 +26,7 @@ impl Daemon {
         }
         // A listener that somebody is being served by keeps its port, as if the range had grown.
         if before.mode == Mode::Monitor && self.settings.mode == Mode::Enforce {
-            self.ports.grow(&self.settings);
+            self.ports.grow(&self.settings, &mut self.owners);
         }
         let guarded = self.ports.guarded();
         self.guard.guard_ports(&self.settings, &guarded);

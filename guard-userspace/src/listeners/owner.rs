@@ -7,7 +7,7 @@ use std::{
 };
 
 use procfs::process::{FDTarget, Process, all_processes};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::privileges;
 
@@ -15,7 +15,7 @@ use crate::privileges;
 const FIRST_PID_NAMESPACE: u64 = 0xefff_fffc;
 
 /// Who has a socket open.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Owner {
     /// A process, or the first found of several that share it.
@@ -42,6 +42,7 @@ impl fmt::Display for Owner {
 }
 
 /// The owners that one look through all processes has found.
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Scan {
     owners: HashMap<u32, Owner>,
     /// Whether every process of this host could be looked into.

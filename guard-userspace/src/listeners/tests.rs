@@ -167,7 +167,7 @@ fn this_process_is_found() {
         range: PortRange::new(port, port).expect("a range"),
         reserved: Vec::new(),
     };
-    let found = survey(&GuardedPorts::new(&local, []), &[]).expect("a survey");
+    let found = survey(&GuardedPorts::new(&local, []), &[], &mut Owners::Here).expect("a survey");
     assert_eq!(found.len(), 1);
     let Owner::Process { pid, .. } = found[0].owner else {
         panic!("{found:?}")

@@ -6,8 +6,14 @@ use std::{ffi::CString, io};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Capability {
+    /// `CAP_DAC_READ_SEARCH`.
+    DacReadSearch = 2,
+    /// `CAP_SETPCAP`.
+    SetPcap = 8,
     /// `CAP_NET_ADMIN`.
     NetAdmin = 12,
+    /// `CAP_SYS_PTRACE`.
+    SysPtrace = 19,
     /// `CAP_SYS_ADMIN`.
     SysAdmin = 21,
     /// `CAP_SYS_RESOURCE`.
@@ -18,6 +24,13 @@ pub enum Capability {
     Bpf = 39,
 }
 
+impl Capability {
+    /// Its bit in a set of capabilities.
+    pub const fn bit(self) -> u64 {
+        1 << self as u8
+    }
+}
+
 /// Something amiss with a process, or with the files it sees. The test itself is not touched.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Twist {
@@ -25,6 +38,8 @@ pub enum Twist {
     Nobody,
     /// Root lacks these.
     Without(Vec<Capability>),
+    /// It and whatever it runs get all there are unasked.
+    Ambient,
     /// It may lock only so many bytes of memory.
     Memlock(u64),
     /// Nothing is mounted here.
@@ -50,6 +65,7 @@ impl Twist {
                 // SAFETY: no memory is involved.
                 checked(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, *capability as libc::c_ulong) })
             }),
+            Self::Ambient => inherit_everything(),
             Self::Memlock(bytes) => {
                 let limit = libc::rlimit {
                     rlim_cur: *bytes,
@@ -88,6 +104,36 @@ fn become_nobody() -> io::Result<()> {
         checked(libc::setgid(NOBODY))?;
         checked(libc::setuid(NOBODY))
     }
+}
+
+/// Makes every capability inheritable and ambient that programs can have.
+fn inherit_everything() -> io::Result<()> {
+    /// `_LINUX_CAPABILITY_VERSION_3`, include/uapi/linux/capability.h: two words for each set.
+    const VERSION: u32 = 0x2008_0522;
+    /// Effective, permitted and inheritable; the lower words of all, then the upper ones.
+    type Sets = [[u32; 3]; 2];
+
+    let header = [VERSION, 0];
+    let mut sets: Sets = [[0; 3]; 2];
+    // SAFETY: the kernel reads the header and writes as much as its version says.
+    let read = unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()) };
+    checked(read as libc::c_int)?;
+    // SAFETY: no memory is involved; it is an error to ask for what the kernel does not know.
+    let bounded = |bit: libc::c_ulong| unsafe { libc::prctl(libc::PR_CAPBSET_READ, bit) } == 1;
+    let bits = (0..libc::c_ulong::from(u64::BITS)).filter(|bit| bounded(*bit));
+    for bit in bits.clone() {
+        let [_, permitted, inheritable] = &mut sets[bit as usize / 32];
+        *inheritable |= *permitted & 1 << (bit % 32);
+    }
+    // SAFETY: the kernel reads both, and as much as the header's version says.
+    let set = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) };
+    checked(set as libc::c_int)?;
+    for bit in bits.filter(|bit| sets[*bit as usize / 32][2] & 1 << (bit % 32) != 0) {
+        let raise = libc::PR_CAP_AMBIENT_RAISE;
+        // SAFETY: no memory is involved.
+        checked(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, raise, bit, 0, 0) })?;
+    }
+    Ok(())
 }
 
 /// Moves the process into a mount namespace of its own, whose mounts nobody else sees.

@@ -29,7 +29,7 @@ fn attached(guard: &Guard, interface: &str, hook: &str) -> Result<bool> {
 }
 
 /// Waits until both hooks are there, by the kernel's word and by the guard's.
-fn guarded_again(guard: &Guard, host: &Namespace, interface: &str) -> Result<()> {
+pub fn guarded_again(guard: &Guard, host: &Namespace, interface: &str) -> Result<()> {
     let since = Instant::now();
     loop {
         let there = hooks::xdp(host, interface)?.is_some() && hooks::egress(host, interface)? == 1;
@@ -47,7 +47,7 @@ fn guarded_again(guard: &Guard, host: &Namespace, interface: &str) -> Result<()>
 }
 
 /// Shows that strangers are dropped, and that who is asked is heard.
-fn works(topology: &Direct, listener: &Listener, interface: &str) -> Result<()> {
+pub fn works(topology: &Direct, listener: &Listener, interface: &str) -> Result<()> {
     let wire = Wire::open(&topology.peer, topology.peer_interface())?;
     for family in FAMILIES {
         wire.send(&udp(53, PORT).received(family))?;

@@ -9,6 +9,7 @@ mod killed;
 mod layouts;
 mod monitor;
 mod neighbours;
+mod powers;
 mod reload;
 mod requests;
 mod resize;

@@ -1,0 +1,144 @@
+//! What a daemon does long after it has given up its privileges.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::{fd::OwnedFd, unix::process::CommandExt},
+    path::PathBuf,
+    process::{Child, Command},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use guard_common::outcome::{
+    Family,
+    Outcome::{PassKnownFlow, PassOutsideRange},
+};
+use guard_tests::{
+    bad_input::Capability,
+    frames::{P, udp},
+    guard::Guard,
+    netns::Namespace,
+    peers::{Exchange, Talk},
+    powers::Powers,
+    wire::Wire,
+};
+
+use super::{Lab, PATIENCE, PORT, egress_hooks, hooks, interfaces};
+
+/// How long a new listener may stay unnoticed: they are looked for every 5 s.
+const NOTICED: Duration = Duration::from_secs(15);
+const NOBODY: u32 = 65_534;
+
+/// A program that has a listening socket for its input.
+struct Listening(Child);
+
+impl Listening {
+    fn start(host: &Namespace, port: u16, user: u32) -> Result<Self> {
+        let socket = host.run(|| TcpListener::bind(("0.0.0.0", port)))?;
+        let mut program = Command::new("sleep");
+        program.arg("60").stdin(OwnedFd::from(socket)).uid(user);
+        Ok(Self(program.spawn().context("run sleep")?))
+    }
+
+    /// What is said of it.
+    fn name(&self, port: u16) -> String {
+        format!("tcp port {port} (sleep, pid {})", self.0.id())
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until the daemon has said this.
+fn says(guard: &Guard, part: &str, patience: Duration) -> Result<()> {
+    let deadline = Instant::now() + patience;
+    while !guard.said().contains(part) {
+        ensure!(Instant::now() < deadline, "no {part:?}: {}", guard.said());
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// No thread has anything but what it takes to attach.
+fn is_humble(guard: &Guard) -> Result<()> {
+    let kept = Capability::NetAdmin.bit() | Capability::Bpf.bit();
+    for powers in Powers::of_threads(guard.pid())? {
+        ensure!(powers.permitted == kept, "it may do more: {powers:x?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_humble_daemon_does_all_that_it_is_there_for() -> Result<()> {
+    for hook in egress_hooks() {
+        let lab = Lab::new()?;
+        let (host, peer) = (&lab.topology.guarded, &lab.topology.peer);
+        let config = Config(std::env::temp_dir().join(format!("{}.toml", host.name())));
+        fs::write(&config.0, "")?;
+        let path = config.0.display().to_string();
+        let flags = ["--egress-hook", hook, "--config", &path];
+        let mut guard = lab.guard(&flags)?;
+        is_humble(&guard)?;
+        let row = |what: &str| format!("{hook}: {what}");
+
+        // Whoever comes later, of root's and of somebody else's.
+        let later = [(0, 41_000), (NOBODY, 41_001)];
+        let start = |&(user, port)| Ok((Listening::start(host, port, user)?, port));
+        for (program, port) in later.iter().map(start).collect::<Result<Vec<_>>>()? {
+            says(&guard, &program.name(port), NOTICED).with_context(|| row("listener"))?;
+        }
+
+        host.ip("link del vg")?;
+        thread::sleep(Duration::from_millis(300));
+        lab.topology.connect()?;
+        interfaces::guarded_again(&guard, host, "vg").with_context(|| row("interface"))?;
+        interfaces::works(&lab.topology, &lab.listener, "vg")?;
+
+        host.sysctl("net/ipv4/ip_local_port_range", "45000 50000")?;
+        says(&guard, "port range 32768-60999 -> 45000-50000", PATIENCE)
+            .with_context(|| row("range"))?;
+        let wire = Wire::open(peer, lab.topology.peer_interface())?;
+        guard.expect([(PassOutsideRange, 1)], || {
+            wire.send(&udp(53, PORT).received(Family::Ipv4))
+        })?;
+        host.sysctl("net/ipv4/ip_local_port_range", "32768 60999")?;
+        says(&guard, "-> 32768-60999", PATIENCE).with_context(|| row("range"))?;
+
+        fs::write(&config.0, "expose = [\"40001/udp\"]\n")?;
+        guard.signal(libc::SIGHUP);
+        says(&guard, "reloaded: ", PATIENCE).with_context(|| row("reload"))?;
+        is_humble(&guard)?;
+
+        let server = P.address(Family::Ipv4);
+        let mut talk = Exchange::open(host, peer, (server, 8090), false, 1)?.remove(0);
+        guard.kill()?;
+        guard.start_again(&[&flags[..], &["--no-rescue"]].concat())?;
+        is_humble(&guard)?;
+        guard.expect([(PassKnownFlow, 1)], || {
+            talk.speak()?;
+            ensure!(talk.hears(PATIENCE), "{}", row("a flow is lost"));
+            Ok(())
+        })?;
+
+        ensure!(guard.end()?.success(), "{}", guard.said());
+        ensure!(hooks::egress(host, "vg")? == 0, "{}", row("egress stays"));
+        ensure!(hooks::xdp(host, "vg")?.is_none(), "{}", row("XDP stays"));
+        ensure!(!guard.pins().exists(), "{}", row("pins stay"));
+    }
+    Ok(())
+}
+
+/// A configuration file of this test's own.
+struct Config(PathBuf);
+
+impl Drop for Config {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
