@@ -16,16 +16,20 @@ use guard_tests::{
     setup::Setup,
 };
 
-/// The verifier gives up at a million instructions, and loading takes time long before.
+/// What a program may take: instructions that the verifier follows, which gives up at a million,
+/// and loading takes time long before; and bytes of stack, of which there are 512.
+fn budget(program: &str) -> (u32, usize) {
+    match program {
+        "ingress" | "ingress_frags" => (100_000, 384),
+        "egress" => (60_000, 320),
+        "clock" => (100, 16),
+        other => panic!("{other} has no budget"),
+    }
+}
+
 #[test]
 fn the_verifier_has_little_work() -> Result<()> {
-    const MOST_VERIFIED: u32 = 250_000;
-
-    let mut entries = vec![Entry::Whole];
-    if !FRAGS.is_missing("XDP on frames in several pieces") {
-        entries.push(Entry::Frags);
-    }
-    for entry in entries {
+    for entry in entries() {
         for (name, info) in Programs::load(entry)?.infos()? {
             let Some(verified) = info.verified_instruction_count() else {
                 println!("skipped: this kernel does not tell how much of {name} it verified");
@@ -33,10 +37,74 @@ fn the_verifier_has_little_work() -> Result<()> {
             };
             let size = info.size_translated().unwrap_or(0) / 8;
             println!("{name}: {size} instructions, {verified} verified");
-            ensure!(verified <= MOST_VERIFIED, "{name}: {verified} verified");
+            let (most, _) = budget(&name);
+            ensure!(verified <= most, "{name}: {verified} verified");
         }
     }
     Ok(())
+}
+
+#[test]
+fn programs_keep_to_their_stack() -> Result<()> {
+    if Command::new("bpftool").arg("version").output().is_err() {
+        println!("skipped: bpftool is not installed");
+        return Ok(());
+    }
+    for entry in entries() {
+        let programs = Programs::load(entry)?;
+        for (name, info) in programs.infos()? {
+            let id = info.id().to_string();
+            let mut dump = Command::new("bpftool");
+            let text = output(dump.args(["prog", "dump", "xlated", "id", &id]))?;
+            ensure!(text.contains("exit"), "{name}: no instructions in {text}");
+            let used = stack(&text);
+            println!("{name}: {used} bytes of stack");
+            let (_, most) = budget(&name);
+            ensure!(used <= most, "{name}: {used} bytes of stack");
+        }
+    }
+    Ok(())
+}
+
+/// How deep instructions, as bpftool prints them, reach below the frame pointer: in a load or a
+/// store, or where an address is made of it, by the next instruction on the same register.
+fn stack(instructions: &str) -> usize {
+    let below = |text: &str| {
+        let digits = text.split(|letter: char| !letter.is_ascii_digit()).next();
+        digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+    };
+    let lines: Vec<&str> = instructions.lines().collect();
+    let accessed = lines.iter().filter_map(|line| line.split_once("(r10 -"));
+    let accessed = accessed.map(|(_, offset)| below(offset));
+    let addressed = lines.windows(2).filter_map(|pair| {
+        let register = pair[0]
+            .strip_suffix(" = r10")?
+            .split_whitespace()
+            .next_back()?;
+        let (_, offset) = pair[1].split_once(&format!("{register} += -"))?;
+        Some(below(offset))
+    });
+    accessed.chain(addressed).max().unwrap_or(0)
+}
+
+#[test]
+fn the_deepest_access_is_what_a_program_uses_of_its_stack() {
+    let instructions = "\
+   3: (7b) *(u64 *)(r10 -24) = r1
+   4: (bf) r2 = r10
+   5: (07) r2 += -40
+   6: (07) r3 += -4000
+   7: (61) r0 = *(u32 *)(r10 -8)";
+    assert_eq!(stack(instructions), 40);
+    assert_eq!(stack("   0: (95) exit"), 0);
+}
+
+fn entries() -> Vec<Entry> {
+    let mut entries = vec![Entry::Whole];
+    if !FRAGS.is_missing("XDP on frames in several pieces") {
+        entries.push(Entry::Frags);
+    }
+    entries
 }
 
 #[test]
