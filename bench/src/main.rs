@@ -123,7 +123,7 @@ fn run(cli: &Cli) -> Result<()> {
     }
     let folder = results.write()?;
     println!(
-        "\nmeasured in {:.0} s; results.json and results.svg are in {}",
+        "\nmeasured in {:.0} s; results.json, results.md and results.svg are in {}",
         started.elapsed().as_secs_f64(),
         folder.display()
     );

@@ -1,9 +1,10 @@
 //! What was measured, as a whole: judged by targets, compared with what was recorded, written
-//! down as JSON and drawn.
+//! down as JSON and as tables, and drawn.
 
 mod machine;
 mod plot;
 mod recorded;
+mod table;
 mod targets;
 
 use std::{env, fs, path::PathBuf};
@@ -68,7 +69,11 @@ impl Results {
         let folder = env::var_os("PORTGUARD_BENCH_RESULTS")
             .map_or_else(|| PathBuf::from("target/bench"), PathBuf::from);
         let json = serde_json::to_string_pretty(self)?;
-        for (name, text) in [("results.json", json), ("results.svg", plot::draw(self))] {
+        for (name, text) in [
+            ("results.json", json),
+            ("results.md", table::markdown(self)),
+            ("results.svg", plot::draw(self)),
+        ] {
             let path = folder.join(name);
             fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
         }

@@ -16,7 +16,7 @@ const BENCH_OBJECT_VARIABLE: &str = "PORTGUARD_BENCH_OBJECT";
 /// Names the folder for its results.
 const RESULTS_VARIABLE: &str = "PORTGUARD_BENCH_RESULTS";
 /// What it writes there.
-const RESULTS: [&str; 2] = ["results.json", "results.svg"];
+const RESULTS: [&str; 3] = ["results.json", "results.md", "results.svg"];
 
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
