@@ -52,6 +52,8 @@ pub struct Setup {
     pub trusts: bool,
     /// The second page of guarded ports is in force.
     pub second_page: bool,
+    /// No port of the range is exempt, as on a host that has configured nothing.
+    pub unbroken: bool,
 }
 
 impl Setup {
@@ -71,14 +73,19 @@ impl Setup {
         };
 
         Config {
-            window: config.window_on(&GUARDED),
+            window: config.window_on(self.guarded()),
             ..config
         }
     }
 
+    /// The page that is in force.
+    pub fn guarded(self) -> &'static GuardedPorts {
+        if self.unbroken { &UNBROKEN } else { &GUARDED }
+    }
+
     /// Both pages of guarded ports. The one that is not in force guards nothing.
     pub fn pages(self) -> [Box<GuardedPorts>; 2] {
-        let (guarded, nothing) = (GUARDED.clone(), Box::new(NOTHING));
+        let (guarded, nothing) = (Box::new(*self.guarded()), Box::new(NOTHING));
         if self.second_page {
             [nothing, guarded]
         } else {
@@ -146,25 +153,30 @@ const NOTHING: GuardedPorts = GuardedPorts {
 };
 
 static GUARDED: LazyLock<Box<GuardedPorts>> = LazyLock::new(|| {
+    guarding(|port| {
+        [
+            port != RESERVED && port != EXPOSED_TCP,
+            port != RESERVED && port != EXPOSED_UDP,
+        ]
+    })
+});
+
+static UNBROKEN: LazyLock<Box<GuardedPorts>> = LazyLock::new(|| guarding(|_| [true, true]));
+
+/// The page of the range, of which `guards` says where TCP is guarded, and where UDP.
+fn guarding(guards: impl Fn(u16) -> [bool; 2]) -> Box<GuardedPorts> {
     let mut ports = Box::new(NOTHING);
     (ports.first, ports.last) = (u32::from(FIRST), u32::from(LAST));
     for port in FIRST..=LAST {
-        set(
-            &mut ports.tcp,
-            port,
-            port != RESERVED && port != EXPOSED_TCP,
-        );
-        set(
-            &mut ports.udp,
-            port,
-            port != RESERVED && port != EXPOSED_UDP,
-        );
+        let [tcp, udp] = guards(port);
+        set(&mut ports.tcp, port, tcp);
+        set(&mut ports.udp, port, udp);
     }
     for port in TUNNELS {
         set(&mut ports.unrecorded, port, true);
     }
     ports
-});
+}
 
 fn set(ports: &mut [u32; PORTS / 32], port: u16, member: bool) {
     ports[usize::from(port / 32)] |= u32::from(member) << (port % 32);

@@ -71,7 +71,7 @@ fn plain() -> Vec<Row> {
             .after_sending(tcp(FLOW_PORT, 53))
             .varied(Variety::Flows(SOCKETS), Refill::Forget),
         row("outside_range", PassOutsideRange, tcp(40_000, 443)),
-        row("exempt", PassExempt, tcp(443, RESERVED)),
+        row("exempt", PassExempt, tcp(443, RESERVED)).with_exemptions(),
         row("trusted", PassTrusted, udp(53, 40_000).from(FAR))
             .configured(|config| config.excuses = Config::TRUSTS),
         row("not_local", PassNotLocal, udp(53, 40_000).to(N)).routing(),

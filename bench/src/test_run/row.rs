@@ -46,8 +46,9 @@ pub struct Row {
     pub sent: Vec<Frame>,
     /// Shown to ingress before.
     pub received: Vec<Frame>,
-    /// What the daemon would have configured.
-    pub config: Config,
+    /// The ports, and what else the daemon configures where nobody tells it anything.
+    pub setup: Setup,
+    configure: fn(&mut Config),
     /// What the daemon would have said about the interface.
     pub device: Device,
     /// Whose frames are shown.
@@ -65,11 +66,11 @@ pub fn row(name: &'static str, outcome: Outcome, frame: Frame) -> Row {
         shapes: Shape::ALL.to_vec(),
         sent: Vec::new(),
         received: Vec::new(),
-        // As the daemon has it, unless told otherwise.
-        config: Config {
-            rescue: 1,
-            ..Setup::default().config()
+        setup: Setup {
+            unbroken: true,
+            ..Setup::default()
         },
+        configure: |_| {},
         device: setup::device(),
         variety: Variety::One,
         refill: Refill::Never,
@@ -102,16 +103,31 @@ impl Row {
     }
 
     /// Configured otherwise.
-    pub fn configured(mut self, change: impl FnOnce(&mut Config)) -> Self {
-        change(&mut self.config);
+    pub fn configured(mut self, change: fn(&mut Config)) -> Self {
+        self.configure = change;
+        self
+    }
+
+    /// On a host that has exempted some ports of the range.
+    pub fn with_exemptions(mut self) -> Self {
+        self.setup.unbroken = false;
         self
     }
 
     /// On a host that routes.
     pub fn routing(mut self) -> Self {
-        self.config.excuses = Config::FORWARDS;
         self.device.forwards = Device::ROUTES;
-        self
+        self.configured(|config| config.excuses = Config::FORWARDS)
+    }
+
+    /// What the daemon would have configured.
+    pub fn config(&self) -> Config {
+        let mut config = self.setup.config();
+        config.rescue = 1;
+        (self.configure)(&mut config);
+        // As the daemon does after every change: it follows from the others.
+        config.window = config.window_on(self.setup.guarded());
+        config
     }
 
     /// What is measured.

@@ -14,7 +14,7 @@ use guard_tests::{
     netns::Direct,
     peers::Connection,
     programs::{Entry, Programs},
-    setup::{self, Setup, TIMEOUTS},
+    setup::{self, TIMEOUTS},
 };
 
 use super::{
@@ -125,8 +125,8 @@ impl Scene {
 
     /// Makes the guard what the row says, and shows it what came before.
     fn prepare(&mut self, row: &Row, shape: Shape) -> Result<()> {
-        self.guard.reset(Setup::default())?;
-        self.guard.configure(&row.config, row.device)?;
+        self.guard.reset(row.setup)?;
+        self.guard.configure(&row.config(), row.device)?;
         for frame in &row.sent {
             let frame = shape.of(frame).sent(shape.family());
             if let Variety::Flows(flows) = row.variety {
@@ -232,7 +232,7 @@ fn varied(fields: Recipe, variety: Variety, shape: Shape) -> Recipe {
         remote_address: fields::last_word(P.address(shape.family())),
         in_order: 1,
         stranger_port: u32::from(setup::FIRST),
-        stranger_ports: u32::from(setup::RESERVED - setup::FIRST),
+        stranger_ports: u32::from(setup::LAST - setup::FIRST) + 1,
         ..fields
     }
 }
