@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::toolchain::{self, Toolchain};
-use crate::{cargo, process, workspace};
+use crate::{cargo, object::without_dwarf, process, workspace};
 
 /// The instruction set: v3 has 32-bit operations and is understood since Linux 5.1.
 const BPF_CPU: &str = "v3";
@@ -108,7 +108,8 @@ pub fn object(toolchain: &Toolchain, programs: Programs, features: &[&str]) -> R
     let object = workspace::target()
         .join("bpf")
         .join(format!("{}.o", programs.name));
-    copy_if_changed(&fresh, &object)?;
+    let bytes = fs::read(&fresh).with_context(|| format!("{} is missing", fresh.display()))?;
+    write_if_changed(&without_dwarf(&bytes)?, &object)?;
     Ok(object)
 }
 
@@ -147,8 +148,7 @@ pub fn bpf_arguments(command: &mut Command, programs: Programs) {
 }
 
 /// Leaves an equal file alone, so that nothing is rebuilt around it.
-fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
-    let bytes = fs::read(from).with_context(|| format!("{} is missing", from.display()))?;
+fn write_if_changed(bytes: &[u8], to: &Path) -> Result<()> {
     if fs::read(to).is_ok_and(|present| present == bytes) {
         return Ok(());
     }

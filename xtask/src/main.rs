@@ -13,6 +13,8 @@ mod fuzz;
 mod kernel;
 mod suites;
 
+mod object;
+
 mod packages;
 mod toolchain;
 
