@@ -2,31 +2,19 @@
 
 use std::{
     os::fd::{AsFd, OwnedFd},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, ensure};
 use guard_common::config::JIFFIES_PER_TICK_SHIFT;
+use nix::time::{ClockId, clock_getres};
 
 use crate::bpf;
 
-/// Tick rates that Linux can be built with (kernel/Kconfig.hz and the architectures' own).
-const RATES: [u32; 14] = [
-    24, 32, 48, 64, 100, 128, 200, 250, 256, 300, 500, 512, 1000, 1024,
-];
+/// The kernel cannot be built to count fewer jiffies a second (`SHIFT_HZ`, include/linux/jiffies.h).
+const SLOWEST: u32 = 12;
 
-/// How long the rate is measured. At 100 jiffies a second, three of them.
-const MEASURED: Duration = Duration::from_millis(30);
-
-/// How often what is not known of the length must fit into it. The nearest rates, 250 and 256,
-/// are 2.4 % apart.
-const SHARPNESS: u32 = 100;
-
-/// How long the rate is measured at most. What is not known of its ends is little by then.
-const LONGEST: Duration = Duration::from_secs(1);
-
-/// Reads the clock by running a program of our own, by hand: the rate of jiffies is no secret of
-/// the kernel's, but no system call tells it either.
+/// Reads the clock by running a program of our own, by hand: no system call tells it.
 #[derive(Debug)]
 pub struct Clock {
     program: OwnedFd,
@@ -34,30 +22,21 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Measures the rate of the clock behind `program`, which must be loaded. Takes about 35 ms,
-    /// more where others keep the processors busy.
+    /// The clock behind `program`, which must be loaded.
     ///
     /// # Errors
-    /// When the program cannot be run, or the clock stands still.
-    pub fn measure(program: OwnedFd) -> anyhow::Result<Self> {
-        let mut first = next_edge(&program)?;
-        loop {
-            let last = next_edge(&program)?;
-            let elapsed = last.seen - first.seen;
-            // Whoever is not run for a while sees an edge late, and would misjudge the rate, and
-            // with it every timer.
-            let sharp = elapsed > MEASURED && (first.blur + last.blur) * SHARPNESS < elapsed;
-            if sharp || elapsed > LONGEST {
-                let rate = (last.jiffy - first.jiffy) as f64 / elapsed.as_secs_f64();
-                return Ok(Self {
-                    program,
-                    hertz: nearest(rate),
-                });
-            }
-            if last.blur < first.blur / 2 {
-                first = last;
-            }
-        }
+    /// When the kernel does not say how fast it goes.
+    pub fn new(program: OwnedFd) -> anyhow::Result<Self> {
+        // The coarse clocks go by jiffies: `posix_get_coarse_res`, kernel/time/posix-timers.c.
+        let jiffy = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)
+            .context("ask for the resolution of the coarse clock")?;
+        let hertz = rate(jiffy.into()).with_context(|| {
+            format!(
+                "the kernel's coarse clock has a resolution of {jiffy}, which is no jiffy's length"
+            )
+        })?;
+
+        Ok(Self { program, hertz })
     }
 
     /// Jiffies a second.
@@ -79,36 +58,15 @@ impl Clock {
     }
 }
 
-/// A moment at which the clock moved on.
-#[derive(Clone, Copy, Debug)]
-struct Edge {
-    jiffy: u64,
-    seen: Instant,
-    /// By how much it may have been seen too late.
-    blur: Duration,
-}
+/// Jiffies a second, whose length the kernel has rounded to nanoseconds (`TICK_NSEC`,
+/// include/vdso/jiffies.h).
+fn rate(jiffy: Duration) -> Option<u32> {
+    const SECOND: u128 = 1_000_000_000;
 
-/// Waits for the clock to move on.
-fn next_edge(program: &OwnedFd) -> anyhow::Result<Edge> {
-    let mut asked = Instant::now();
-    let began = asked;
-    let first = jiffies(program)?;
-    loop {
-        let asked_before = std::mem::replace(&mut asked, Instant::now());
-        let jiffy = jiffies(program)?;
-        let seen = Instant::now();
-        if jiffy != first {
-            return Ok(Edge {
-                jiffy,
-                seen,
-                blur: seen - asked_before,
-            });
-        }
-        ensure!(
-            began.elapsed() < Duration::from_secs(2),
-            "the kernel's clock stands still"
-        );
-    }
+    let length = jiffy.as_nanos();
+    let rate = (SECOND + length / 2).checked_div(length)?;
+
+    u32::try_from(rate).ok().filter(|rate| *rate >= SLOWEST)
 }
 
 fn jiffies(program: &OwnedFd) -> anyhow::Result<u64> {
@@ -125,24 +83,25 @@ fn jiffies(program: &OwnedFd) -> anyhow::Result<u64> {
     Ok(u64::from_ne_bytes(jiffies))
 }
 
-fn nearest(rate: f64) -> u32 {
-    RATES
-        .into_iter()
-        .min_by(|a, b| {
-            let off = |hertz: u32| (rate / f64::from(hertz)).ln().abs();
-            off(*a).total_cmp(&off(*b))
-        })
-        .unwrap_or(250)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::nearest;
+    use super::*;
 
     #[test]
-    fn rates() {
-        for (measured, expected) in [(250.4, 250), (98.0, 100), (1003.0, 1000), (310.0, 300)] {
-            assert_eq!(nearest(measured), expected, "{measured}");
+    fn every_rate_that_linux_is_built_with_is_told_by_the_length_of_a_jiffy() {
+        // kernel/Kconfig.hz, and the architectures' own.
+        for hertz in [
+            24, 32, 48, 64, 100, 128, 200, 250, 256, 300, 500, 512, 1000, 1024, 1200,
+        ] {
+            let length = (1_000_000_000 + hertz / 2) / hertz;
+            assert_eq!(rate(Duration::from_nanos(length)), Some(hertz as u32));
+        }
+    }
+
+    #[test]
+    fn other_resolutions_are_refused() {
+        for length in [0, 1_000_000_000] {
+            assert_eq!(rate(Duration::from_nanos(length)), None);
         }
     }
 }

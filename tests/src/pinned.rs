@@ -58,7 +58,7 @@ impl PinnedMaps {
             .context("the object tells no time")?
             .try_into()?;
         clock.load()?;
-        let clock = Clock::measure(clock.fd()?.as_fd().try_clone_to_owned()?)?;
+        let clock = Clock::new(clock.fd()?.as_fd().try_clone_to_owned()?)?;
 
         let flags = Layer {
             iface: Some(vec!["none".to_owned()]),

@@ -1,6 +1,10 @@
 //! The BPF object as other tools see it.
 
-use std::{mem::offset_of, process::Command};
+use std::{
+    mem::offset_of,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use guard_common::{
@@ -15,6 +19,7 @@ use guard_tests::{
     programs::{Entry, FRAGS, Programs},
     setup::Setup,
 };
+use guard_userspace::clock::Clock;
 
 /// What a program may take: instructions that the verifier follows, which gives up at a million,
 /// and loading takes time long before; and bytes of stack, of which there are 512.
@@ -105,6 +110,39 @@ fn entries() -> Vec<Entry> {
         entries.push(Entry::Frags);
     }
     entries
+}
+
+#[test]
+fn the_clock_goes_as_fast_as_it_says() -> Result<()> {
+    /// Rates that Linux is usually built for are further apart.
+    const OFF: f64 = 0.15;
+    const TICKS: u32 = 3;
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    let programs = Programs::load(Entry::Whole)?;
+    let clock = Clock::new(programs.program_fd("clock")?.try_clone_to_owned()?)?;
+    let began = Instant::now();
+    // The moment at which it moves on to a tick after this one.
+    let edge = |tick: u32| loop {
+        let now = clock.now()?;
+        if now != tick {
+            return anyhow::Ok((now, Instant::now()));
+        }
+        ensure!(began.elapsed() < PATIENCE, "the clock stands still");
+    };
+    let (first, seen) = edge(clock.now()?)?;
+    let mut last = (first, seen);
+    while last.0 - first < TICKS {
+        last = edge(last.0)?;
+    }
+    let told = clock.millis(last.0 - first) as f64 / 1e3;
+    let took = (last.1 - seen).as_secs_f64();
+    println!(
+        "{} jiffies a second; {told} s by them took {took} s",
+        clock.hertz()
+    );
+    ensure!((told / took - 1.0).abs() < OFF, "{told} s took {took} s");
+    Ok(())
 }
 
 #[test]

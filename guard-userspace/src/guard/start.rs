@@ -91,7 +91,7 @@ pub(super) struct Loaded {
     pub(super) devices: Vec<GuardedDevice>,
 }
 
-/// Loads the programs and measures the clock.
+/// Loads the programs, and the clock that they read.
 pub(super) fn load_with_clock(
     settings: &Settings,
     pins: &Pins,
@@ -99,7 +99,7 @@ pub(super) fn load_with_clock(
 ) -> Result<(Loaded, Clock), Failure> {
     let (loaded, clock) = load(settings, pins, interfaces)?;
 
-    Ok((loaded, Clock::measure(clock)?))
+    Ok((loaded, Clock::new(clock)?))
 }
 
 fn load(

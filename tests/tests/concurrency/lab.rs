@@ -56,7 +56,7 @@ impl Lab {
         Ok(Self {
             programs,
             pins,
-            clock: Arc::new(Clock::measure(clock)?),
+            clock: Arc::new(Clock::new(clock)?),
             host: Namespace::new("i")?,
             _folder: folder,
         })
