@@ -1,5 +1,6 @@
 //! The kernel programs: the object this binary carries, loaded once an interface.
 
+mod loader;
 #[cfg(feature = "bpf-log")]
 mod log;
 
@@ -16,6 +17,7 @@ use aya::{
     util::KernelVersion,
 };
 
+use self::loader::without_kernel_types;
 use crate::{
     failure::Failure,
     pins::{MAPS, Pins},
@@ -56,7 +58,7 @@ impl Programs {
     /// else 69. Nothing is pinned then that was not before.
     pub fn load(slot: u32, pins: &Pins, max_flows: u32) -> Result<Self, Failure> {
         let fresh = !pins.exist();
-        let mut loader = EbpfLoader::new();
+        let mut loader = without_kernel_types();
         for name in MAPS {
             loader.map_pin_path(name, pins.map(name));
         }
@@ -75,7 +77,7 @@ impl Programs {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn try_out() -> Result<Self, Failure> {
-        Self::load_with(EbpfLoader::new(), &0, TRIAL_FLOWS)
+        Self::load_with(without_kernel_types(), &0, TRIAL_FLOWS)
     }
 
     fn load_with<'a>(
@@ -83,7 +85,7 @@ impl Programs {
         slot: &'a u32,
         max_flows: u32,
     ) -> Result<Self, Failure> {
-        loader.btf(None).override_global("DEVICE", slot, true);
+        loader.override_global("DEVICE", slot, true);
         for name in FLOW_MAPS {
             loader.map_max_entries(name, max_flows);
         }
