@@ -1,8 +1,10 @@
 //! What was measured, as a whole: judged by targets, compared with what was recorded, written
 //! down as JSON and as tables, and drawn.
 
+mod judgement;
 mod machine;
 mod plot;
+mod readme;
 mod recorded;
 mod table;
 mod targets;
@@ -13,7 +15,9 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 pub use self::{
-    recorded::Recorded,
+    judgement::{Extent, Judgement},
+    readme::refresh as refresh_readme,
+    recorded::{Recorded, cost_name},
     targets::{Mark, marks},
 };
 use crate::{

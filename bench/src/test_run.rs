@@ -54,24 +54,24 @@ impl fmt::Display for Cost {
     }
 }
 
-/// Measures every outcome whose name contains `filter`.
+/// Measures every outcome that is `wanted`, by its name and the shape of its frame.
 ///
 /// # Errors
 /// When a frame is judged otherwise than its row says, or the kernel refuses anything.
 pub fn measure(
-    filter: &str,
+    wanted: impl Fn(&str, Shape) -> bool + Sync,
     rounds: usize,
     mut seen: impl FnMut(&Cost) + Send,
 ) -> Result<Vec<Cost>> {
     let hosts = Direct::new()?;
     hosts
         .guarded
-        .run(|| inside(&hosts, filter, rounds, &mut seen))
+        .run(|| inside(&hosts, &wanted, rounds, &mut seen))
 }
 
 fn inside(
     hosts: &Direct,
-    filter: &str,
+    wanted: &dyn Fn(&str, Shape) -> bool,
     rounds: usize,
     seen: &mut dyn FnMut(&Cost),
 ) -> Result<Vec<Cost>> {
@@ -79,8 +79,8 @@ fn inside(
     let rows: Vec<Row> = received::rows().into_iter().chain(sent::rows()).collect();
     let mut scene = Scene::new(hosts)?;
     let mut costs = Vec::new();
-    for row in rows.iter().filter(|row| row.name().contains(filter)) {
-        for shape in row.shapes() {
+    for row in &rows {
+        for shape in row.shapes().filter(|shape| wanted(row.name(), *shape)) {
             let cost = Cost {
                 name: row.name(),
                 shape,

@@ -1,13 +1,14 @@
 //! Where it was measured.
 
-use std::fs;
+use std::{fmt, fs};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::processor;
 
 /// A machine, as far as it explains figures.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Machine {
     kernel: String,
     processor: String,
@@ -29,5 +30,15 @@ impl Machine {
             processor: model.to_owned(),
             processors: processor::count(),
         }
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Linux {}, {} x {}",
+            self.kernel, self.processors, self.processor
+        )
     }
 }

@@ -1,38 +1,33 @@
-//! What was measured when all was well, and whether it still holds.
+//! What was measured when all was well.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::Results;
-use crate::{clients::Direction, contender::Contender};
+use super::{Results, machine::Machine};
+use crate::{clients::Direction, contender::Contender, shape::Shape};
 
 /// Where it is, in the checkout.
 pub const PATH: &str = "bench/recorded.json";
-
-/// Nanoseconds by which a difference may grow.
-const SLACK: f64 = 5.0;
-/// The part by which a difference may grow, where that is more.
-const GROWTH: f64 = 0.15;
-/// The part by which a ratio may shrink.
-const LOSS: f64 = 0.1;
 
 /// Figures by name.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recorded {
-    /// Nanoseconds over a program that does nothing.
-    costs: BTreeMap<String, f64>,
-    /// Parts of what could not be faster.
-    ratios: BTreeMap<String, f64>,
+    /// Where they were measured: costs mean nothing on another processor.
+    pub machine: Machine,
+    /// Nanoseconds over a program that does nothing, by test-run.
+    pub costs: BTreeMap<String, f64>,
+    /// Parts of what could not be faster, on the rig.
+    pub ratios: BTreeMap<String, f64>,
 }
 
 impl Recorded {
     /// What of a run is worth comparing.
     pub fn of(results: &Results) -> Self {
         let costs = results.test_run.iter().map(|cost| {
-            let name = format!("{}, {}", cost.name, cost.shape);
+            let name = cost_name(cost.name, cost.shape);
             (name, rounded(cost.cost.low, 1))
         });
         let guarded = |contender| contender == Contender::Portguard;
@@ -58,11 +53,24 @@ impl Recorded {
             };
             (name.to_owned(), line.of_limit)
         });
+        let scaling = results.scaling.iter();
+        let scaling = scaling.flat_map(|scaling| &scaling.floods).map(|scaled| {
+            let aim = if scaled.at_ports_in_use {
+                "at these"
+            } else {
+                "at the range"
+            };
+            let (flows, ports) = (scaled.flows, scaled.ports);
+            let name = format!("spray {aim}, {flows} flows on {ports} ports");
+            (name, scaled.of_limit)
+        });
         Self {
+            machine: results.machine.clone(),
             costs: costs.collect(),
             ratios: floods
                 .chain(connects)
                 .chain(bulk)
+                .chain(scaling)
                 .map(|(name, ratio)| (name, rounded(ratio, 3)))
                 .collect(),
         }
@@ -87,55 +95,14 @@ impl Recorded {
         let text = serde_json::to_string_pretty(self)? + "\n";
         fs::write(PATH, text).with_context(|| format!("write {PATH}"))
     }
+}
 
-    /// What has become worse in `now`, which may have measured less.
-    pub fn worse(&self, now: &Self) -> Vec<String> {
-        let costs = self.costs.iter().filter_map(|(name, then)| {
-            let now = *now.costs.get(name)?;
-            let most = then + SLACK.max(then * GROWTH);
-            (now > most).then(|| format!("{name}: {now} ns, recorded were {then}"))
-        });
-        let ratios = self.ratios.iter().filter_map(|(name, then)| {
-            let now = *now.ratios.get(name)?;
-            let least = then * (1.0 - LOSS);
-            (now < least).then(|| format!("{name}: {now} of the limit, recorded were {then}"))
-        });
-        costs.chain(ratios).collect()
-    }
+/// What the cost of an outcome is recorded by.
+pub fn cost_name(outcome: &str, shape: Shape) -> String {
+    format!("{outcome}, {shape}")
 }
 
 fn rounded(value: f64, digits: i32) -> f64 {
     let scale = 10_f64.powi(digits);
     (value * scale).round() / scale
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn recorded(cost: f64, ratio: f64) -> Recorded {
-        Recorded {
-            costs: BTreeMap::from([("drop".into(), cost)]),
-            ratios: BTreeMap::from([("spray".into(), ratio)]),
-        }
-    }
-
-    #[test]
-    fn small_costs_may_grow_by_nanoseconds_and_large_ones_by_parts() {
-        assert!(recorded(6.0, 1.0).worse(&recorded(11.0, 1.0)).is_empty());
-        assert_eq!(recorded(6.0, 1.0).worse(&recorded(11.1, 1.0)).len(), 1);
-        assert!(recorded(100.0, 1.0).worse(&recorded(115.0, 1.0)).is_empty());
-        assert_eq!(recorded(100.0, 1.0).worse(&recorded(115.1, 1.0)).len(), 1);
-    }
-
-    #[test]
-    fn ratios_may_shrink_by_a_tenth() {
-        assert!(recorded(6.0, 0.5).worse(&recorded(6.0, 0.45)).is_empty());
-        assert_eq!(recorded(6.0, 0.5).worse(&recorded(6.0, 0.44)).len(), 1);
-    }
-
-    #[test]
-    fn what_was_not_measured_again_is_not_judged() {
-        assert!(recorded(6.0, 0.5).worse(&Recorded::default()).is_empty());
-    }
 }
