@@ -147,7 +147,9 @@ fn ingress_ip<A: Address>(
         }
     };
 
-    let outcome = if ip.fragment == Fragment::Later {
+    let outcome = if !ip.has(0) {
+        Outcome::DropMalformed
+    } else if ip.fragment == Fragment::Later {
         judge_later(&FragmentKey::new(&ip), tables)
     } else {
         judge_datagram(frame, &ip, tables)

@@ -60,6 +60,10 @@ pub struct Ip<A> {
     pub fragment: Fragment,
     /// What the fragments of a datagram share, in network byte order. Means nothing in a whole one.
     pub id: u32,
+    /// Where a first fragment ends by its own word, which the kernel takes: it goes on with the
+    /// next fragment there, and so must not be read further. `usize::MAX` for any other packet,
+    /// whose lengths decide nothing.
+    pub end: usize,
 }
 
 /// Both ends of a conversation. Ports are in network byte order.
@@ -116,6 +120,12 @@ impl<A: Address> Ip<A> {
             Some(transport) => transport.label(),
             None => Protocol::Other,
         }
+    }
+
+    /// Whether the packet goes on for so many bytes from the transport header on.
+    #[inline(always)]
+    pub const fn has(&self, bytes: usize) -> bool {
+        self.transport + bytes <= self.end
     }
 
     /// Reads the ports and names both ends, for a packet that goes in `direction`.
@@ -175,6 +185,10 @@ pub fn ipv4(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<V4>, Unr
     } else {
         Fragment::Later
     };
+    let end = match fragment {
+        Fragment::First => offset + usize::from(u16::from_be(header.total_length)),
+        Fragment::Whole | Fragment::Later => usize::MAX,
+    };
 
     Ok(Ip {
         source: header.source,
@@ -183,6 +197,7 @@ pub fn ipv4(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<V4>, Unr
         transport: offset + length,
         fragment,
         id: u32::from(header.id),
+        end,
     })
 }
 
@@ -203,9 +218,11 @@ pub fn ipv6(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<V6>, Unr
         transport: offset + size_of::<Ipv6Header>(),
         fragment: Fragment::Whole,
         id: 0,
+        end: usize::MAX,
     };
     if is_extension(ip.protocol) {
-        walk_extensions(frame, &mut ip)?;
+        let end = ip.transport + usize::from(u16::from_be(header.payload_length));
+        walk_extensions(frame, &mut ip, end)?;
         ip.transport = frame.rejoin(ip.transport);
     }
 
@@ -213,9 +230,13 @@ pub fn ipv6(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<V6>, Unr
 }
 
 /// Skips extension headers until something else follows, or until a later fragment's header,
-/// behind which there is no header at all.
+/// behind which there is no header at all. The packet says that it ends at `end`.
 #[inline(always)]
-fn walk_extensions(frame: &(impl Packet + ?Sized), ip: &mut Ip<V6>) -> Result<(), Unreadable> {
+fn walk_extensions(
+    frame: &(impl Packet + ?Sized),
+    ip: &mut Ip<V6>,
+    end: usize,
+) -> Result<(), Unreadable> {
     for _ in 0..MAX_EXTENSION_HEADERS {
         let head = frame
             .read::<Extension>(ip.transport)
@@ -230,10 +251,12 @@ fn walk_extensions(frame: &(impl Packet + ?Sized), ip: &mut Ip<V6>) -> Result<()
                 if offset_and_more & 0xfff8 != 0 {
                     ip.fragment = Fragment::Later;
                     ip.protocol = head.next_header;
+                    ip.transport += size_of::<FragmentExtension>();
                     return Ok(());
                 }
                 if offset_and_more & 1 != 0 {
                     ip.fragment = Fragment::First;
+                    ip.end = end;
                 }
                 size_of::<FragmentExtension>()
             }

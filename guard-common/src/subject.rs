@@ -4,7 +4,8 @@ use crate::{
     address::Address,
     outcome::{Direction, Outcome},
     packet::Packet,
-    parse::{Fragment, Ip, Transport, Tuple},
+    parse::{Fragment, Ip, Transport, Tuple, Unreadable},
+    wire::Ports,
 };
 
 /// Where the quoted packet starts in an ICMP message (RFC 792; RFC 4443, section 3).
@@ -25,7 +26,7 @@ pub enum Subject<A> {
 #[inline(always)]
 pub fn subject<A: Address>(frame: &(impl Packet + ?Sized), ip: &Ip<A>) -> Subject<A> {
     if let Some(transport) = Transport::from_number(ip.protocol) {
-        return match ip.tuple(frame, transport, Direction::Ingress) {
+        return match ports(frame, ip, transport, Direction::Ingress) {
             Ok(tuple) => Subject::Packet(tuple),
             Err(unreadable) => Subject::Itself(unreadable.outcome()),
         };
@@ -40,7 +41,8 @@ pub fn subject<A: Address>(frame: &(impl Packet + ?Sized), ip: &Ip<A>) -> Subjec
 /// An ICMP error is about a packet that this host sent, so the local end is its source.
 #[inline(always)]
 fn quoted<A: Address>(frame: &(impl Packet + ?Sized), ip: &Ip<A>) -> Subject<A> {
-    let Some(icmp_type) = frame.read::<u8>(ip.transport) else {
+    let icmp_type = frame.read::<u8>(ip.transport);
+    let Some(icmp_type) = icmp_type.filter(|_| ip.has(size_of::<u8>())) else {
         return Subject::Itself(Outcome::DropMalformed);
     };
     if !A::icmp_quotes(icmp_type) {
@@ -48,9 +50,16 @@ fn quoted<A: Address>(frame: &(impl Packet + ?Sized), ip: &Ip<A>) -> Subject<A> 
     }
 
     let quoted = match A::read_ip(frame, ip.transport + ICMP_QUOTE) {
-        Ok(quoted) => quoted,
+        // Whatever it says about itself, it is quoted only as far as the message goes.
+        Ok(quoted) => Ip {
+            end: ip.end,
+            ..quoted
+        },
         Err(unreadable) => return Subject::Itself(unreadable.outcome()),
     };
+    if !quoted.has(0) {
+        return Subject::Itself(Outcome::DropMalformed);
+    }
     let Some(transport) = Transport::from_number(quoted.protocol) else {
         return Subject::Itself(Outcome::PassIcmpOutside);
     };
@@ -59,8 +68,22 @@ fn quoted<A: Address>(frame: &(impl Packet + ?Sized), ip: &Ip<A>) -> Subject<A> 
         return Subject::Itself(Outcome::DropIcmpUnrelated);
     }
 
-    match quoted.tuple(frame, transport, Direction::Egress) {
+    match ports(frame, &quoted, transport, Direction::Egress) {
         Ok(tuple) => Subject::Quote(tuple),
         Err(unreadable) => Subject::Itself(unreadable.outcome()),
     }
+}
+
+/// The ports must be the packet's own.
+#[inline(always)]
+fn ports<A: Address>(
+    frame: &(impl Packet + ?Sized),
+    ip: &Ip<A>,
+    transport: Transport,
+    direction: Direction,
+) -> Result<Tuple<A>, Unreadable> {
+    if !ip.has(size_of::<Ports>()) {
+        return Err(Unreadable::Truncated);
+    }
+    ip.tuple(frame, transport, direction)
 }

@@ -64,7 +64,7 @@ pub struct Ipv4Header {
     pub version_and_length: u8,
     /// Type of service.
     pub service: u8,
-    /// Length of the packet in bytes. Decides nothing here.
+    /// Length of the packet in bytes. Decides nothing but where a first fragment ends.
     pub total_length: u16,
     /// Identification.
     pub id: u16,
@@ -90,7 +90,7 @@ pub struct Ipv6Header {
     pub version: u8,
     /// Traffic class and flow label.
     pub flow: [u8; 3],
-    /// Length of what follows in bytes. Decides nothing here.
+    /// Length of what follows in bytes. Decides nothing but where a first fragment ends.
     pub payload_length: u16,
     /// What follows.
     pub next_header: u8,

@@ -12,7 +12,7 @@ use crate::{
 
 impl Model {
     pub(crate) fn received(&mut self, packet: &Packet<'_>) -> Result<Reason, Broken> {
-        if packet.part == Part::Later {
+        if packet.part == Part::Later && packet.owns(0) {
             return Ok(self.later_fragment(packet));
         }
         let judged = self.datagram(packet);
@@ -64,7 +64,13 @@ impl Model {
     }
 
     fn datagram(&mut self, packet: &Packet<'_>) -> Result<Reason, Broken> {
+        if !packet.owns(0) {
+            return Err(Broken::Cut);
+        }
         if self.is_guarded(packet.number) {
+            if !packet.owns(self.rules.ports_length) {
+                return Err(Broken::Cut);
+            }
             let talk = Conversation::of(packet, false, &self.rules)?;
             return Ok(self.talk(&talk));
         }
@@ -99,8 +105,11 @@ impl Model {
     /// ICMP, which may quote what this host has sent.
     fn message(&mut self, packet: &Packet<'_>) -> Result<Reason, Broken> {
         let kind = *packet.body.first().ok_or(Broken::Cut)?;
+        if !packet.owns(1) {
+            return Err(Broken::Cut);
+        }
         let behind = packet.body.get(self.rules.quote_at..).unwrap_or(&[]);
-        let quoted = if packet.source.is_ipv4() {
+        let mut quoted = if packet.source.is_ipv4() {
             if !self.rules.icmp_errors.contains(&kind) {
                 return Ok(Reason::IcmpInfo);
             }
@@ -111,6 +120,11 @@ impl Model {
             }
             read::ipv6(behind, &self.rules)?
         };
+        quoted.headers += packet.headers + self.rules.quote_at;
+        quoted.ends = packet.ends;
+        if !quoted.owns(0) {
+            return Err(Broken::Cut);
+        }
         if !self.is_guarded(quoted.number) {
             return Ok(Reason::IcmpOutside);
         }
@@ -118,6 +132,9 @@ impl Model {
             return Ok(Reason::IcmpUnrelated);
         }
 
+        if !quoted.owns(self.rules.ports_length) {
+            return Err(Broken::Cut);
+        }
         let talk = Conversation::of(&quoted, self.rules.quoted_source_is_local, &self.rules)?;
         if self.port(talk.protocol, talk.local.1) != Port::Guarded {
             return Ok(Reason::IcmpOutside);

@@ -59,6 +59,7 @@ mutants! {
     "loses the highest bit of an IPv6 offset": rules => rules.ipv6_offset_bits = 0x7ff8;
     "takes a reserved bit for MF": rules => rules.ipv6_more = 2;
     "takes an atomic fragment for a first one": rules => rules.atomic_is_whole = false;
+    "reads on behind a first fragment": rules => rules.first_piece_ends = false;
 
     "does not guard UDP-Lite": rules => rules.udp_lite = 255;
     "guards DCCP for UDP-Lite": rules => rules.udp_lite = 33;

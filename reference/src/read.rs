@@ -52,6 +52,17 @@ pub struct Packet<'a> {
     pub id: u32,
     /// What follows the headers, up to the end of the frame.
     pub body: &'a [u8],
+    /// Bytes in front of that.
+    pub headers: usize,
+    /// Bytes that a first piece says it has. The kernel believes it, and puts the next piece there.
+    pub ends: Option<usize>,
+}
+
+impl Packet<'_> {
+    /// Whether so many bytes of the body are the packet's own.
+    pub fn owns(&self, bytes: usize) -> bool {
+        self.ends.is_none_or(|ends| self.headers + bytes <= ends)
+    }
 }
 
 /// What stands behind the Ethernet header and the tags.
@@ -103,6 +114,8 @@ pub fn ipv4<'a>(bytes: &'a [u8], rules: &Rules) -> Result<Packet<'a>, Broken> {
             header[at + 3],
         ))
     };
+    let is_first = fragment & (rules.ipv4_offset_bits | rules.ipv4_more) == rules.ipv4_more;
+    let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
     Ok(Packet {
         source: address(12),
         destination: address(16),
@@ -116,6 +129,8 @@ pub fn ipv4<'a>(bytes: &'a [u8], rules: &Rules) -> Result<Packet<'a>, Broken> {
         },
         id: u32::from(u16::from_be_bytes([header[4], header[5]])),
         body: bytes.get(units * rules.ipv4_unit..).unwrap_or(&[]),
+        headers: units * rules.ipv4_unit,
+        ends: (is_first && rules.first_piece_ends).then_some(length),
     })
 }
 
@@ -137,7 +152,10 @@ pub fn ipv6<'a>(bytes: &'a [u8], rules: &Rules) -> Result<Packet<'a>, Broken> {
         part: Part::Whole,
         id: 0,
         body: &bytes[40..],
+        headers: 40,
+        ends: None,
     };
+    let ends = 40 + usize::from(u16::from_be_bytes([header[4], header[5]]));
     let mut walked = 0;
     while packet.number == rules.fragment_header
         || packet.number == rules.authentication
@@ -147,7 +165,7 @@ pub fn ipv6<'a>(bytes: &'a [u8], rules: &Rules) -> Result<Packet<'a>, Broken> {
         if walked > rules.most_extensions {
             return Err(Broken::Headers);
         }
-        if extension(&mut packet, rules)? {
+        if extension(&mut packet, ends, rules)? {
             break;
         }
     }
@@ -155,7 +173,7 @@ pub fn ipv6<'a>(bytes: &'a [u8], rules: &Rules) -> Result<Packet<'a>, Broken> {
 }
 
 /// Takes off one extension header. Returns whether nothing behind it is a header.
-fn extension(packet: &mut Packet<'_>, rules: &Rules) -> Result<bool, Broken> {
+fn extension(packet: &mut Packet<'_>, ends: usize, rules: &Rules) -> Result<bool, Broken> {
     let [next, length] = *packet.body.first_chunk().ok_or(Broken::Cut)?;
     let bytes = if packet.number == rules.fragment_header {
         let header: &[u8; 8] = packet.body.first_chunk().ok_or(Broken::Cut)?;
@@ -164,10 +182,12 @@ fn extension(packet: &mut Packet<'_>, rules: &Rules) -> Result<bool, Broken> {
         if fragment & rules.ipv6_offset_bits != 0 {
             packet.part = Part::Later;
             packet.number = next;
+            packet.headers += 8;
             return Ok(true);
         }
         if fragment & rules.ipv6_more != 0 || !rules.atomic_is_whole {
             packet.part = Part::First;
+            packet.ends = rules.first_piece_ends.then_some(ends);
         }
         8
     } else if packet.number == rules.authentication {
@@ -176,6 +196,7 @@ fn extension(packet: &mut Packet<'_>, rules: &Rules) -> Result<bool, Broken> {
         (usize::from(length) + rules.extension_extra) * 8
     };
     packet.number = next;
+    packet.headers += bytes;
     packet.body = packet.body.get(bytes..).unwrap_or(&[]);
     Ok(false)
 }

@@ -40,6 +40,8 @@ pub struct Rules {
     pub ipv6_more: u16,
     /// An IPv6 atomic fragment is a whole packet.
     pub atomic_is_whole: bool,
+    /// A first piece ends where it says.
+    pub first_piece_ends: bool,
 
     /// Guarded protocols: TCP, UDP, UDP-Lite.
     pub tcp: u8,
@@ -193,6 +195,7 @@ impl Default for Rules {
             ipv6_offset_bits: 0xfff8,
             ipv6_more: 1,
             atomic_is_whole: true,
+            first_piece_ends: true,
             tcp: 6,
             udp: 17,
             udp_lite: 136,

@@ -68,6 +68,16 @@ fn of_transport(to: fn(u16, u16) -> Frame) -> Vec<Case> {
         case("a first piece without ports")
             .receives(to(53, 40_000).piece(ID, ..0), DropMalformed)
             .receives(later(to(53, 40_000)), DropFragmentDenied),
+        // The kernel goes on with the next piece where this one says that it ends.
+        case("a first piece with something like ports behind its end")
+            .receives(
+                to(53, 40_000)
+                    .piece(ID, ..8)
+                    .behind(Destination(0))
+                    .padded(8),
+                DropMalformed,
+            )
+            .receives(later(to(53, 40_000)).v6(), DropFragmentDenied),
         case("what a later piece carries is not recorded")
             .sends(
                 later(to(1, 1).data(&[0x9c, 0x41, 0, 53].repeat(9))),

@@ -4,7 +4,7 @@ use guard_common::outcome::{
     Family,
     Outcome::{DropFragmentDenied, DropMalformed, DropNoFlow, PassLaterFragment, PassOutsideRange},
 };
-use guard_tests::frames::{Frame, tcp, udp};
+use guard_tests::frames::{Extension::Destination, Frame, tcp, udp};
 
 use super::case::{Case, SERVICE, case, instead};
 
@@ -92,6 +92,20 @@ pub fn cases() -> Vec<Case> {
             [(DropNoFlow, 1), (DropFragmentDenied, 1)],
         )
         .delivered_only_in(Family::Ipv4),
+        case(
+            "A5, A12 ports in the second piece, and others behind the end of the first",
+            |plain| {
+                let id = id(&plain);
+                let headers = plain
+                    .piece(id, ..8)
+                    .behind(Destination(0))
+                    .behind(Destination(0));
+                let rest = headers.clone().piece(id, 8..);
+                // In place of the second header, one that UDP from and to port 0 follows.
+                vec![headers.padded(16).network_bytes(56, &[17]), rest]
+            },
+            [(DropMalformed, 1), (DropFragmentDenied, 1)],
+        ),
     ]
 }
 

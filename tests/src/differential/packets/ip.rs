@@ -43,6 +43,12 @@ fn piece(random: &mut Random) -> (u16, bool) {
     }
 }
 
+/// Hardly ever right: none, one that ends within the headers, or any.
+fn wrong_length(random: &mut Random) -> u16 {
+    let any = random.word();
+    random.pick(&[0, 8, 16, 20, 28, 48, any])
+}
+
 fn ipv4(
     random: &mut Random,
     ends: &[u8],
@@ -64,7 +70,7 @@ fn ipv4(
     let whole = u16::from(!more && random.chance(50)) << 14;
     let fragment = offset | u16::from(more) << 13 | whole | reserved;
     let length = if random.chance(5) {
-        random.word()
+        wrong_length(random)
     } else {
         (20 + words * 4 + transport.len()) as u16
     };
@@ -110,7 +116,7 @@ fn ipv6(
     }
 
     let length = if random.chance(5) {
-        random.word()
+        wrong_length(random)
     } else {
         (extensions.len() + transport.len()) as u16
     };
