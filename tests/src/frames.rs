@@ -195,6 +195,12 @@ impl Frame {
         self.flags(|header| header.rst = true)
     }
 
+    /// A TCP segment with FIN, PSH and URG.
+    #[must_use]
+    pub fn christmas(self) -> Self {
+        self.flags(|header| (header.fin, header.psh, header.urg) = (true, true, true))
+    }
+
     /// A TCP segment without any flag.
     #[must_use]
     pub fn no_flags(self) -> Self {

@@ -171,3 +171,33 @@ fn f10_an_interface_that_moves_away_is_let_go() -> Result<()> {
         thread::sleep(Duration::from_millis(20));
     }
 }
+
+#[test]
+fn f17_an_interface_without_an_address_gets_one() -> Result<()> {
+    for mode in MODES {
+        let topology = Direct::new()?;
+        let host = &topology.guarded;
+        host.ip("addr flush dev vg")?;
+        let guard = Guard::start(host, "vg", &["--xdp-mode", mode])?;
+        let listener = Listener::new(host, PORT)?;
+        ensure!(attached(&guard, "vg", "xdp")?, "F17, {mode}: not attached");
+        for command in [
+            "addr add 10.9.0.2/24 dev vg",
+            "addr add fd09::2/64 dev vg nodad",
+        ] {
+            host.ip(command)?;
+        }
+        works(&topology, &listener, "vg")?;
+        let hears = |port| -> Result<usize> {
+            let open = Listener::new(host, port)?;
+            let wire = Wire::open(&topology.peer, topology.peer_interface())?;
+            for family in FAMILIES {
+                wire.send(&udp(53, port).received(family))?;
+            }
+            Ok(open.delivered(QUIET))
+        };
+        ensure!(hears(5_000)? == 2, "F17, {mode}: strangers are not heard");
+        ensure!(hears(PORT + 1)? == 0, "F17, {mode}: strangers are heard");
+    }
+    Ok(())
+}

@@ -4,6 +4,7 @@ mod inbound;
 mod offload;
 mod raw;
 mod ring;
+mod tunnel;
 
 use std::{io, net::IpAddr, os::fd::AsRawFd};
 

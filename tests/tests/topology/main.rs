@@ -7,6 +7,7 @@ mod containers;
 mod older;
 mod own;
 mod resets;
+mod stateful;
 
 use guard_common::outcome::Family;
 
