@@ -24,6 +24,9 @@ mod process;
 mod version;
 mod workspace;
 
+#[cfg(test)]
+mod documents;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
