@@ -61,7 +61,7 @@ pub struct Layer {
     #[arg(long, value_name = "FILTER")]
     pub udp_filter: Option<UdpFilter>,
 
-    /// Do not ask the kernel's socket table before a drop
+    /// Do not ask the kernel's socket table before a drop, nor put flows back by it
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub no_rescue: Option<bool>,
 

@@ -22,8 +22,9 @@ use guard_tests::{
     peers::{Exchange, alive},
     wire::Wire,
 };
+use guard_userspace::{maps::StateMemory, namespace, pins::Pins};
 
-use super::sweeps::altered;
+use super::sweeps::{altered, wait_for_sweeps};
 
 /// Entries of each flow map: as few as there can be.
 const ENTRIES: usize = 1024;
@@ -89,6 +90,32 @@ fn a_map_that_is_too_small_is_told_of() -> Result<()> {
     wait_until_said(&guard, "the flow maps have room again")?;
     let said = guard.said();
     ensure!(said.matches(ADVICE).count() == 1, "{said}");
+    Ok(())
+}
+
+/// A daemon that dies while timers are short leaves them so, and the next one must not take them
+/// for those that are configured.
+#[test]
+fn who_adopts_short_timers_makes_them_whole() -> Result<()> {
+    let topology = Direct::new()?;
+    let mut guard = altered(&topology, &[], &SMALL)?;
+    let namespace = topology.guarded.run(namespace::name)?;
+    let state = StateMemory::open(&Pins::new(guard.pins(), &namespace))?;
+    let whole = state.timeouts();
+    let _socket = ask(&topology, 900)?;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while state.timeouts() == whole {
+        ensure!(Instant::now() < deadline, "timers stay as they are");
+        thread::sleep(Duration::from_millis(20));
+    }
+    guard.kill()?;
+    let short = state.timeouts();
+    ensure!(short.udp_dns < whole.udp_dns, "{short:?}");
+    ensure!(short.tcp_transitory == whole.tcp_transitory, "{short:?}");
+    let off = [&SMALL[..], &["--adaptive-timeouts", "off"]].concat();
+    guard.start_again(&off)?;
+    wait_for_sweeps(&topology, &guard)?;
+    ensure!(state.timeouts() == whole, "{:?}", state.timeouts());
     Ok(())
 }
 
