@@ -33,6 +33,11 @@ const MASS: (&str, u32) = ("flows_tcp4", 1 << 20);
 const SINGLES: (&str, u32) = ("flows_udp4", 1 << 16);
 /// Flows that come and go.
 const PASSERS: u32 = 8_000;
+/// Those that do so while a small map is swept, in all. A walk that goes on from the entry it has
+/// seen last, and starts anew where that has gone, does so about once in a million.
+const MANY_PASSERS: u64 = 3_000_000;
+/// How long that may take, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(25);
 /// Sweeps, each of which must miss none.
 const SWEEPS: u8 = 2;
 
@@ -52,9 +57,14 @@ fn numbered(number: usize) -> FlowKeyV4 {
     key(Transport::Tcp, port, number as u32)
 }
 
-/// Lets flows come and go until `ended`, and counts them. So many at a time that a walk that loses
-/// its place when an entry vanishes does so again and again.
-fn come_and_go(maps: &PinnedMaps, ended: &AtomicBool, passed: &AtomicU64) -> Result<()> {
+/// Lets flows come and go in these maps until `ended`, and counts them. So many at a time that a
+/// walk that loses its place when an entry vanishes does so again and again.
+fn come_and_go(
+    maps: &PinnedMaps,
+    crowded: &[(&str, Transport)],
+    ended: &AtomicBool,
+    passed: &AtomicU64,
+) -> Result<()> {
     let now = maps.now()?;
     // Off the range, so that the ports they are on tell nothing of the others.
     let passers = |transport, half: u32| -> Vec<_> {
@@ -62,14 +72,22 @@ fn come_and_go(maps: &PinnedMaps, ended: &AtomicBool, passed: &AtomicU64) -> Res
             .map(|number| key(transport, 1_024, half * PASSERS + number))
             .collect()
     };
-    let halves = [0, 1].map(|half| (passers(Transport::Tcp, half), passers(Transport::Udp, half)));
-    let come = |(tcp, udp): &(Vec<_>, Vec<_>)| {
-        maps.fill(MASS.0, tcp, Flow::new(Phase::Established, now))?;
-        maps.fill(SINGLES.0, udp, Flow::new(Phase::Datagram, now))
+    let halves = [0, 1].map(|half| {
+        let crowd = |&(name, transport)| (name, transport, passers(transport, half));
+        crowded.iter().map(crowd).collect::<Vec<_>>()
+    });
+    let come = |half: &[(&str, Transport, Vec<_>)]| {
+        half.iter().try_for_each(|(name, transport, keys)| {
+            let phase = match transport {
+                Transport::Tcp => Phase::Established,
+                Transport::Udp | Transport::UdpLite => Phase::Datagram,
+            };
+            maps.fill(name, keys, Flow::new(phase, now))
+        })
     };
-    let go = |(tcp, udp): &(Vec<_>, Vec<_>)| {
-        maps.empty(MASS.0, tcp)?;
-        maps.empty(SINGLES.0, udp)
+    let go = |half: &[(&str, Transport, Vec<_>)]| {
+        half.iter()
+            .try_for_each(|(name, _, keys)| maps.empty(name, keys))
     };
     come(&halves[1])?;
     while !ended.load(Ordering::Relaxed) {
@@ -82,13 +100,29 @@ fn come_and_go(maps: &PinnedMaps, ended: &AtomicBool, passed: &AtomicU64) -> Res
     Ok(())
 }
 
+/// Does something while flows come and go, which it is told the number of.
+fn beside_a_crowd(
+    maps: &PinnedMaps,
+    crowded: &[(&str, Transport)],
+    act: impl FnOnce(&AtomicU64) -> Result<()>,
+) -> Result<()> {
+    let (ended, passed) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let churn = scope.spawn(|| come_and_go(maps, crowded, &ended, &passed));
+        let done = act(&passed);
+        ended.store(true, Ordering::Relaxed);
+        churn.join().expect("the churn does not panic")?;
+        done
+    })
+}
+
 /// Ports that the sweep has not marked.
 fn unmarked(state: &StateMemory) -> usize {
     PORTS.filter(|port| !state.in_use(Use::Udp, *port)).count()
 }
 
 /// Sweeps once, and looks at the ports at the very moment at which the epoch moves.
-fn sweep(state: &StateMemory, sweeper: &mut Sweeper) -> Result<(Swept, usize)> {
+fn sweep(state: &StateMemory, sweeper: &mut Sweeper, flows: usize) -> Result<(Swept, usize)> {
     let before = state.epoch();
     let swept = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -103,7 +137,7 @@ fn sweep(state: &StateMemory, sweeper: &mut Sweeper) -> Result<(Swept, usize)> {
         let unmarked = watcher.join().expect("the watcher does not panic");
         let found = found?;
         ensure!(state.epoch() != before, "the epoch has not moved");
-        ensure!(found.flows() >= (FLOWS + PORTS.len()) as u64, "{found:?}");
+        ensure!(found.flows() >= flows as u64, "{found:?}");
         Ok((found, unmarked))
     })
 }
@@ -118,14 +152,8 @@ fn a_sweep_of_a_million_flows_misses_none() -> Result<()> {
     let singles: Vec<_> = PORTS.map(|port| key(Transport::Udp, port, 1)).collect();
     maps.fill(SINGLES.0, &singles, Flow::new(Phase::Datagram, now))?;
 
-    let (ended, passed) = (AtomicBool::new(false), AtomicU64::new(0));
-    thread::scope(|scope| {
-        let churn = scope.spawn(|| come_and_go(&maps, &ended, &passed));
-        let judged = judge(&host, &maps, &passed);
-        ended.store(true, Ordering::Relaxed);
-        churn.join().expect("the churn does not panic")?;
-        judged
-    })
+    let crowded = [(MASS.0, Transport::Tcp), (SINGLES.0, Transport::Udp)];
+    beside_a_crowd(&maps, &crowded, |passed| judge(&host, &maps, passed))
 }
 
 fn judge(host: &Namespace, maps: &PinnedMaps, passed: &AtomicU64) -> Result<()> {
@@ -136,7 +164,7 @@ fn judge(host: &Namespace, maps: &PinnedMaps, passed: &AtomicU64) -> Result<()> 
         state.set_epoch(u32::from(10 + 50 * round));
         ensure!(unmarked(&state) == PORTS.len(), "marked before the sweep");
         let before = passed.load(Ordering::Relaxed);
-        let (swept, missed) = host.run(|| sweep(&state, &mut sweeper))?;
+        let (swept, missed) = host.run(|| sweep(&state, &mut sweeper, FLOWS + PORTS.len()))?;
         let passed = passed.load(Ordering::Relaxed) - before;
         let (took, busy) = (swept.took, swept.busy);
         println!("swept in {took:?}, busy for {busy:?}, while {passed} came and went");
@@ -162,6 +190,34 @@ fn judge(host: &Namespace, maps: &PinnedMaps, passed: &AtomicU64) -> Result<()> 
     let missed = seen.iter().filter(|seen| !**seen).count();
     ensure!(missed == 0, "{missed} flows of {FLOWS} were not seen");
     Ok(())
+}
+
+/// What goes wrong once in a million entries goes wrong here.
+#[test]
+fn many_sweeps_of_a_busy_map_miss_none() -> Result<()> {
+    let host = Namespace::new("g")?;
+    let maps = PinnedMaps::new(&[SINGLES], Layer::default())?;
+    let singles: Vec<_> = PORTS.map(|port| key(Transport::Udp, port, 1)).collect();
+    maps.fill(SINGLES.0, &singles, Flow::new(Phase::Datagram, maps.now()?))?;
+    let mut state = maps.state()?;
+    let mut sweeper = maps.sweeper(Workings::default())?;
+    beside_a_crowd(&maps, &[(SINGLES.0, Transport::Udp)], |passed| {
+        let began = Instant::now();
+        let (mut epoch, mut sweeps, mut missed) = (10_u8, 0, 0);
+        let passed = || passed.load(Ordering::Relaxed);
+        while passed() < MANY_PASSERS && began.elapsed() < PATIENCE {
+            state.set_epoch(u32::from(epoch));
+            ensure!(unmarked(&state) == PORTS.len(), "marked before the sweep");
+            let swept = host.run(|| sweep(&state, &mut sweeper, 0))?;
+            missed += swept.1;
+            sweeps += 1;
+            epoch = epoch.wrapping_add(50);
+        }
+        println!("{sweeps} sweeps, while {} came and went", passed());
+        ensure!(missed == 0, "{missed} ports in use look free");
+        ensure!(sweeps >= 10 && passed() > 0, "{sweeps} sweeps");
+        Ok(())
+    })
 }
 
 #[test]
