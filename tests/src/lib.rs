@@ -39,6 +39,7 @@ pub mod metrics;
 
 pub mod guard;
 pub mod powers;
+pub mod refused;
 pub mod steps;
 
 pub mod bad_input;

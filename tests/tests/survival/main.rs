@@ -8,6 +8,7 @@ mod eviction;
 mod fill;
 mod idle;
 mod pressure;
+mod refused;
 mod repair;
 mod start;
 mod states;

@@ -108,3 +108,66 @@ fn without_the_marks_of_flows_it_looks_free() -> Result<()> {
     ensure!(known == 0 && dropped == 1, "{known}, {dropped}");
     Ok(())
 }
+
+/// How many files a process may have open.
+fn limit_files(guard: &Guard, limit: Option<u64>) -> Result<()> {
+    let pid = guard.pid() as libc::pid_t;
+    let mut limits = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    let (none, kind) = (std::ptr::null_mut(), libc::RLIMIT_NOFILE);
+    // SAFETY: the limits outlive both calls.
+    let done = unsafe {
+        let read = libc::prlimit(pid, kind, std::ptr::null(), &raw mut limits);
+        limits.rlim_cur = limit.unwrap_or(limits.rlim_max);
+        read | libc::prlimit(pid, kind, &raw const limits, none)
+    };
+    ensure!(done == 0, std::io::Error::last_os_error());
+    Ok(())
+}
+
+/// A daemon that can open nothing for a while cannot list sockets.
+#[test]
+fn what_sweeps_cannot_see_they_do_not_forget() -> Result<()> {
+    let topology = Direct::new()?;
+    let (host, peer) = (&topology.guarded, &topology.peer);
+    let guard = altered(&topology, &["repair"], &["--timeout", "tcp-established=1"])?;
+    let server = P.address(Family::Ipv4);
+    let mut exchange = Exchange::open(host, peer, (server, 8081), false, 1)?.remove(0);
+    let mut connection = Connection::open(host, peer, (server, 8080), 1)?.remove(0);
+    std::thread::sleep(Duration::from_millis(2_600));
+    wait_for_sweeps(&topology, &guard)?;
+
+    let namespace = host.run(namespace::name)?;
+    let state = StateMemory::open(&Pins::new(guard.pins(), &namespace))?;
+    let failures = || guard.said().matches("ports stay marked as in use").count();
+    limit_files(&guard, Some(3))?;
+    let deadline = Instant::now() + PATIENCE;
+    while failures() == 0 {
+        ensure!(
+            Instant::now() < deadline,
+            "no sweep fails: {}",
+            guard.said()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let epoch = state.epoch();
+    while failures() < 2 * FORGOTTEN as usize {
+        ensure!(
+            Instant::now() < deadline,
+            "few sweeps fail: {}",
+            guard.said()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    ensure!(state.epoch() == epoch, "a failed sweep moves the epoch");
+    exchange.speak()?;
+    connection.speak()?;
+    let heard = exchange.hears(PATIENCE) && connection.hears(PATIENCE);
+    limit_files(&guard, None)?;
+    let packets = guard.packets()?;
+    ensure!(heard && packets.of(DropNoFlow) == 0, "cut off:{packets}");
+    ensure!(packets.of(PassRescued) == 1, "{packets}");
+    wait_for_sweeps(&topology, &guard)
+}
