@@ -70,7 +70,9 @@ fn received(entry: Entry) -> Result<()> {
 fn e10_sent_frames_that_end_early() -> Result<()> {
     let complaints = kernel::complaints();
     let mut programs = Programs::load(Entry::Whole)?;
-    let transports: [(fn(u16, u16) -> Frame, usize); 3] = [(udp, 4), (udp_lite, 4), (tcp, 16)];
+    type Build = fn(u16, u16) -> Frame;
+
+    let transports: [(Build, usize); 3] = [(udp, 4), (udp_lite, 4), (tcp, 16)];
     let mut frames = 0;
     for (build, unread) in transports {
         for (name, frame) in dressed(build(40_000, 443).data(&[])) {
