@@ -8,7 +8,7 @@
 //! ends of a conversation ([`peers`]), traffic beside what is tested ([`load`]), what the daemon
 //! measures ([`metrics`]) and the daemon itself ([`guard`]), step by step ([`steps`]), and where it
 //! must refuse ([`bad_input`]). Then the policy told a second time, and compared
-//! ([`differential`]), and last, loads that go on for long ([`soak`]).
+//! ([`differential`]), the kernel as the judge ([`oracle`]), and last, loads that go on for long ([`soak`]).
 
 pub mod frames;
 
@@ -47,5 +47,7 @@ pub mod bad_input;
 pub mod clients;
 
 pub mod differential;
+
+pub mod oracle;
 
 pub mod soak;

@@ -4,7 +4,7 @@ use std::{
     ffi::CString,
     io,
     net::{Ipv6Addr, TcpListener, UdpSocket},
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     thread,
     time::{Duration, Instant},
 };
@@ -104,6 +104,12 @@ impl Wire {
 }
 
 /// For socket options that few suites need.
+impl AsFd for Wire {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl AsRawFd for Wire {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
