@@ -22,6 +22,8 @@ use aya::programs::{
     tc::{SchedClassifierLink, TcHandle},
 };
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::filter::ours as is_ours;
 pub(crate) use self::refusal::errno;
 pub use self::{
     egress::{egress, settle_egress},

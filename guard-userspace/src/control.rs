@@ -45,7 +45,7 @@ pub async fn run(socket: Socket, shared: Shared, stop: impl Future<Output = ()>)
     drop(file);
 }
 
-fn routes(shared: Shared) -> Router {
+pub(crate) fn routes(shared: Shared) -> Router {
     Router::new()
         .route(Question::Status.path(), get(status))
         .route(Question::Flows.path(), get(flows))

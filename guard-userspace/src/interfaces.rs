@@ -14,6 +14,19 @@ pub use self::{
 };
 use crate::failure::Failure;
 
+/// Reads a message of rtnetlink as whoever asks for it does.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_any(message: &netlink_packet_route::RouteNetlinkMessage) {
+    use netlink_packet_route::RouteNetlinkMessage;
+
+    match message {
+        RouteNetlinkMessage::NewLink(link) => drop(query::interface(link)),
+        RouteNetlinkMessage::NewAddress(address) => drop(query::own_address(address)),
+        RouteNetlinkMessage::NewRoute(route) => drop(local::read_route(route)),
+        _ => {}
+    }
+}
+
 /// `ARPHRD_ETHER`: frames start with an Ethernet header.
 const ETHERNET: u16 = 1;
 

@@ -57,3 +57,6 @@ pub mod process;
 
 pub mod check;
 pub mod detach;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzzed;

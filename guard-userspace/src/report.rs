@@ -95,6 +95,17 @@ fn forgive(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
+/// Prints a daemon's answer into nothing, whichever of the two it is.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn print_answer(answer: &[u8]) {
+    if let Ok(status) = serde_json::from_slice::<Status>(answer) {
+        let _ = StatusText(&status).to_string();
+    }
+    if let Ok(flows) = serde_json::from_slice::<Vec<Flow>>(answer) {
+        let _ = FlowsText(&flows).to_string();
+    }
+}
+
 /// What is guarded and how, such as
 /// `guarding eth0 (native XDP, TCX egress), ports 32768-60999`.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! What Prometheus and health checks are told, over TCP and read-only.
 
 pub(crate) mod connections;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fake;
 mod shared;
 
@@ -81,7 +81,7 @@ pub async fn run(listener: TcpListener, shared: Shared, stop: impl Future<Output
     connections::serve(listener, routes(shared), LIMITS, stop).await;
 }
 
-fn routes(shared: Shared) -> Router {
+pub(crate) fn routes(shared: Shared) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(health))

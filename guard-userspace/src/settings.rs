@@ -97,6 +97,18 @@ impl Settings {
         Self::merge(flags, file.as_ref(), config)
     }
 
+    /// The settings that the text of a configuration file makes by itself.
+    ///
+    /// # Errors
+    /// Exit code 78 when it is at fault.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
+        let name = "portguard.toml";
+        let file = file::parse(text, name)?;
+
+        Self::merge(&Layer::default(), Some(&file), Some(Path::new(name)))
+    }
+
     /// The ports strangers may reach: those configured, and the port of a metrics endpoint that
     /// is not on a loopback address, which would else be cut off from its Prometheus.
     pub fn exposures(&self) -> impl Iterator<Item = (Transport, PortRange)> {

@@ -140,6 +140,9 @@ fn list_in(states: fn(Transport) -> StateFlags) -> anyhow::Result<Vec<Socket>> {
     Ok(sockets)
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::{diag::read as read_diag, proc_net::parse as read_proc_net};
+
 /// The family of a socket, which may speak IPv4 although it is of IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Family {

@@ -27,5 +27,7 @@ pub mod trial;
 
 pub mod campaign;
 
+pub mod corpus;
+
 pub mod found;
 pub mod shrink;

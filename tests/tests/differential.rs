@@ -1,6 +1,6 @@
 //! The policy three ways: as the reference tells it, in memory, and as the loaded programs do it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use guard_common::outcome::{Direction, Outcome};
@@ -9,7 +9,7 @@ use guard_tests::{
     cases,
     differential::{
         campaign::{self, Plan},
-        found,
+        corpus, found,
         generate::{self, Audience},
         kernel::Kernel,
         machine::{Machine, Sockets},
@@ -62,6 +62,22 @@ fn what_was_found_stays_right() -> Result<()> {
             Ok(())
         })
         .context("see tests/src/cases/found.rs")
+}
+
+/// Where coverage has led once, and whatever it has ever shown.
+#[test]
+fn what_was_collected_shows_no_difference() -> Result<()> {
+    // Tests run in the folder of their package.
+    let folder = Path::new("../fuzz/corpus/frames");
+    let mut count = 0;
+    for file in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = file?.path();
+        println!("{}", path.display());
+        corpus::compare(&fs::read(path)?);
+        count += 1;
+    }
+    ensure!(count > 0, "{} is empty", folder.display());
+    Ok(())
 }
 
 /// What is never met is never compared.

@@ -34,7 +34,10 @@ pub fn execute() -> Result<()> {
 
 fn format_check() -> Result<()> {
     let manifests = Programs::ALL.map(Programs::manifest);
-    for manifest in ["Cargo.toml"].into_iter().chain(manifests) {
+    for manifest in ["Cargo.toml", "fuzz/Cargo.toml"]
+        .into_iter()
+        .chain(manifests)
+    {
         let mut fmt = cargo::plain();
         fmt.args(["fmt", "--all", "--check", "--manifest-path", manifest]);
         process::run(&mut fmt).context("the sources are not formatted: type `cargo fmt`")?;

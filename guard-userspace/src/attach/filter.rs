@@ -37,7 +37,7 @@ pub async fn has_filter(netlink: &Handle, index: u32) -> anyhow::Result<bool> {
 }
 
 /// Ours has its priority, one of its handles, and the name of its program.
-fn ours(filter: &TcMessage) -> bool {
+pub(crate) fn ours(filter: &TcMessage) -> bool {
     let priority = (filter.header.info >> 16) as u16;
     let handle = u32::from(filter.header.handle);
     let named = filter.attributes.iter().any(|attribute| match attribute {

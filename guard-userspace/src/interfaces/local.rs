@@ -84,11 +84,14 @@ fn read(family: AddressFamily, local: &mut BTreeSet<IpNet>) -> io::Result<()> {
             return Ok(());
         }
         let route = RouteMessage::parse(payload).map_err(io::Error::other)?;
-        if is_local(&route) {
-            local.extend(prefix(&route));
-        }
+        local.extend(read_route(&route));
         Ok(())
     })
+}
+
+/// The prefix of a route, where it is one to this host.
+pub(super) fn read_route(route: &RouteMessage) -> Option<IpNet> {
+    is_local(route).then(|| prefix(route)).flatten()
 }
 
 fn request(family: AddressFamily) -> Vec<u8> {

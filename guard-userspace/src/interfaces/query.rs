@@ -100,7 +100,7 @@ pub fn program_name(id: u32) -> Option<String> {
         .filter(|name| !name.is_empty())
 }
 
-fn interface(link: &LinkMessage) -> Interface {
+pub(super) fn interface(link: &LinkMessage) -> Interface {
     let mut interface = Interface {
         index: link.header.index,
         name: String::new(),
@@ -174,7 +174,7 @@ fn lone_program(attributes: &[LinkXdp]) -> Option<XdpProgram> {
 }
 
 /// The index of an interface and one of its own addresses.
-fn own_address(message: &AddressMessage) -> Option<(u32, IpNet)> {
+pub(super) fn own_address(message: &AddressMessage) -> Option<(u32, IpNet)> {
     let mut local = None;
     let mut address = None;
     for attribute in &message.attributes {

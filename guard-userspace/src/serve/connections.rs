@@ -74,6 +74,21 @@ pub(crate) async fn serve<L: Listener>(
     let _ = timeout(GRACE, answered).await;
 }
 
+/// Answers one connection that lasts no longer than `time`.
+#[cfg(any(test, fuzzing))]
+pub(crate) async fn answer_once<Io>(io: Io, routes: Router, time: Duration)
+where
+    Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = Limits {
+        connections: 1,
+        lifetime: time,
+        request: time,
+        patience: time,
+    };
+    answer(io, routes, limits).await;
+}
+
 async fn answer<Io>(io: Io, routes: Router, limits: Limits)
 where
     Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,

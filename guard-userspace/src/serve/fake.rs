@@ -44,6 +44,7 @@ impl Fake {
         (fake, shared)
     }
 
+    #[cfg(test)]
     pub(crate) fn walks(&self) -> u64 {
         self.walks.load(Ordering::SeqCst)
     }

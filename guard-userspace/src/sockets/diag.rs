@@ -38,7 +38,7 @@ pub(super) fn dump(
 }
 
 /// Reads one message of a dump.
-pub(super) fn read(kind: u16, payload: &[u8], transport: Transport) -> io::Result<Option<Socket>> {
+pub(crate) fn read(kind: u16, payload: &[u8], transport: Transport) -> io::Result<Option<Socket>> {
     if kind != SOCK_DIAG_BY_FAMILY {
         return Ok(None);
     }

@@ -94,18 +94,22 @@ fn socket(
     })
 }
 
-/// The sockets in the text of a table, for tests.
-#[cfg(test)]
-pub(super) fn parse(text: &str, transport: Transport) -> Vec<Socket> {
+/// The sockets in the text of a table.
+///
+/// # Errors
+/// When it is no such table.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn parse(text: &str, transport: Transport) -> anyhow::Result<Vec<Socket>> {
     use procfs::FromBufReadSI;
 
     let system = current_system_info();
-    match transport {
+    let found = match transport {
         Transport::Tcp => TcpNetEntries::from_buf_read(text.as_bytes(), system).map(tcp),
         Transport::Udp | Transport::UdpLite => {
             UdpNetEntries::from_buf_read(text.as_bytes(), system)
                 .map(|entries| udp(entries, transport))
         }
-    }
-    .expect("a table")
+    };
+
+    Ok(found?)
 }

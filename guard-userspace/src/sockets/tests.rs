@@ -75,7 +75,7 @@ fn tables_of_proc_net() {
     let text = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
         0: 0100007F:9C40 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4711 1 0\n   \
         1: 0000000000000000FFFF0000010200C0:9C41 0000000000000000FFFF00000A0200C0:01BB 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 0\n";
-    let sockets = proc_net::parse(text, Transport::Tcp);
+    let sockets = proc_net::parse(text, Transport::Tcp).expect("a table");
     let lines: Vec<_> = sockets
         .iter()
         .map(|socket| {
