@@ -70,6 +70,18 @@ impl Host {
             .flags(flags)
     }
 
+    /// As [`run`](Self::run), by a program that runs others, with its words.
+    pub fn run_by(&self, program: &str, words: &[&str]) -> Attempt<'_> {
+        self.attempt_with(Path::new(program), words)
+            .flags(&[build::binary().as_os_str()])
+            .flags(&["run", "--iface", self.topology.interface()])
+            .flags(&[OsStr::new("--pin-dir"), self.pins().as_os_str()])
+            .flags(&[
+                OsStr::new("--control-socket"),
+                self.files.join("control.sock").as_os_str(),
+            ])
+    }
+
     /// `portguard` with these words and no others.
     pub fn attempt(&self, words: &[&str]) -> Attempt<'_> {
         self.attempt_with(&build::binary(), words)

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use guard_tests::{
     bad_input::{Capability, Host, Twist},
     build,
@@ -202,6 +202,34 @@ fn what_is_not_needed_any_more_is_given_up() -> Result<()> {
         ensure!(!powers::runs(names[0]), "{missing:?}: {names:?} is left");
     }
     Ok(())
+}
+
+/// What the unit for systemd grants is enough, and all that is not kept can be given up.
+#[test]
+fn the_unit_grants_enough() -> Result<()> {
+    const UNIT: &str = include_str!("../../packaging/portguard.service");
+
+    let granted = UNIT
+        .lines()
+        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="))
+        .context("the unit limits no capabilities")?;
+    let granted = granted
+        .split_whitespace()
+        .map(|name| name.trim_start_matches("CAP_").to_lowercase());
+    let set = granted.fold("-all".to_owned(), |set, name| format!("{set},+{name}"));
+    let host = Host::new()?;
+    let words = ["--bounding-set", &set, "--no-new-privs", "--"];
+    let daemon = host.run_by("/usr/bin/setpriv", &words).keeps_guarding()?;
+    let kept = nothing_but(&[Capability::NetAdmin, Capability::Bpf]);
+    for powers in Powers::of_threads(daemon.pid())? {
+        ensure!(powers == kept, "{powers:x?}, not {kept:x?}");
+    }
+    for process in powers::children(daemon.pid()) {
+        let kept = nothing_but(&[Capability::SysPtrace, Capability::DacReadSearch]);
+        ensure!(Powers::of_threads(process)? == [kept], "{process}");
+    }
+    daemon.stop()?;
+    host.require_clean()
 }
 
 #[test]

@@ -21,7 +21,7 @@ use guard_tests::{
     guard::Guard,
     netns::Namespace,
     peers::{Exchange, Talk},
-    powers::Powers,
+    powers::{self, Powers},
     wire::Wire,
 };
 
@@ -131,6 +131,30 @@ fn a_humble_daemon_does_all_that_it_is_there_for() -> Result<()> {
         ensure!(hooks::xdp(host, "vg")?.is_none(), "{}", row("XDP stays"));
         ensure!(!guard.pins().exists(), "{}", row("pins stay"));
     }
+    Ok(())
+}
+
+/// The process that names listeners is gone: that is said, and everything else goes on.
+#[test]
+fn a_daemon_that_can_name_nobody_guards_on() -> Result<()> {
+    let lab = Lab::new()?;
+    let host = &lab.topology.guarded;
+    let mut guard = lab.guard(&[])?;
+    for process in powers::children(guard.pid()) {
+        // SAFETY: no memory is involved, and the process is one that this test's daemon started.
+        unsafe { libc::kill(process as libc::pid_t, libc::SIGKILL) };
+    }
+    let _program = Listening::start(host, 41_000, 0)?;
+    let lost = "the process that names listeners does not answer";
+    says(&guard, lost, NOTICED)?;
+    says(&guard, "tcp port 41000 (unknown process)", NOTICED)?;
+    lab.topology.guarded.ip("link del vg")?;
+    thread::sleep(Duration::from_millis(300));
+    lab.topology.connect()?;
+    interfaces::guarded_again(&guard, host, "vg")?;
+    interfaces::works(&lab.topology, &lab.listener, "vg")?;
+    ensure!(guard.said().matches(lost).count() == 1, "{}", guard.said());
+    ensure!(guard.end()?.success(), "{}", guard.said());
     Ok(())
 }
 
