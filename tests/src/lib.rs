@@ -29,6 +29,7 @@ pub mod bpffs;
 pub mod pinned;
 pub mod programs;
 
+pub mod mode;
 pub mod netns;
 pub mod wire;
 

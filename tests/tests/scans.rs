@@ -9,15 +9,13 @@ use guard_common::outcome::{
 use guard_tests::{
     frames::{EVERYBODY, End, FAR, Frame, G, P, tcp, udp},
     guard::Guard,
-    kernel::Kernel,
     metrics,
+    mode::Mode,
     netns::Direct,
     wire::{Listener, QUIET, Wire},
 };
 
 const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
-/// XDP in the driver, with frames in several pieces, and in the stack.
-const MODES: [(&str, u32); 3] = [("native", 1_500), ("native", 9_000), ("generic", 1_500)];
 const FIRST: u16 = 32_768;
 const LAST: u16 = 60_999;
 /// Ports that are tried in each other way than by SYN, beside the first and the last.
@@ -30,31 +28,21 @@ type Probe = fn(u16) -> Frame;
 /// What makes a segment one of its kind.
 type Kind = fn(Frame) -> Frame;
 
-/// A guarded host and a stranger, on a link that carries frames so long.
+/// A guarded host and a stranger.
 struct Lab {
     topology: Direct,
     wire: Wire,
-    mode: &'static str,
+    mode: Mode,
 }
 
 impl Lab {
-    /// One for each mode that this kernel has.
+    /// One for each mode.
     fn every() -> impl Iterator<Item = Result<Self>> {
-        let exists = |(mode, mtu): &(&str, u32)| {
-            // https://github.com/torvalds/linux/commit/c2f2cdbeffda
-            let pieces = *mode == "native" && *mtu > 1_500;
-            !(pieces && Kernel::new(5, 18).is_missing("XDP on frames in several pieces"))
-        };
-        MODES
-            .into_iter()
-            .filter(exists)
-            .map(|(mode, mtu)| Self::new(mode, mtu))
+        Mode::every().map(Self::new)
     }
 
-    fn new(mode: &'static str, mtu: u32) -> Result<Self> {
-        let topology = Direct::new()?;
-        topology.guarded.ip(&format!("link set vg mtu {mtu}"))?;
-        topology.peer.ip(&format!("link set vp mtu {mtu}"))?;
+    fn new(mode: Mode) -> Result<Self> {
+        let topology = mode.topology()?;
         Ok(Self {
             wire: Wire::open(&topology.peer, topology.peer_interface())?,
             topology,
@@ -63,7 +51,7 @@ impl Lab {
     }
 
     fn guard(&self) -> Result<Guard<'_>> {
-        let flags = ["--xdp-mode", self.mode];
+        let flags = ["--xdp-mode", self.mode.xdp];
         Guard::start(&self.topology.guarded, self.topology.interface(), &flags)
     }
 

@@ -11,11 +11,10 @@ use guard_tests::{
     frames::{Extension, Frame, G2, N, P, SUBNET, tcp, udp},
     guard::Guard,
     metrics,
-    netns::Direct,
+    mode::Mode,
     wire::{Listener, QUIET, Wire},
 };
 
-const MODES: [&str; 2] = ["native", "generic"];
 const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 
 /// Frames to a listener's port that answer nothing.
@@ -38,8 +37,8 @@ fn strangers() -> Vec<(&'static str, Frame)> {
 
 #[test]
 fn strangers_reach_no_listener() -> Result<()> {
-    for mode in MODES {
-        let topology = Direct::new()?;
+    for mode in Mode::every() {
+        let topology = mode.topology()?;
         let listener = Listener::new(&topology.guarded, 40_000)?;
         let wire = Wire::open(&topology.peer, topology.peer_interface())?;
         let cases: Vec<(&str, Vec<u8>)> = strangers()
@@ -64,7 +63,7 @@ fn strangers_reach_no_listener() -> Result<()> {
         let guard = Guard::start(
             &topology.guarded,
             topology.interface(),
-            &["--xdp-mode", mode],
+            &["--xdp-mode", mode.xdp],
         )?;
         for (name, frame) in &cases {
             guard.expect([(DropNoFlow, 1)], || wire.send(frame))?;
@@ -79,8 +78,8 @@ fn strangers_reach_no_listener() -> Result<()> {
 /// The host neither answers nor remembers, so that the second segment meets what the first did.
 #[test]
 fn s09_calls_to_a_closed_port_open_nothing() -> Result<()> {
-    for mode in MODES {
-        let topology = Direct::new()?;
+    for mode in Mode::every() {
+        let topology = mode.topology()?;
         let wire = Wire::open(&topology.peer, topology.peer_interface())?;
         let call = |family| -> Result<()> {
             wire.send(&tcp(5_000, 40_000).syn().received(family))?;
@@ -92,7 +91,7 @@ fn s09_calls_to_a_closed_port_open_nothing() -> Result<()> {
             ensure!(answers == 2, "{mode}: {answers} RSTs without a guard");
         }
 
-        let (host, flags) = (&topology.guarded, ["--xdp-mode", mode]);
+        let (host, flags) = (&topology.guarded, ["--xdp-mode", mode.xdp]);
         let guard = Guard::start(host, topology.interface(), &flags)?;
         for family in FAMILIES {
             guard.expect([(DropNoFlow, 2)], || call(family))?;
@@ -107,8 +106,8 @@ fn s09_calls_to_a_closed_port_open_nothing() -> Result<()> {
 
 #[test]
 fn only_the_answer_to_a_query_arrives() -> Result<()> {
-    for mode in MODES {
-        let topology = Direct::new()?;
+    for mode in Mode::every() {
+        let topology = mode.topology()?;
         topology.guarded.ip("addr add 10.9.0.22/24 dev vg")?;
         topology.guarded.ip("addr add fd09::22/64 dev vg nodad")?;
         let listener = Listener::new(&topology.guarded, 40_000)?;
@@ -118,7 +117,7 @@ fn only_the_answer_to_a_query_arrives() -> Result<()> {
         let guard = Guard::start(
             &topology.guarded,
             topology.interface(),
-            &["--xdp-mode", mode],
+            &["--xdp-mode", mode.xdp],
         )?;
         for family in FAMILIES {
             guard.expect([(PassNewFlow, 1)], || {

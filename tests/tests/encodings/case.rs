@@ -11,7 +11,8 @@ use guard_common::outcome::{Family, Outcome};
 use guard_tests::{
     frames::{Frame, udp},
     guard::Guard,
-    netns::{Direct, Namespace},
+    mode::Mode,
+    netns::Namespace,
     wire::{Listener, QUIET, Wire},
 };
 
@@ -115,8 +116,8 @@ impl Case {
 }
 
 /// Shows that the kernel delivers what it should, and that the guard lets nothing of it through.
-pub fn judge(mode: &str, cases: &[Case]) -> Result<()> {
-    let topology = Direct::new()?;
+pub fn judge(mode: Mode, cases: &[Case]) -> Result<()> {
+    let topology = mode.topology()?;
     let _service = Listener::new(&topology.guarded, SERVICE)?;
     let wire = Wire::open(&topology.peer, topology.peer_interface())?;
 
@@ -142,7 +143,7 @@ pub fn judge(mode: &str, cases: &[Case]) -> Result<()> {
         }
     }
 
-    let flags = ["--xdp-mode", mode];
+    let flags = ["--xdp-mode", mode.xdp];
     let guard = Guard::start(&topology.guarded, topology.interface(), &flags)?;
     for family in FAMILIES {
         let listener = listen(&topology.guarded, family)?;

@@ -17,6 +17,7 @@ mod truncation;
 use anyhow::Result;
 
 use case::Case;
+use guard_tests::mode::Mode;
 
 const MODES: [&str; 2] = ["native", "generic"];
 
@@ -51,7 +52,5 @@ fn a9_u10_groups() -> Result<()> {
 }
 
 fn judge(cases: fn() -> Vec<Case>) -> Result<()> {
-    MODES
-        .into_iter()
-        .try_for_each(|mode| case::judge(mode, &cases()))
+    Mode::every().try_for_each(|mode| case::judge(mode, &cases()))
 }
