@@ -68,7 +68,8 @@ impl Guard {
         pins.prepare()?;
         let found = pins.exist();
         let inheritance = release_unwanted(&pins, &interfaces, settings, netlink).await?;
-        let (mut loaded, clock) = match load_with_clock(settings, &pins, &interfaces) {
+        let relieved = found || inheritance.is_some();
+        let (mut loaded, clock) = match load_with_clock(settings, &pins, &interfaces, relieved) {
             Ok(loaded) => loaded,
             Err(failure) => {
                 // Nothing is attached yet, so all can be as it was.

@@ -5,8 +5,9 @@ mod loader;
 mod log;
 
 use std::{
+    mem,
     os::fd::{AsFd, OwnedFd},
-    thread,
+    thread::{self, JoinHandle},
 };
 
 use anyhow::Context;
@@ -42,16 +43,29 @@ const CLOCK: &str = "clock";
 /// A copy of the programs for one interface. All copies share the pinned maps.
 #[derive(Debug)]
 pub struct Programs {
-    ebpf: Ebpf,
+    /// The program that records what is sent.
+    sending: Ebpf,
+    /// The program that judges what is received.
+    receiving: Receiving,
     ingress: &'static str,
     #[cfg(feature = "bpf-log")]
     #[expect(dead_code, reason = "stops forwarding when it is dropped")]
-    log: log::Forwarding,
+    log: [log::Forwarding; 2],
+}
+
+/// The object with the XDP program, which takes the verifier twice as long as the other: a tenth
+/// of a second, in which what is sent can be recorded already.
+#[derive(Debug)]
+enum Receiving {
+    Loading(JoinHandle<Result<Ebpf, Failure>>),
+    Loaded(Ebpf),
+    Refused,
 }
 
 impl Programs {
-    /// Loads the programs for the interface in `slot` of the device table. Creates and pins the
-    /// maps unless they are pinned already, which must then fit.
+    /// Loads the programs for the interface in `slot` of the device table; whether the kernel
+    /// takes the XDP program is only known after [`wait`](Self::wait). Creates and pins the maps
+    /// unless they are pinned already, which must then fit.
     ///
     /// # Errors
     /// When the kernel refuses a map or a program: exit code 77 when for want of a privilege,
@@ -77,7 +91,10 @@ impl Programs {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn try_out() -> Result<Self, Failure> {
-        Self::load_with(without_kernel_types(), &0, TRIAL_FLOWS)
+        let mut programs = Self::load_with(without_kernel_types(), &0, TRIAL_FLOWS)?;
+        programs.wait()?;
+
+        Ok(programs)
     }
 
     fn load_with<'a>(
@@ -89,8 +106,6 @@ impl Programs {
         for name in FLOW_MAPS {
             loader.map_max_entries(name, max_flows);
         }
-        let mut ebpf = loader.load(OBJECT).map_err(refused)?;
-
         // Frames in several pieces need a program that says it can read them, and drivers that
         // have such frames refuse a larger MTU under one that cannot.
         // https://github.com/torvalds/linux/commit/c2f2cdbeffda
@@ -99,22 +114,60 @@ impl Programs {
         } else {
             "ingress"
         };
-        load_both(&mut ebpf, ingress)?;
+        let receiving = loader.load(OBJECT).map_err(refused)?;
+        #[cfg(feature = "bpf-log")]
+        let (receiving, said_by_ingress) = log::listen(receiving)?;
+        let receiving = thread::Builder::new()
+            .spawn(move || load_ingress(receiving, ingress))
+            .context("start a thread that loads a program")?;
+        let sending = loader.load(OBJECT).map_err(refused)?;
+        #[cfg(feature = "bpf-log")]
+        let (sending, said_by_egress) = log::listen(sending)?;
+        let mut sending = sending;
+        let egress: &mut SchedClassifier = program(&mut sending, EGRESS)?;
+        egress
+            .load()
+            .map_err(|error| refused_program(EGRESS, &error))?;
 
         Ok(Self {
-            #[cfg(feature = "bpf-log")]
-            log: log::forward(&mut ebpf)?,
-            ebpf,
+            sending,
+            receiving: Receiving::Loading(receiving),
             ingress,
+            #[cfg(feature = "bpf-log")]
+            log: [said_by_ingress, said_by_egress],
         })
+    }
+
+    /// Waits until the kernel has taken the XDP program.
+    ///
+    /// # Errors
+    /// When it refuses it: exit code 77 when for want of a privilege, else 69.
+    pub fn wait(&mut self) -> Result<(), Failure> {
+        let joined = match mem::replace(&mut self.receiving, Receiving::Refused) {
+            Receiving::Loading(thread) => thread.join(),
+            Receiving::Loaded(ebpf) => Ok(Ok(ebpf)),
+            Receiving::Refused => {
+                return Err(Failure::runtime("the kernel has refused the XDP program"));
+            }
+        };
+        let loaded = joined.map_err(|_| Failure::runtime("loading the XDP program has panicked"));
+        self.receiving = Receiving::Loaded(loaded??);
+
+        Ok(())
     }
 
     /// The XDP program.
     ///
     /// # Errors
-    /// Never, with the object this binary carries.
+    /// As [`wait`](Self::wait).
     pub fn ingress(&mut self) -> Result<&mut Xdp, Failure> {
-        program(&mut self.ebpf, self.ingress)
+        self.wait()?;
+        match &mut self.receiving {
+            Receiving::Loaded(ebpf) => program(ebpf, self.ingress),
+            Receiving::Loading(_) | Receiving::Refused => {
+                Err(Failure::runtime("the XDP program is not loaded"))
+            }
+        }
     }
 
     /// The TC program.
@@ -122,12 +175,12 @@ impl Programs {
     /// # Errors
     /// Never, with the object this binary carries.
     pub fn egress(&mut self) -> Result<&mut SchedClassifier, Failure> {
-        program(&mut self.ebpf, EGRESS)
+        program(&mut self.sending, EGRESS)
     }
 
     /// The maps as the kernel describes them.
     pub fn maps(&self) -> impl Iterator<Item = (&str, MapInfo)> {
-        self.ebpf.maps().filter_map(|(name, map)| {
+        self.sending.maps().filter_map(|(name, map)| {
             let data = match map {
                 Map::Array(data)
                 | Map::HashMap(data)
@@ -146,7 +199,7 @@ impl Programs {
     /// # Errors
     /// When the kernel refuses it: exit code 77 when for want of a privilege, else 69.
     pub fn clock(&mut self) -> Result<OwnedFd, Failure> {
-        let clock: &mut SchedClassifier = program(&mut self.ebpf, CLOCK)?;
+        let clock: &mut SchedClassifier = program(&mut self.sending, CLOCK)?;
         clock
             .load()
             .map_err(|error| refused_program(CLOCK, &error))?;
@@ -159,29 +212,13 @@ impl Programs {
     }
 }
 
-/// Loads both programs, at the same time: the verifier takes a tenth of a second for each.
-fn load_both(ebpf: &mut Ebpf, ingress: &str) -> Result<(), Failure> {
-    thread::scope(|scope| {
-        let mut loads = Vec::new();
-        for (name, program) in ebpf.programs_mut() {
-            match program {
-                Program::Xdp(program) if name == ingress => {
-                    loads.push((ingress, scope.spawn(|| program.load())));
-                }
-                Program::SchedClassifier(program) if name == EGRESS => {
-                    loads.push((EGRESS, scope.spawn(|| program.load())));
-                }
-                _ => {}
-            }
-        }
-        for (name, load) in loads {
-            load.join()
-                .map_err(|_| Failure::runtime(format!("loading {name} has panicked")))?
-                .map_err(|error| refused_program(name, &error))?;
-        }
+fn load_ingress(mut ebpf: Ebpf, name: &str) -> Result<Ebpf, Failure> {
+    let ingress: &mut Xdp = program(&mut ebpf, name)?;
+    ingress
+        .load()
+        .map_err(|error| refused_program(name, &error))?;
 
-        Ok(())
-    })
+    Ok(ebpf)
 }
 
 /// Whether the kernel knows XDP programs that can read frames in several pieces.

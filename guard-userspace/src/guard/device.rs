@@ -51,6 +51,11 @@ impl GuardedDevice {
         }
     }
 
+    /// Waits until the kernel has taken every program.
+    pub(super) fn wait(&mut self) -> Result<(), Failure> {
+        self.programs.wait()
+    }
+
     /// Returns a line for the administrator where the hook is not the one that was preferred.
     /// `beside` leaves an earlier run's program in force, until [`settle`](Self::settle).
     pub(super) fn attach_egress(

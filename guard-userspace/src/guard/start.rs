@@ -91,13 +91,21 @@ pub(super) struct Loaded {
     pub(super) devices: Vec<GuardedDevice>,
 }
 
-/// Loads the programs, and the clock that they read.
+/// Loads the programs, and the clock that they read. Where another run's guard is `relieved`, all
+/// of them, so that it stays if the kernel refuses one; else XDP programs may still be on their way.
 pub(super) fn load_with_clock(
     settings: &Settings,
     pins: &Pins,
     interfaces: &[Interface],
+    relieved: bool,
 ) -> Result<(Loaded, Clock), Failure> {
-    let (loaded, clock) = load(settings, pins, interfaces)?;
+    let (mut loaded, clock) = load(settings, pins, interfaces)?;
+    if relieved {
+        loaded
+            .devices
+            .iter_mut()
+            .try_for_each(GuardedDevice::wait)?;
+    }
 
     Ok((loaded, Clock::new(clock)?))
 }

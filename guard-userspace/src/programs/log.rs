@@ -20,13 +20,13 @@ impl Drop for Forwarding {
     }
 }
 
-/// Shows what loaded programs say among the daemon's own lines. Must be called in a runtime.
+/// Shows what programs say among the daemon's own lines. Must be called in a runtime.
 ///
 /// # Errors
 /// When the object was built without words.
-pub(super) fn forward(ebpf: &mut Ebpf) -> anyhow::Result<Forwarding> {
+pub(super) fn listen(mut ebpf: Ebpf) -> anyhow::Result<(Ebpf, Forwarding)> {
     let mut logger =
-        EbpfLogger::init(ebpf).context("the kernel programs were built without words")?;
+        EbpfLogger::init(&mut ebpf).context("the kernel programs were built without words")?;
     let task = tokio::spawn(async move {
         loop {
             logger.flush();
@@ -34,5 +34,5 @@ pub(super) fn forward(ebpf: &mut Ebpf) -> anyhow::Result<Forwarding> {
         }
     });
 
-    Ok(Forwarding(task.abort_handle()))
+    Ok((ebpf, Forwarding(task.abort_handle())))
 }
