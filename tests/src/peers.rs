@@ -123,18 +123,26 @@ impl Talk for Connection {
     }
 }
 
-/// Listens on a host. Where somebody listened a moment ago, a program that another test is just
-/// starting may still hold the socket, until it has become that program.
+/// Listens on a host.
 fn listen(host: &Namespace, address: SocketAddr) -> Result<TcpListener> {
+    bound(host, || TcpListener::bind(address)).with_context(|| format!("listen on {address}"))
+}
+
+/// Binds a socket on a host. Where somebody was bound a moment ago, a program that another test is
+/// just starting may still hold the socket, until it has become that program.
+pub fn bound<S: Send>(
+    host: &Namespace,
+    bind: impl Fn() -> io::Result<S> + Send + Sync,
+) -> io::Result<S> {
     const PATIENCE: Duration = Duration::from_secs(2);
 
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match host.run(|| TcpListener::bind(address)) {
+        match host.run(&bind) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
                 thread::sleep(Duration::from_millis(5));
             }
-            bound => return bound.with_context(|| format!("listen on {address}")),
+            bound => return bound,
         }
     }
 }
@@ -225,8 +233,7 @@ impl Exchange {
         count: usize,
     ) -> Result<Vec<Self>> {
         let address = address.into();
-        let server = server
-            .run(|| UdpSocket::bind(address))
+        let server = bound(server, || UdpSocket::bind(address))
             .with_context(|| format!("listen on {address}"))?;
         server.set_read_timeout(Some(Duration::from_secs(2)))?;
         client.run(|| {

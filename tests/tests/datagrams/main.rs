@@ -10,7 +10,13 @@ use std::net::UdpSocket;
 
 use anyhow::{Context, Result};
 use guard_common::outcome::Family;
-use guard_tests::{frames::P, guard::Guard, netns::Direct, peers::unspecified, wire::Wire};
+use guard_tests::{
+    frames::P,
+    guard::Guard,
+    netns::Direct,
+    peers::{bound, unspecified},
+    wire::Wire,
+};
 
 const MODES: [&str; 2] = ["native", "generic"];
 const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
@@ -40,10 +46,7 @@ impl Lab {
     /// A socket of this host that is connected to nobody.
     fn socket(&self, family: Family, port: u16) -> Result<UdpSocket> {
         let local = unspecified(P.address(family));
-        let socket = self
-            .topology
-            .guarded
-            .run(|| UdpSocket::bind((local, port)))
+        let socket = bound(&self.topology.guarded, || UdpSocket::bind((local, port)))
             .with_context(|| format!("bind {port}"))?;
         socket.set_nonblocking(true)?;
         Ok(socket)
@@ -51,10 +54,8 @@ impl Lab {
 
     /// A socket of the peer, which hears queries to this port.
     fn server(&self, family: Family, port: u16) -> Result<UdpSocket> {
-        let server = self
-            .topology
-            .peer
-            .run(|| UdpSocket::bind((P.address(family), port)))
+        let address = (P.address(family), port);
+        let server = bound(&self.topology.peer, || UdpSocket::bind(address))
             .with_context(|| format!("bind {port} of the peer"))?;
         server.set_read_timeout(Some(std::time::Duration::from_secs(2)))?;
         Ok(server)

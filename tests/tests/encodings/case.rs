@@ -13,6 +13,7 @@ use guard_tests::{
     guard::Guard,
     mode::Mode,
     netns::Namespace,
+    peers::bound,
     wire::{Listener, QUIET, Wire},
 };
 
@@ -173,7 +174,7 @@ fn listen(host: &Namespace, family: Family) -> Result<UdpSocket> {
         Family::Ipv6 => IpAddr::from(Ipv6Addr::UNSPECIFIED),
         Family::Ipv4 | Family::Other => Ipv4Addr::UNSPECIFIED.into(),
     };
-    let socket = host.run(|| UdpSocket::bind((address, PORT)))?;
+    let socket = bound(host, || UdpSocket::bind((address, PORT)))?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }

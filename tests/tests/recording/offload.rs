@@ -19,6 +19,7 @@ use guard_tests::{
     frames::{G, P},
     guard::Guard,
     netns::Direct,
+    peers::bound,
     wire::{Listener, QUIET},
 };
 
@@ -132,7 +133,7 @@ fn r05_udp_segments_are_one_frame_and_one_flow() -> Result<()> {
             let name = || format!("{mode}, {family:?}");
             let flows = live_flows(&guard)?;
             let local = (address(&G, family), 40_000);
-            let client = topology.guarded.run(|| UdpSocket::bind(local))?;
+            let client = bound(&topology.guarded, || UdpSocket::bind(local))?;
             set(&client, libc::SOL_UDP, UDP_SEGMENT, &1200i32)?;
             guard
                 .expect([(PassNewFlow, 1)], || {

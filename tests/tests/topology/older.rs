@@ -20,7 +20,7 @@ use guard_tests::{
     guard::Guard,
     metrics,
     netns::Namespace,
-    peers::{Connection, Exchange, Talk, alive, unspecified},
+    peers::{Connection, Exchange, Talk, alive, bound, unspecified},
     wire::{Listener, QUIET, Wire},
 };
 
@@ -171,7 +171,7 @@ fn query(host: &Namespace, peer: &Namespace, family: Family, port: u16) -> Resul
     let server = SocketAddr::new(P.address(family), 8083);
     let answering = peer.run(|| UdpSocket::bind(server))?;
     answering.set_read_timeout(Some(PATIENCE))?;
-    let asking = host.run(|| UdpSocket::bind((unspecified(server.ip()), port)))?;
+    let asking = bound(host, || UdpSocket::bind((unspecified(server.ip()), port)))?;
     asking.set_read_timeout(Some(PATIENCE))?;
     asking.send_to(b"query", server)?;
     let (_, from) = answering.recv_from(&mut [0; 16]).context("no query")?;
@@ -271,7 +271,7 @@ fn f10_an_interface_that_comes_back_is_told_of_flows() -> Result<()> {
 fn f01_a_table_larger_than_the_maps() -> Result<()> {
     let behind = Behind::masqueraded()?;
     let host = &behind.topology.guarded;
-    let socket = host.run(|| UdpSocket::bind("0.0.0.0:40000"))?;
+    let socket = bound(host, || UdpSocket::bind("0.0.0.0:40000"))?;
     for port in 1_000..2_500 {
         socket.send_to(b"query", (P.ipv4, port))?;
     }
