@@ -30,9 +30,20 @@ const IDLE: usize = 50;
 const PATIENCE: Duration = Duration::from_secs(1);
 const SETTING: &str = "net/ipv4/ip_local_port_range";
 
-/// Changes the range for so long. Every change is followed by words on idle connections, which
-/// are on ports of every range.
-fn run(lab: &Lab, time: Duration) -> Result<(usize, Figures)> {
+/// Idle connections on ports of every range. Opened before there is a guard, they are known to it
+/// only if it learns of them.
+fn idle_connections(lab: &Lab) -> Result<Vec<Idle>> {
+    RANGES
+        .into_iter()
+        .map(|range| {
+            lab.topology.guarded.sysctl(SETTING, range)?;
+            Idle::open(&lab.topology, IDLE, IDLE)
+        })
+        .collect()
+}
+
+/// Changes the range for so long. Every change is followed by words on the idle connections.
+fn run(lab: &Lab, mut idle: Vec<Idle>, time: Duration) -> Result<(usize, Figures)> {
     let host = &lab.topology.guarded;
     let load = Load {
         connections: Budget::endless(),
@@ -41,11 +52,6 @@ fn run(lab: &Lab, time: Duration) -> Result<(usize, Figures)> {
         strange: Budget::endless().paced(STRANGE),
         ports: STRANGE_PORTS,
     };
-    let mut idle = Vec::new();
-    for range in RANGES {
-        host.sysctl(SETTING, range)?;
-        idle.push(Idle::open(&lab.topology, IDLE, IDLE)?);
-    }
     let (began, mut changes, mut spoken, mut alive) = (Instant::now(), 0, 0, 0);
     let figures = lab.beside(&load, || {
         while began.elapsed() < time {
@@ -69,16 +75,17 @@ fn run(lab: &Lab, time: Duration) -> Result<(usize, Figures)> {
 }
 
 fn baseline() -> Result<()> {
-    let (_, figures) = run(&Lab::new()?, UNGUARDED)?;
+    let lab = Lab::new()?;
+    let (_, figures) = run(&lab, idle_connections(&lab)?, UNGUARDED)?;
     println!("flaps, without a guard: {figures}");
     ensure!(figures.failed == 0 && figures.late == 0, "{figures}");
     ensure!(figures.leaked > 0, "strangers are not heard: {figures}");
     Ok(())
 }
 
-fn guarded(lab: &Lab, size: Size, guard: &Guard) -> Result<Figures> {
+fn guarded(lab: &Lab, idle: Vec<Idle>, size: Size, guard: &Guard) -> Result<Figures> {
     let time = size.seconds().unwrap_or(size.choose(SHORT, FULL));
-    let (changes, figures) = run(lab, time)?;
+    let (changes, figures) = run(lab, idle, time)?;
     let packets = guard.packets()?;
     let followed = guard.said().matches("port range").count();
     ensure!(
@@ -92,8 +99,9 @@ fn guarded(lab: &Lab, size: Size, guard: &Guard) -> Result<Figures> {
 fn ranges_that_change_cost_no_connection() -> Result<()> {
     baseline()?;
     let (lab, size) = (Lab::new()?, Size::asked());
+    let idle = idle_connections(&lab)?;
     let guard = lab.guard(&[])?;
-    let figures = guarded(&lab, size, &guard)?;
+    let figures = guarded(&lab, idle, size, &guard)?;
     report("flaps", size, &figures);
     flawless(&figures)
 }
@@ -102,8 +110,9 @@ fn ranges_that_change_cost_no_connection() -> Result<()> {
 #[test]
 fn ranges_that_change_cost_connections_that_nobody_learns_of() -> Result<()> {
     let lab = Lab::new()?;
+    let idle = idle_connections(&lab)?;
     let guard = lab.guard_altered(&UNLEARNED, &["--no-rescue"])?;
-    let figures = guarded(&lab, Size::Short, &guard)?;
+    let figures = guarded(&lab, idle, Size::Short, &guard)?;
     report("flaps, nobody learns", Size::Short, &figures);
     ensure!(figures.failed > 0, "no lost connection is seen: {figures}");
     Ok(())
