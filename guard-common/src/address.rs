@@ -56,6 +56,10 @@ pub trait Address: Copy + Eq {
 
     /// The address in the room of the larger family: IPv4 fills half of the first word.
     fn widened(self) -> V6;
+
+    /// The sum of products of the address and both ports with numbers that are odd and secret. The
+    /// highest bits are those that count.
+    fn hash(self, ports: u32, seeds: &[u64; 3]) -> u64;
 }
 
 /// An IPv4 address, in network byte order.
@@ -140,6 +144,12 @@ impl Address for V4 {
             low: 0,
         }
     }
+
+    /// All of it fits into one word.
+    #[inline(always)]
+    fn hash(self, ports: u32, seeds: &[u64; 3]) -> u64 {
+        (u64::from(self.0) << 32 | u64::from(ports)).wrapping_mul(seeds[0])
+    }
 }
 
 impl Address for V6 {
@@ -203,6 +213,17 @@ impl Address for V6 {
     #[inline(always)]
     fn widened(self) -> V6 {
         self
+    }
+
+    #[inline(always)]
+    fn hash(self, ports: u32, seeds: &[u64; 3]) -> u64 {
+        let ports = u64::from(ports).wrapping_mul(seeds[0]);
+        let high = self.high.wrapping_mul(seeds[1]);
+
+        self.low
+            .wrapping_mul(seeds[2])
+            .wrapping_add(high)
+            .wrapping_add(ports)
     }
 }
 

@@ -4,6 +4,7 @@ use core::cell::UnsafeCell;
 
 use crate::{
     address::{Address, V4, V6},
+    filter::Filter,
     flow::Timer,
     ports::{GuardedPorts, Window},
 };
@@ -85,10 +86,12 @@ pub struct Config {
     /// Questions to ask before a drop: 1 when some interface forwards or bridges, 2 when the user
     /// trusts somebody, 3 for both.
     pub excuses: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// How often the daemon came to doubt the [`filter`](Self::filter). No program reads it.
+    pub doubts: u32,
     /// Ports whose strangers are dropped without another question.
     pub window: Window,
+    /// What stands before look-ups of packets to ports in use.
+    pub filter: Filter,
     /// Timers.
     pub timeouts: Timeouts,
 }
@@ -163,6 +166,20 @@ impl ConfigCell {
     #[inline(always)]
     pub fn asks_before_drop(&self) -> bool {
         (self.excuses() | self.monitor()) != 0
+    }
+
+    /// How far a mark of the filter may be away: [`Filter::span`].
+    #[inline(always)]
+    pub fn filter_span(&self) -> u32 {
+        // SAFETY: as in `window`.
+        unsafe { (&raw const (*self.0.get()).filter.span).read_volatile() }
+    }
+
+    /// How tuples are hashed. That never changes while programs look at it, but for the span.
+    #[inline(always)]
+    pub fn filter(&self) -> &Filter {
+        // SAFETY: the cell is a valid, aligned `Config` for as long as `self` lives.
+        unsafe { &(*self.0.get()).filter }
     }
 
     /// The timers. They change one word at a time.

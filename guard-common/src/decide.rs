@@ -5,13 +5,13 @@ use crate::{
     excuse::{excuse, tally_would_drop},
     flood::{Port, ask_window, in_use, lost, lost_behind_tag},
     fragment::FragmentKey,
-    key::FlowKey,
     link::{self, Payload},
-    lookup::{Known, flow_key, judge_flow},
+    lookup::{Known, judge_flow, look_up},
     outcome::{Action, Direction, Family, Judged, Outcome, Protocol},
     packet::Packet,
     parse::{Fragment, Ip, Tuple},
     plain::{self, Plain, Start},
+    query::may_answer_query,
     steady::keeps_up,
     subject::{Subject, subject},
     tables::{Tables, Use},
@@ -80,23 +80,27 @@ fn judge_plain<A: Address, R>(
 
     // Read anew, twice: what was read before would have to be kept meanwhile, in registers that
     // there are not.
-    let mut known = Known::Nothing;
+    let mut known = None;
     if port == Port::Busy
         && let Some(tuple) = Plain::<A>::again(frame, Direction::Ingress)
     {
-        let found = tables.flow(tuple.transport, flow_key(&tuple, tables).sized());
-        if let Some(cell) = found
-            && plain::tcp_flags(frame, &tuple).steady()
-            && keeps_up(cell, tables)
-        {
-            let judged = Judged {
-                outcome: Outcome::PassKnownFlow,
-                family: A::FAMILY,
-                protocol: tuple.transport.label(),
-            };
-            return settle(judged, Action::Pass);
+        let found = look_up(&tuple, tables);
+        match found {
+            Known::Flow(cell)
+                if plain::tcp_flags(frame, &tuple).steady() && keeps_up(cell, tables).is_some() =>
+            {
+                let judged = Judged {
+                    outcome: Outcome::PassKnownFlow,
+                    family: A::FAMILY,
+                    protocol: tuple.transport.label(),
+                };
+                return settle(judged, Action::Pass);
+            }
+            Known::Stranger if !may_answer_query(&tuple, tables) => {
+                return settle(lost(plain), Action::Drop);
+            }
+            Known::Flow(_) | Known::Absent | Known::Stranger => known = Some(found),
         }
-        known = Known::Flow(found);
     }
     let judged = match Plain::<A>::again(frame, Direction::Ingress) {
         Some(tuple) => Judged {
@@ -175,25 +179,26 @@ fn judge_datagram<A: Address>(
     match subject(frame, ip) {
         Subject::Packet(tuple) => {
             let flags = || ip.tcp_flags(frame, tuple.transport);
-            judge_packet(&tuple, Known::Nothing, flags, tables)
+            judge_packet(&tuple, None, flags, tables)
         }
         Subject::Quote(tuple) => judge_quote(&tuple, ip.source, tables),
         Subject::Itself(outcome) => outcome,
     }
 }
 
-/// Judges a packet by its flow. `flags` are read only when it has one.
+/// Judges a packet by its flow. `known` is what is known of that, of a port that is guarded and in
+/// use; `flags` are read only when it has one.
 #[inline(always)]
 fn judge_packet<A: Address>(
     tuple: &Tuple<A>,
-    known: Known<'_>,
+    known: Option<Known<'_>>,
     flags: impl FnOnce() -> TcpFlags,
     tables: &impl Tables,
 ) -> Outcome {
     let port = tables.index(tuple.local_port);
-    let found = match known {
-        Known::Flow(found) => Some(found),
-        Known::Nothing => {
+    let known = match known {
+        Some(known) => Some(known),
+        None => {
             let guarded = tables.guarded();
             if !guarded.guards(tuple.transport, port) {
                 if guarded.in_range(port) {
@@ -201,12 +206,11 @@ fn judge_packet<A: Address>(
                 }
                 return Outcome::PassOutsideRange;
             }
-            in_use(Use::flow(tuple.transport), port, tables)
-                .then(|| tables.flow(tuple.transport, flow_key(tuple, tables).sized()))
+            in_use(Use::flow(tuple.transport), port, tables).then(|| look_up(tuple, tables))
         }
     };
-    if let Some(found) = found
-        && let Some(outcome) = judge_flow(tuple, port, found, Some(flags()), tables)
+    if let Some(known) = known
+        && let Some(outcome) = judge_flow(tuple, port, known, Some(flags()), tables)
     {
         return outcome;
     }
@@ -230,8 +234,8 @@ fn judge_quote<A: Address>(tuple: &Tuple<A>, sender: A, tables: &impl Tables) ->
         return Outcome::PassIcmpOutside;
     }
     if in_use(Use::flow(tuple.transport), port, tables) {
-        let found = tables.flow(tuple.transport, flow_key(tuple, tables).sized());
-        if let Some(outcome) = judge_flow(tuple, port, found, None, tables) {
+        let known = look_up(tuple, tables);
+        if let Some(outcome) = judge_flow(tuple, port, known, None, tables) {
             return outcome;
         }
     }

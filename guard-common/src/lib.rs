@@ -5,7 +5,7 @@
 //!
 //! Modules in reading order: what can happen to a frame ([`outcome`]), how bytes become a tuple
 //! ([`packet`], [`wire`], [`link`], [`address`], [`parse`]), what is remembered ([`key`], [`flow`],
-//! [`fragment`], [`ports`], [`config`], [`pressure`], [`state`]), what is decided ([`tables`],
+//! [`fragment`], [`ports`], [`filter`], [`config`], [`pressure`], [`state`]), what is decided ([`tables`],
 //! [`plain`], [`subject`], [`decide`], [`record`]), and how the maps are laid out ([`layout`]).
 //!
 //! [`Outcome`]: outcome::Outcome
@@ -33,6 +33,8 @@ pub mod flow;
 pub mod fragment;
 
 pub mod ports;
+
+pub mod filter;
 
 pub mod config;
 pub mod pressure;

@@ -2,6 +2,7 @@
 
 use crate::{
     address::Address,
+    filter::{may_be_known, remember},
     flow::{Flow, FlowCell, Phase},
     key::FlowKey,
     outcome::Outcome,
@@ -14,10 +15,32 @@ use crate::{
 /// What is known of a packet's flow.
 #[derive(Clone, Copy)]
 pub(crate) enum Known<'a> {
-    /// Not even whether its port is guarded.
-    Nothing,
-    /// Its port is guarded, and this is its flow, if it has one.
-    Flow(Option<&'a FlowCell>),
+    /// This is it.
+    Flow(&'a FlowCell),
+    /// The map does not hold it. A socket may prove it.
+    Absent,
+    /// There is neither a flow nor a socket.
+    Stranger,
+}
+
+impl<'a> From<Option<&'a FlowCell>> for Known<'a> {
+    #[inline(always)]
+    fn from(found: Option<&'a FlowCell>) -> Self {
+        found.map_or(Self::Absent, Self::Flow)
+    }
+}
+
+/// Asks the filter for the flow of a packet, and then the map.
+#[inline(always)]
+pub(crate) fn look_up<'a, A: Address>(tuple: &Tuple<A>, tables: &'a impl Tables) -> Known<'a> {
+    let recorded = as_recorded(tuple, tables);
+    if !may_be_known(&recorded, tables) {
+        return Known::Stranger;
+    }
+
+    tables
+        .flow(tuple.transport, A::FlowKey::new(&recorded).sized())
+        .into()
 }
 
 /// Judges a packet by its flow, if that is known, or if the kernel itself proves it.
@@ -28,12 +51,12 @@ pub(crate) enum Known<'a> {
 pub(crate) fn judge_flow<A: Address>(
     tuple: &Tuple<A>,
     port: usize,
-    remembered: Option<&FlowCell>,
+    known: Known<'_>,
     flags: Option<TcpFlags>,
     tables: &impl Tables,
 ) -> Option<Outcome> {
     let now = tables.now();
-    if let Some(cell) = remembered {
+    if let Known::Flow(cell) = known {
         let flow = cell.load();
         // The entry of a query names no remote end, and neither does a packet from the unspecified
         // address: it must not be taken for a flow, whose packets prolong it.
@@ -51,6 +74,11 @@ pub(crate) fn judge_flow<A: Address>(
     {
         return Some(Outcome::PassKnownFlow);
     }
+    let remembered = match known {
+        Known::Flow(cell) => Some(cell),
+        Known::Absent => None,
+        Known::Stranger => return None,
+    };
 
     // The map may have evicted the flow, its timer may have run out, or the guard may be younger
     // than the connection.
@@ -67,6 +95,7 @@ pub(crate) fn judge_flow<A: Address>(
         // As in what is recorded: one entry stands for every port of the peer.
         flow.phase = Phase::Datagram as u8;
     }
+    let recorded = as_recorded(tuple, tables);
     match remembered {
         Some(cell) => {
             cell.restart(flow);
@@ -74,25 +103,24 @@ pub(crate) fn judge_flow<A: Address>(
         }
         None => {
             // Without room for it, the next packet is rescued again.
-            let key = flow_key(tuple, tables);
+            let key = A::FlowKey::new(&recorded);
             let _ = tables.insert(tuple.transport, key.sized(), &flow);
             tables.tally(Tally::RescuedAbsent);
         }
     }
+    remember(&recorded, tables);
 
     Some(Outcome::PassRescued)
 }
 
-/// The key that `tuple` is looked up and recorded under.
+/// The tuple that a flow is looked up and recorded under.
 #[inline(always)]
-pub(crate) fn flow_key<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> A::FlowKey {
+pub(crate) fn as_recorded<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> Tuple<A> {
     match tuple.transport {
-        Transport::Udp | Transport::UdpLite if tables.config().any_remote_port() != 0 => {
-            A::FlowKey::new(&Tuple {
-                remote_port: 0,
-                ..*tuple
-            })
-        }
-        Transport::Tcp | Transport::Udp | Transport::UdpLite => A::FlowKey::new(tuple),
+        Transport::Udp | Transport::UdpLite if tables.config().any_remote_port() != 0 => Tuple {
+            remote_port: 0,
+            ..*tuple
+        },
+        Transport::Tcp | Transport::Udp | Transport::UdpLite => *tuple,
     }
 }

@@ -106,7 +106,7 @@ impl Window {
     }
 }
 
-/// The epoch in which one port was last known to be in use.
+/// The epoch in which one port, or what a hash stands for, was last known to be in use.
 ///
 /// Epochs count up modulo 256 as the daemon's sweeps complete. What is marked while a sweep runs
 /// carries the epoch before, which stays fresh until the next complete sweep. Nothing is ever
@@ -126,7 +126,13 @@ impl Occupancy {
     /// Whether the port was in use in this epoch, the one before, or the one that begins.
     #[inline(always)]
     pub fn fresh(&self, epoch: u8) -> bool {
-        self.load().wrapping_sub(epoch).wrapping_add(1) <= 2
+        self.within(epoch, 2)
+    }
+
+    /// Whether the mark is so many epochs away, or less, from the one that begins.
+    #[inline(always)]
+    pub fn within(&self, epoch: u8, span: u32) -> bool {
+        u32::from(self.load().wrapping_sub(epoch).wrapping_add(1)) <= span
     }
 
     /// Notes that the port is in use.

@@ -6,7 +6,7 @@ use crate::{
     flow::{Flow, Phase},
     key::FlowKey,
     outcome::Outcome,
-    parse::Tuple,
+    parse::{Transport, Tuple},
     record::{insert, mark},
     tables::{Tables, Use},
 };
@@ -47,6 +47,12 @@ pub(crate) fn record_query<A: Address>(
     mark(Use::Udp, port, tables);
     mark(Use::Query, port, tables);
     outcome
+}
+
+/// Whether a packet is to be asked whether it [answers a query](answers_query).
+#[inline(always)]
+pub(crate) fn may_answer_query<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> bool {
+    tuple.transport == Transport::Udp && in_use(Use::Query, tables.index(tuple.local_port), tables)
 }
 
 /// Whether this answers a query that was sent to a group: from a neighbour, whatever its address

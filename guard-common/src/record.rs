@@ -2,16 +2,17 @@
 
 use crate::{
     address::{Address, V4, V6},
+    filter::remember,
     flow::{Flow, FlowCell, Phase},
     key::{AddressKey, FlowKey, SizedKey},
     link::{self, Payload},
-    lookup::{Known, flow_key},
+    lookup::as_recorded,
     outcome::{Direction, Family, Judged, Outcome, Protocol},
     packet::Packet,
     parse::{Fragment, Ip, Transport, Tuple, Unreadable},
     plain::{self, Plain, Start},
     query::record_query,
-    steady::keeps_up,
+    steady::{Tick, keeps_up},
     tables::{Inserted, Tables, Use},
     wire::{TcpFlags, ether_type},
 };
@@ -90,21 +91,25 @@ fn record_plain<A: Address, R>(
         protocol: transport.label(),
     };
     let port = tables.index(plain.local_port(Direction::Egress));
-    let mut known = Known::Nothing;
+    let mut known = None;
     if tables.config().window().contains(port)
         && !tables.passes_through()
         && let Some(tuple) = Plain::<A>::again(frame, Direction::Egress)
         && !goes_to_group(frame, &tuple)
     {
-        let found = tables.flow(tuple.transport, flow_key(&tuple, tables).sized());
+        let recorded = as_recorded(&tuple, tables);
+        let found = tables.flow(tuple.transport, A::FlowKey::new(&recorded).sized());
         if let Some(cell) = found
             && plain::tcp_flags(frame, &tuple).steady()
-            && keeps_up(cell, tables)
+            && let Some(tick) = keeps_up(cell, tables)
         {
             mark(Use::flow(tuple.transport), port, tables);
+            if tick == Tick::New {
+                remember(&recorded, tables);
+            }
             return settle(judged(Outcome::PassRefreshedFlow, tuple.transport));
         }
-        known = Known::Flow(found);
+        known = Some(found);
     }
     // Read anew, for the reason given in `decide`.
     let Some(tuple) = Plain::<A>::again(frame, Direction::Egress) else {
@@ -173,21 +178,23 @@ fn record<A: Address>(
     let tuple = ip.tuple(frame, transport, Direction::Egress)?;
     let flags = || ip.tcp_flags(frame, transport);
 
-    Ok(record_packet(frame, &tuple, Known::Nothing, flags, tables))
+    Ok(record_packet(frame, &tuple, None, flags, tables))
 }
 
+/// Records a packet in its flow. `known` is that flow, if it has one, of a packet that is known to
+/// belong to none but this host and its peer.
 #[inline(always)]
 fn record_packet<A: Address>(
     frame: &(impl Packet + ?Sized),
     tuple: &Tuple<A>,
-    known: Known<'_>,
+    known: Option<Option<&FlowCell>>,
     flags: impl FnOnce() -> TcpFlags,
     tables: &impl Tables,
 ) -> Outcome {
     let port = tables.index(tuple.local_port);
     let found = match known {
-        Known::Flow(found) => found,
-        Known::Nothing => {
+        Some(found) => found,
+        None => {
             if !tables.guarded().guards(tuple.transport, port) {
                 return Outcome::PassNotRecorded;
             }
@@ -197,7 +204,8 @@ fn record_packet<A: Address>(
             if goes_to_group(frame, tuple) {
                 return record_query(tuple, port, tables);
             }
-            tables.flow(tuple.transport, flow_key(tuple, tables).sized())
+            let recorded = as_recorded(tuple, tables);
+            tables.flow(tuple.transport, A::FlowKey::new(&recorded).sized())
         }
     };
 
@@ -232,7 +240,7 @@ fn record_flow<A: Address>(
         // What is sent to nobody may look like the entry of a query, which names no remote end.
         if !flow.is_query() && flow.alive(now, tables.config().timeouts()) {
             cell.sent(flow, flags, now);
-            mark(Use::flow(tuple.transport), port, tables);
+            mark_flow(tuple, port, tables);
             return Outcome::PassRefreshedFlow;
         }
     }
@@ -249,7 +257,7 @@ fn record_flow<A: Address>(
     }
     if let Some(cell) = known {
         cell.restart(flow);
-        mark(Use::flow(tuple.transport), port, tables);
+        mark_flow(tuple, port, tables);
         return Outcome::PassNewFlow;
     }
     let remote_port = tables.index(tuple.remote_port);
@@ -260,15 +268,23 @@ fn record_flow<A: Address>(
         return Outcome::PassNotRecorded;
     }
 
+    let recorded = as_recorded(tuple, tables);
     let outcome = insert(
         tuple.transport,
-        flow_key(tuple, tables).sized(),
+        A::FlowKey::new(&recorded).sized(),
         &flow,
         tables,
     );
     // Also when the map had no room: the kernel's socket may still prove the flow.
-    mark(Use::flow(tuple.transport), port, tables);
+    mark_flow(tuple, port, tables);
     outcome
+}
+
+/// Notes that this flow is in use, and its port.
+#[inline(always)]
+fn mark_flow<A: Address>(tuple: &Tuple<A>, port: usize, tables: &impl Tables) {
+    mark(Use::flow(tuple.transport), port, tables);
+    remember(&as_recorded(tuple, tables), tables);
 }
 
 #[inline(always)]

@@ -7,11 +7,13 @@ use core::cell::UnsafeCell;
 
 use crate::{
     config::{Config, ConfigCell},
+    filter::TUPLES,
     ports::{GuardedPorts, Occupancy, PORTS},
     tables::Use,
 };
 
-/// The one element of the map `state`. The daemon changes single words and bytes of it in place.
+/// What user space keeps at hand of the map `state`. The daemon changes single words and bytes of
+/// it in place.
 #[repr(C)]
 pub struct State {
     /// What the daemon has configured.
@@ -21,6 +23,51 @@ pub struct State {
     pub occupancy: [[u8; PORTS]; Use::COUNT],
     /// Two pages of guarded ports. The daemon fills one while the other is in force.
     pub guarded: [GuardedPorts; 2],
+}
+
+/// The one element of the map `state`.
+#[repr(C)]
+pub struct Element {
+    /// What comes first.
+    pub state: State,
+    /// The tuple filter: the epoch in which a tuple of each hash was last in use. Last, so that user
+    /// space can do without it.
+    pub tuples: [u8; TUPLES],
+}
+
+const _: () = assert!(size_of::<Element>() == Element::SIZE);
+
+impl Element {
+    /// Bytes of all of it: as many as Linux 5.10 allows a value (`KMALLOC_MAX_SIZE`,
+    /// kernel/bpf/arraymap.c), and a power of two, by which no program need multiply to find it.
+    pub const SIZE: usize = 1 << 22;
+}
+
+/// An [`Element`] that the daemon and other processors change while it is read.
+#[repr(transparent)]
+pub struct ElementCell(UnsafeCell<Element>);
+
+impl ElementCell {
+    /// What comes first.
+    #[inline(always)]
+    pub fn state(&self) -> &StateCell {
+        // SAFETY: a `StateCell` is a `State` that is only read a word or a byte at a time.
+        unsafe { &*(&raw const (*self.0.get()).state).cast::<StateCell>() }
+    }
+
+    /// One byte of the tuple filter. `None` when there are not as many.
+    #[inline(always)]
+    pub fn remembered(&self, index: usize) -> Option<&Occupancy> {
+        if index >= TUPLES {
+            return None;
+        }
+        // SAFETY: an `Occupancy` is a byte that is only accessed as a whole, and there are more of
+        // them than the index.
+        unsafe {
+            let marks = (&raw const (*self.0.get()).tuples).cast::<Occupancy>();
+            Some(&*marks.add(index))
+        }
+    }
 }
 
 /// A [`State`] that the daemon and other processors change while it is read.

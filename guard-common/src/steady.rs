@@ -13,10 +13,19 @@ const fn above_time(phase: Phase) -> u32 {
     (Flow::new(phase, 0).word() >> 32) as u32
 }
 
-/// Whether a flow is alive and steady, whose time is then noted. The packet must have none of the
-/// TCP flags that change a flow.
+/// What is to be done beside noting the time of a steady flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tick {
+    /// Nothing: another packet has come in this tick.
+    Same,
+    /// What is done once a tick.
+    New,
+}
+
+/// Notes the time of a flow that is alive and steady; `None` for any other. The packet must have
+/// none of the TCP flags that change a flow.
 #[inline(always)]
-pub(crate) fn keeps_up(cell: &FlowCell, tables: &impl Tables) -> bool {
+pub(crate) fn keeps_up(cell: &FlowCell, tables: &impl Tables) -> Option<Tick> {
     const ESTABLISHED: u32 = above_time(Phase::Established);
     const DATAGRAM: u32 = above_time(Phase::Datagram);
     const DNS: u32 = above_time(Phase::Dns);
@@ -27,17 +36,18 @@ pub(crate) fn keeps_up(cell: &FlowCell, tables: &impl Tables) -> bool {
         ESTABLISHED => timeouts.tcp_established,
         DATAGRAM => timeouts.udp,
         DNS => timeouts.udp_dns,
-        _ => return false,
+        _ => return None,
     };
     let now = tables.now();
     // Where another processor's clock is a tick ahead this is a great age, and left to others.
     let age = now.wrapping_sub(word as u32);
     if age > timeout {
-        return false;
+        return None;
     }
-    if age != 0 {
-        cell.seen(now);
+    if age == 0 {
+        return Some(Tick::Same);
     }
+    cell.seen(now);
 
-    true
+    Some(Tick::New)
 }

@@ -102,6 +102,9 @@ pub trait Tables {
     /// verifier that cannot know.
     fn occupancy(&self, purpose: Use, port: usize) -> Option<&Occupancy>;
 
+    /// The byte of the tuple filter at this index. `None` is for a verifier, as above.
+    fn remembered(&self, index: usize) -> Option<&Occupancy>;
+
     /// The flow with this key.
     fn flow(&self, transport: Transport, key: SizedKey<'_>) -> Option<&FlowCell>;
 

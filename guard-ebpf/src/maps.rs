@@ -15,7 +15,7 @@ use guard_common::{
     fragment::FragmentKey,
     key::{AddressKey, FlowKeyV4, FlowKeyV6},
     layout::{Counters, DEFAULT_MAX_FLOWS, MAX_ADDRESSES, MAX_DEVICES, MAX_REFUSED},
-    state::State,
+    state::Element,
     tables::Tally,
 };
 
@@ -45,10 +45,10 @@ pub static FLOWS_TCP6: LruHashMap<FlowKeyV6, Flow, MAX_FLOWS> = LruHashMap::new(
 #[btf_map(name = "flows_udp6")]
 pub static FLOWS_UDP6: LruHashMap<FlowKeyV6, Flow, MAX_FLOWS> = LruHashMap::new();
 
-/// What both programs ask of every frame: the configuration, the guarded ports and which of them
-/// are in use. Written by the daemon a word at a time, and by egress and rescues a byte.
+/// What both programs ask of every frame: the configuration, the guarded ports, and which of them
+/// and which tuples are in use. Written by the daemon a word at a time, and by egress and rescues a byte.
 #[btf_map(name = "state")]
-pub static STATE: Array<State, 1, MMAPABLE> = Array::new();
+pub static STATE: Array<Element, 1, MMAPABLE> = Array::new();
 
 /// What the daemon knows about each interface.
 #[btf_map(name = "devices")]

@@ -15,7 +15,7 @@ use guard_common::{
     outcome::{Action, Judged},
     parse::Transport,
     ports::{GuardedPorts, Occupancy},
-    state::StateCell,
+    state::ElementCell,
     tables::{Inserted, Socket, Tables, Tally, Use},
 };
 
@@ -39,7 +39,7 @@ impl TrieKey {
 /// What the programs look things up in: fetched once a frame.
 pub struct KernelTables<C> {
     ctx: C,
-    state: &'static StateCell,
+    element: &'static ElementCell,
 }
 
 /// The context that a program was called with.
@@ -94,11 +94,12 @@ impl<C: Context> KernelTables<C> {
     /// The tables in force. `None` is impossible, but only the kernel knows.
     #[inline(always)]
     pub fn get(ctx: C) -> Option<Self> {
-        let state = maps::STATE.get_ptr(0)?.cast::<StateCell>();
-        // SAFETY: a map's element lives as long as the program, and a `StateCell` is a `State`.
-        let state = unsafe { &*state };
+        let element = maps::STATE.get_ptr(0)?.cast::<ElementCell>();
+        // SAFETY: a map's element lives as long as the program, and an `ElementCell` is an
+        // `Element`.
+        let element = unsafe { &*element };
 
-        Some(Self { ctx, state })
+        Some(Self { ctx, element })
     }
 
     /// Counts one frame.
@@ -121,12 +122,12 @@ impl<C: Context> Tables for KernelTables<C> {
 
     #[inline(always)]
     fn config(&self) -> &ConfigCell {
-        self.state.config()
+        self.element.state().config()
     }
 
     #[inline(always)]
     fn guarded(&self) -> &GuardedPorts {
-        self.state.guarded()
+        self.element.state().guarded()
     }
 
     #[inline(always)]
@@ -136,7 +137,12 @@ impl<C: Context> Tables for KernelTables<C> {
 
     #[inline(always)]
     fn occupancy(&self, purpose: Use, port: usize) -> Option<&Occupancy> {
-        Some(self.state.occupancy(purpose, port))
+        Some(self.element.state().occupancy(purpose, port))
+    }
+
+    #[inline(always)]
+    fn remembered(&self, index: usize) -> Option<&Occupancy> {
+        self.element.remembered(index)
     }
 
     #[inline(always)]

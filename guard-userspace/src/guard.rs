@@ -11,6 +11,7 @@ mod watch;
 
 use std::{mem, sync::Arc};
 
+use anyhow::Context;
 use guard_common::config::Config;
 use rtnetlink::Handle;
 
@@ -77,6 +78,10 @@ impl Guard {
                 return Err(failure);
             }
         };
+        loaded
+            .maps
+            .state
+            .begin(settings.max_flows.get(), secrets()?);
         loaded.maps.state.apply(settings);
         let timers = Timers::new(settings, clock.hertz());
         timers.publish(&mut loaded.maps.state);
@@ -168,6 +173,8 @@ impl Guard {
         self.trust(settings)?;
         self.maps.state.apply(settings);
         self.timers.reconfigure(settings, &mut self.maps.state);
+        // Longer timers bring back to life what sweeps had left unmarked.
+        self.maps.state.doubt_filter();
 
         Ok(())
     }
@@ -247,6 +254,16 @@ impl Guard {
     pub fn stay(&mut self) {
         self.stays = true;
     }
+}
+
+/// Numbers that nobody outside can guess.
+fn secrets() -> anyhow::Result<[u64; 3]> {
+    let mut secrets = [0; 3];
+    for secret in &mut secrets {
+        *secret = getrandom::u64().context("no random numbers")?;
+    }
+
+    Ok(secrets)
 }
 
 impl Drop for Guard {

@@ -5,8 +5,9 @@ mod prefixes;
 mod readings;
 mod state;
 mod takeover;
+mod tuples;
 
-use std::path::Path;
+use std::{ffi::c_void, num::NonZeroUsize, path::Path, ptr::NonNull};
 
 use anyhow::Context;
 use aya::maps::{Array, Map, MapData, MapInfo, PerCpuArray, PerCpuValues};
@@ -15,12 +16,14 @@ use guard_common::{
     layout::{Counters, MAX_DEVICES},
     outcome::{Action, Family, Judged, Outcome, Protocol},
 };
+use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 
 pub use self::{
     flows::{FlowEntry, FlowMap},
     prefixes::Prefixes,
     readings::Readings,
     state::StateMemory,
+    tuples::Tuples,
 };
 use crate::{
     pins::{MAPS, Pins},
@@ -154,6 +157,28 @@ fn name_of(devices: &Array<MapData, Device>, slot: u32) -> anyhow::Result<String
     let name = device.name.split(|&byte| byte == 0).next();
 
     Ok(String::from_utf8_lossy(name.unwrap_or_default()).into_owned())
+}
+
+/// Shares the first bytes of the map `state`.
+///
+/// # Errors
+/// When there is none, or the kernel refuses, as it does before 5.5.
+fn share(pins: &Pins, length: usize) -> anyhow::Result<NonNull<c_void>> {
+    let map = open(&pins.map("state"))?;
+    let length = NonZeroUsize::new(length).context("empty")?;
+    // SAFETY: a new mapping, at an address of the kernel's choice.
+    let memory = unsafe {
+        mmap(
+            None,
+            length,
+            ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+            MapFlags::MAP_SHARED,
+            map.fd(),
+            0,
+        )
+    };
+
+    memory.context("state: cannot be mapped into memory")
 }
 
 fn open(path: &Path) -> anyhow::Result<MapData> {

@@ -12,12 +12,13 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::{
     clock::Clock,
-    maps::{FlowMap, Readings, StateMemory},
+    maps::{FlowMap, Readings, StateMemory, Tuples},
     observer::Observer,
     pins::Pins,
     pressure::{Evidence, Load, Watch},
     reclaim,
     repair::{self, Repaired, Terms},
+    seed,
     sockets::{self, Socket},
     timers::Timers,
     workings::Workings,
@@ -31,6 +32,7 @@ const ROOMY_PERCENT: u64 = 60;
 
 /// Walks all flows and all sockets and marks their ports for the next epoch.
 pub struct Sweeper {
+    pins: Pins,
     flows: Vec<FlowMap>,
     state: StateMemory,
     readings: Readings,
@@ -39,6 +41,13 @@ pub struct Sweeper {
     workings: Workings,
     /// Whether the kernel lets entries be taken out, as far as is known.
     can_reclaim: bool,
+}
+
+/// Where a sweep leaves its marks.
+struct Marks {
+    /// The epoch that begins when it is complete.
+    epoch: u8,
+    tuples: Tuples,
 }
 
 /// What a sweep has found and done.
@@ -81,6 +90,7 @@ impl Sweeper {
         workings: Workings,
     ) -> anyhow::Result<Self> {
         Ok(Self {
+            pins: pins.clone(),
             flows: FlowMap::open_all(pins)?,
             state: StateMemory::open(pins)?,
             readings: Readings::open(pins)?,
@@ -101,17 +111,24 @@ impl Sweeper {
     /// When a map or the sockets cannot be read.
     pub fn sweep(&mut self) -> anyhow::Result<Swept> {
         let (began, busy) = (Instant::now(), processor_time()?);
-        let next = (self.state.epoch() as u8).wrapping_add(1);
+        let doubts = self.state.doubts();
+        let next = Marks {
+            epoch: (self.state.epoch() as u8).wrapping_add(1),
+            // Mapped for the time of a sweep only: between sweeps it would double what the daemon
+            // seems to hold in memory.
+            tuples: Tuples::open(&self.pins, self.state.filter())?,
+        };
         let loads = self
             .flows
             .iter()
-            .map(|map| self.mark_flows(map, next))
+            .map(|map| self.mark_flows(map, &next))
             .collect::<anyhow::Result<Vec<_>>>()?;
         // After the flows: a connection that is opened meanwhile is in one or the other.
         let sockets = sockets::list()?;
-        let connected = self.mark_sockets(&sockets, next);
+        let connected = self.mark_sockets(&sockets, &next);
         let repaired = self.repair(&sockets, &loads)?;
-        self.state.set_epoch(u32::from(next));
+        self.state.set_epoch(u32::from(next.epoch));
+        self.state.trust_filter(doubts);
 
         let scales = self.adapt(&loads);
         let reclaimed = self.reclaim(&loads)?;
@@ -129,7 +146,7 @@ impl Sweeper {
 
     /// By timers of full length: ports stay marked that shorter ones would free, since those may
     /// be longer again before the next sweep.
-    fn mark_flows(&self, map: &FlowMap, next: u8) -> anyhow::Result<Load> {
+    fn mark_flows(&self, map: &FlowMap, next: &Marks) -> anyhow::Result<Load> {
         let (now, timeouts) = (self.clock.now()?, self.timers.configured());
         let mut load = Load {
             family: map.family,
@@ -148,22 +165,32 @@ impl Sweeper {
                 return;
             }
             let port = entry.local.port();
-            self.state.mark(Use::flow(entry.transport), port, next);
+            self.state
+                .mark(Use::flow(entry.transport), port, next.epoch);
+            if self.workings.tuple_marks {
+                next.tuples.mark(&entry, next.epoch);
+            }
             if entry.flow.phase == Phase::Query as u8 {
-                self.state.mark(Use::Query, port, next);
+                self.state.mark(Use::Query, port, next.epoch);
             }
         })?;
 
         Ok(load)
     }
 
-    fn mark_sockets(&self, sockets: &[Socket], next: u8) -> u64 {
+    fn mark_sockets(&self, sockets: &[Socket], next: &Marks) -> u64 {
+        let any_remote_port = self.state.any_remote_port() != 0;
         let mut connected = 0;
         for socket in sockets.iter().filter(|socket| socket.connected()) {
             connected += 1;
-            if self.workings.socket_marks {
-                self.state
-                    .mark(Use::flow(socket.transport), socket.local.port(), next);
+            if !self.workings.socket_marks {
+                continue;
+            }
+            self.state
+                .mark(Use::flow(socket.transport), socket.local.port(), next.epoch);
+            if self.workings.tuple_marks {
+                let flow = seed::entry(socket, 0, any_remote_port);
+                next.tuples.mark(&flow, next.epoch);
             }
         }
 

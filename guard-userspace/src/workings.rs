@@ -18,6 +18,8 @@ pub struct Workings {
     pub flow_marks: bool,
     /// A sweep marks the ports of connected sockets as in use.
     pub socket_marks: bool,
+    /// A sweep marks the tuples of both in the filter.
+    pub tuple_marks: bool,
     /// A sweep puts back the flows of connected sockets that the maps have forgotten.
     pub repair: bool,
     /// A sweep takes out what has expired where maps fill.
@@ -37,6 +39,7 @@ impl Default for Workings {
             conntrack: true,
             flow_marks: true,
             socket_marks: true,
+            tuple_marks: true,
             repair: true,
             reclaim: true,
             sweep_rest: Duration::from_secs(10),

@@ -2,11 +2,13 @@
 
 mod entries;
 mod surroundings;
+mod sweep;
 
 use std::{cell::Cell, collections::BTreeMap, ptr, slice};
 
 use guard_common::{
     config::{Config, ConfigCell, Device},
+    filter::TUPLES,
     flow::{Flow, FlowCell},
     fragment::{FragmentKey, RefusedAt},
     key::{AddressKey, FlowKeyV4, FlowKeyV6, SizedKey},
@@ -78,6 +80,7 @@ pub struct MemoryTables {
     guarded: Box<GuardedPorts>,
     device: Device,
     occupancy: Box<[Occupancy]>,
+    tuples: Box<[Occupancy]>,
     flows: Entries<Key, FlowCell>,
     refused: Entries<FragmentKey, RefusedAt>,
     surroundings: Box<dyn Surroundings>,
@@ -114,7 +117,8 @@ impl MemoryTables {
             cell: ConfigCell::new(config),
             guarded,
             device,
-            occupancy: unmarked(),
+            occupancy: unmarked(Use::COUNT * PORTS),
+            tuples: unmarked(TUPLES),
             flows: Entries::new(room),
             refused: Entries::new(ROOM),
             surroundings,
@@ -216,9 +220,9 @@ impl MemoryTables {
     }
 }
 
-/// No port was ever in use.
-fn unmarked() -> Box<[Occupancy]> {
-    let bytes = vec![0u8; Use::COUNT * PORTS].into_boxed_slice();
+/// Nothing was ever in use.
+fn unmarked(marks: usize) -> Box<[Occupancy]> {
+    let bytes = vec![0u8; marks].into_boxed_slice();
     // SAFETY: an `Occupancy` is a byte in a cell, of any value.
     unsafe { Box::from_raw(Box::into_raw(bytes) as *mut [Occupancy]) }
 }
@@ -238,6 +242,10 @@ impl Tables for MemoryTables {
 
     fn occupancy(&self, purpose: Use, port: usize) -> Option<&Occupancy> {
         self.occupancy.get(purpose as usize * PORTS + port)
+    }
+
+    fn remembered(&self, index: usize) -> Option<&Occupancy> {
+        self.tuples.get(index)
     }
 
     fn flow(&self, _transport: Transport, key: SizedKey<'_>) -> Option<&FlowCell> {

@@ -24,6 +24,7 @@ use guard_common::{
     outcome::Action,
 };
 
+use self::raw::Shared;
 use crate::{
     build,
     kernel::Kernel,
@@ -116,7 +117,7 @@ impl Programs {
 
     /// Makes this the guard that `setup` says, which has seen nothing yet.
     pub fn reset(&mut self, setup: Setup) -> Result<()> {
-        element::write(self.map_fd("state")?, 0, &state::of(setup))?;
+        state::set(self.state()?.bytes_mut(), setup);
         let mut devices: Array<_, Device> = self.array("devices")?;
         devices.set(setup::DEVICE, setup::device(), 0)?;
         for (prefix, bits) in setup::trusted() {
@@ -130,9 +131,7 @@ impl Programs {
 
     /// Configures something that no [`Setup`] asks for.
     pub fn configure(&mut self, config: &Config, device: Device) -> Result<()> {
-        let mut state = self.state()?;
-        state::set_config(&mut state, config);
-        element::write(self.map_fd("state")?, 0, &state)?;
+        state::set_config(self.state()?.bytes_mut(), config);
         let mut devices: Array<_, Device> = self.array("devices")?;
         devices.set(setup::DEVICE, device, 0)?;
         Ok(())
@@ -140,9 +139,8 @@ impl Programs {
 
     /// Puts another epoch in force.
     pub fn set_epoch(&mut self, epoch: u32) -> Result<()> {
-        let mut state = self.state()?;
-        state::set_epoch(&mut state, epoch);
-        element::write(self.map_fd("state")?, 0, &state)
+        state::set_epoch(self.state()?.bytes_mut(), epoch);
+        Ok(())
     }
 
     /// A loaded program, for whoever runs it in ways of their own.
@@ -215,6 +213,10 @@ impl Programs {
         Ok(data.fd().as_fd())
     }
 
+    fn state(&self) -> Result<Shared> {
+        Shared::map(self.map_fd("state")?, state::SIZE)
+    }
+
     /// A program, likewise.
     pub fn program_fd(&self, name: &str) -> Result<BorrowedFd<'_>> {
         let program = self.ebpf.program(name).context(name.to_owned())?;
@@ -229,12 +231,6 @@ impl Programs {
     /// The entry point of XDP.
     pub const fn entry(&self) -> Entry {
         self.entry
-    }
-
-    fn state(&self) -> Result<Vec<u8>> {
-        let mut state = vec![0; state::SIZE];
-        element::read(self.map_fd("state")?, 0, &mut state)?;
-        Ok(state)
     }
 
     fn map_mut(&mut self, name: &str) -> Result<&mut Map> {

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use guard_common::{
     address::{V4, V6},
     config::{Config, Device, MAX_PREFIXES, Prefix, Timeouts},
+    filter::Filter,
     key::AddressKey,
     layout::{LAYOUT_VERSION, MAX_DEVICES},
     ports::{GuardedPorts, Occupancy, PORTS, Window},
@@ -39,6 +40,16 @@ pub const TIMEOUTS: Timeouts = Timeouts {
     fragment: 120,
 };
 
+/// A filter of one element, which is not trusted: nothing sweeps here.
+pub const FILTER: Filter = Filter::new(
+    1,
+    [
+        0x9e37_79b9_7f4a_7c15,
+        0xd1b5_4a32_d192_ed03,
+        0x8cb9_2ba7_2f3d_8dd7,
+    ],
+);
+
 /// What differs from one case to the next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Setup {
@@ -67,8 +78,9 @@ impl Setup {
             any_remote_port: u32::from(self.any_remote_port),
             rescue: 0,
             excuses: if self.trusts { Config::TRUSTS } else { 0 },
-            reserved: 0,
+            doubts: 0,
             window: Window::NONE,
+            filter: FILTER,
             timeouts: TIMEOUTS,
         };
 

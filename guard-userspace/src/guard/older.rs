@@ -34,7 +34,7 @@ impl Guard {
     ///
     /// # Errors
     /// When the sockets cannot be read. That conntrack cannot is part of what is returned.
-    pub fn seed(&self, settings: &Settings, ports: &GuardedPorts) -> anyhow::Result<Older> {
+    pub fn seed(&mut self, settings: &Settings, ports: &GuardedPorts) -> anyhow::Result<Older> {
         let flows = FlowMap::open_all(&self.pins)?;
         let target = Target {
             flows: &flows,
@@ -51,6 +51,7 @@ impl Guard {
         if self.workings.conntrack {
             older.tracked = conntrack::seed(ports, &settings.unrecorded, target);
         }
+        self.maps.state.doubt_filter();
 
         Ok(older)
     }

@@ -225,23 +225,34 @@ enum Key {
 
 impl Key {
     fn of(entry: &FlowEntry) -> anyhow::Result<Self> {
-        match (entry.local, entry.remote) {
-            (SocketAddr::V4(local), SocketAddr::V4(remote)) => {
-                let ends = (
-                    V4::from(local.ip().octets()),
-                    V4::from(remote.ip().octets()),
-                );
-                Ok(Self::V4(FlowKeyV4::new(&tuple(entry, ends))))
-            }
-            (SocketAddr::V6(local), SocketAddr::V6(remote)) => {
-                let ends = (
-                    V6::from(local.ip().octets()),
-                    V6::from(remote.ip().octets()),
-                );
-                Ok(Self::V6(FlowKeyV6::new(&tuple(entry, ends))))
-            }
-            _ => bail!("{} and {}: of two families", entry.local, entry.remote),
+        match ends(entry) {
+            Some(Ends::V4(tuple)) => Ok(Self::V4(FlowKeyV4::new(&tuple))),
+            Some(Ends::V6(tuple)) => Ok(Self::V6(FlowKeyV6::new(&tuple))),
+            None => bail!("{} and {}: of two families", entry.local, entry.remote),
         }
+    }
+}
+
+/// Both ends of a flow, of either family.
+pub(super) enum Ends {
+    /// Of IPv4.
+    V4(Tuple<V4>),
+    /// Of IPv6.
+    V6(Tuple<V6>),
+}
+
+/// Both ends as the programs see them; `None` when they are of two families.
+pub(super) fn ends(entry: &FlowEntry) -> Option<Ends> {
+    match (entry.local.ip(), entry.remote.ip()) {
+        (IpAddr::V4(local), IpAddr::V4(remote)) => {
+            let ends = (V4::from(local.octets()), V4::from(remote.octets()));
+            Some(Ends::V4(tuple(entry, ends)))
+        }
+        (IpAddr::V6(local), IpAddr::V6(remote)) => {
+            let ends = (V6::from(local.octets()), V6::from(remote.octets()));
+            Some(Ends::V6(tuple(entry, ends)))
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
     }
 }
 

@@ -1,17 +1,17 @@
 //! The map `state`, in memory that is shared with the programs.
 
-use std::{num::NonZeroUsize, ptr::NonNull, sync::atomic};
+use std::{ptr::NonNull, sync::atomic};
 
-use anyhow::Context;
 use guard_common::{
     config::Timeouts,
+    filter::Filter,
     layout::LAYOUT_VERSION,
     parse::Transport,
     ports::{Occupancy, PORTS, Window},
     state::{State, StateCell},
     tables::Use,
 };
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::mman::munmap;
 
 use crate::{
     pins::Pins,
@@ -19,7 +19,7 @@ use crate::{
     settings::{Mode, Settings, UdpFilter},
 };
 
-/// The one element of the map `state`. The programs see each store at once.
+/// What comes first in the map `state`. The programs see each store at once.
 #[derive(Debug)]
 pub struct StateMemory {
     state: NonNull<State>,
@@ -66,6 +66,8 @@ words! {
     rescue, set_rescue: rescue;
     /// Questions to ask before a drop.
     excuses, set_excuses_alone: excuses;
+    /// How often the filter was doubted.
+    doubts, set_doubts: doubts;
 }
 
 impl StateMemory {
@@ -74,20 +76,7 @@ impl StateMemory {
     /// # Errors
     /// When there is none, or the kernel refuses (before 5.5).
     pub fn open(pins: &Pins) -> anyhow::Result<Self> {
-        let map = super::open(&pins.map("state"))?;
-        let length = NonZeroUsize::new(size_of::<State>()).context("state: empty")?;
-        // SAFETY: a new mapping, at an address of the kernel's choice.
-        let memory = unsafe {
-            mmap(
-                None,
-                length,
-                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-                MapFlags::MAP_SHARED,
-                map.fd(),
-                0,
-            )
-        }
-        .context("state: cannot be mapped into memory")?;
+        let memory = super::share(pins, size_of::<State>())?;
 
         Ok(Self {
             state: memory.cast(),
@@ -117,6 +106,7 @@ impl StateMemory {
         atomic::fence(atomic::Ordering::Release);
         self.set_page(next);
         self.open_window();
+        self.doubt_filter();
     }
 
     /// Says which questions to ask before a drop.
@@ -135,6 +125,13 @@ impl StateMemory {
             (*state).config.window_on(&(&(*state).guarded)[page])
         };
         self.set_window(window);
+    }
+
+    /// Says how far a mark of the filter may be away.
+    pub(super) fn set_filter_span(&mut self, span: u32) {
+        // SAFETY: the memory is mapped for as long as `self` lives, and is a `State`; a store of
+        // one whole word is never seen in part.
+        unsafe { (&raw mut (*self.state.as_ptr()).config.filter.span).write_volatile(span) }
     }
 
     fn set_window(&mut self, window: Window) {
@@ -198,17 +195,28 @@ impl StateMemory {
         self.cell().guarded().guards(transport, usize::from(port))
     }
 
-    fn cell(&self) -> &StateCell {
+    pub(super) fn cell(&self) -> &StateCell {
         // SAFETY: the memory is mapped for as long as `self` lives, and a `StateCell` is a `State`.
         unsafe { self.state.cast::<StateCell>().as_ref() }
     }
 
-    /// Applies what settings say but for the timers, a word at a time. A new map starts its epochs
-    /// here.
-    pub fn apply(&mut self, settings: &Settings) {
-        if self.layout() == 0 {
-            self.set_epoch(u32::from(Occupancy::FIRST_EPOCH));
+    /// Starts the epochs of a new map, whose filter hashes by `seeds`, which nobody must know.
+    pub fn begin(&mut self, max_flows: u32, seeds: [u64; 3]) {
+        if self.layout() != 0 {
+            return;
         }
+        self.set_epoch(u32::from(Occupancy::FIRST_EPOCH));
+        // SAFETY: the memory is mapped for as long as `self` lives, and is a `State` that no
+        // program reads yet.
+        unsafe {
+            let place = &raw mut (*self.state.as_ptr()).config.filter;
+            place.write_volatile(Filter::new(max_flows, seeds));
+        }
+    }
+
+    /// Applies what settings say but for the timers, a word at a time.
+    pub fn apply(&mut self, settings: &Settings) {
+        self.doubt_filter();
         self.set_monitor(u32::from(settings.mode == Mode::Monitor));
         self.open_window();
         self.set_any_remote_port(u32::from(settings.udp_filter == UdpFilter::Address));

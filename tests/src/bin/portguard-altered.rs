@@ -44,6 +44,8 @@ enum Part {
     FlowMarks,
     /// Marking the ports of connected sockets in sweeps
     SocketMarks,
+    /// Marking the tuples of both in sweeps
+    TupleMarks,
     /// Putting back, in sweeps, the flows of connected sockets that the maps have forgotten
     Repair,
     /// Taking out, in sweeps, what has expired where maps fill
@@ -61,6 +63,7 @@ impl Altered {
                 Part::Conntrack => &mut workings.conntrack,
                 Part::FlowMarks => &mut workings.flow_marks,
                 Part::SocketMarks => &mut workings.socket_marks,
+                Part::TupleMarks => &mut workings.tuple_marks,
                 Part::Repair => &mut workings.repair,
                 Part::Reclaim => &mut workings.reclaim,
                 Part::Carrying => &mut workings.carrying,

@@ -160,8 +160,9 @@ pub fn config(policy: &Policy, host: &Host) -> Config {
         any_remote_port: u32::from(policy.by_address),
         rescue: u32::from(policy.rescue),
         excuses: forwards | trusts,
-        reserved: 0,
+        doubts: 0,
         window: Window::NONE,
+        filter: crate::setup::FILTER,
         timeouts: Timeouts {
             tcp_syn: timers.tcp_syn,
             tcp_established: timers.tcp_established,

@@ -39,13 +39,6 @@ pub(super) fn read(map: BorrowedFd<'_>, index: u32, value: &mut [u8]) -> Result<
     call(BPF_MAP_LOOKUP_ELEM, map, &index, value.as_mut_ptr() as u64).context("read an element")
 }
 
-/// Writes an element, of which `value` is all.
-pub(super) fn write(map: BorrowedFd<'_>, index: u32, value: &[u8]) -> Result<()> {
-    const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
-
-    call(BPF_MAP_UPDATE_ELEM, map, &index, value.as_ptr() as u64).context("write an element")
-}
-
 fn call(command: libc::c_int, map: BorrowedFd<'_>, index: &u32, value: u64) -> io::Result<()> {
     let attr = Element {
         map: map.as_raw_fd() as u32,

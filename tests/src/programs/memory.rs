@@ -88,7 +88,7 @@ impl Programs {
 
     /// The epochs in which each port was last in use, one use behind the other.
     pub fn occupancy(&self) -> Result<Vec<u8>> {
-        Ok(state::occupancy(&self.state()?).to_vec())
+        Ok(state::occupancy(self.state()?.bytes()).to_vec())
     }
 
     /// The counters of one interface, of all processors together.

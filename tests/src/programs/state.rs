@@ -1,31 +1,30 @@
-//! The one element of the map `state`, as bytes: it is too large for a stack.
+//! The map `state`, as bytes that the kernel shares: it is too large for a stack.
 
 use std::mem::offset_of;
 
 use guard_common::{
     config::Config,
     ports::{GuardedPorts, PORTS},
-    state::State,
+    state::{Element, State},
     tables::Use,
 };
 
 use super::element;
 use crate::setup::Setup;
 
-/// How long it is.
-pub(super) const SIZE: usize = size_of::<State>();
+/// How long it is, with the tuple filter.
+pub(super) const SIZE: usize = size_of::<Element>();
 
 const EPOCH: usize = offset_of!(State, config) + offset_of!(Config, epoch);
 
-/// The element of a guard that has seen nothing yet.
-pub(super) fn of(setup: Setup) -> Vec<u8> {
-    let mut state = vec![0; SIZE];
-    set_config(&mut state, &setup.config());
+/// Makes this what a guard has that has seen nothing yet.
+pub(super) fn set(state: &mut [u8], setup: Setup) {
+    state.fill(0);
+    set_config(state, &setup.config());
     for (index, page) in setup.pages().iter().enumerate() {
         let at = offset_of!(State, guarded) + index * size_of::<GuardedPorts>();
-        put(&mut state, at, element::bytes(&**page));
+        put(state, at, element::bytes(&**page));
     }
-    state
 }
 
 /// Puts another configuration in force.

@@ -32,7 +32,7 @@ pub fn altered<'a>(topology: &'a Direct, without: &[&str], flags: &[&str]) -> Re
     Guard::start_altered(&topology.guarded, topology.interface(), &alterations, flags)
 }
 
-/// Waits until the sweeps forget whatever they do not find.
+/// Waits until the sweeps forget whatever they do not find, and the tuple filter is trusted.
 pub fn wait_for_sweeps(topology: &Direct, guard: &Guard) -> Result<()> {
     let namespace = topology.guarded.run(namespace::name)?;
     let state = StateMemory::open(&Pins::new(guard.pins(), &namespace))?;
@@ -42,6 +42,7 @@ pub fn wait_for_sweeps(topology: &Direct, guard: &Guard) -> Result<()> {
         ensure!(Instant::now() < deadline, "nobody sweeps: {}", guard.said());
         std::thread::sleep(Duration::from_millis(20));
     }
+    ensure!(state.filters(), "sweeps do not make the filter trusted");
     Ok(())
 }
 
@@ -170,4 +171,18 @@ fn what_sweeps_cannot_see_they_do_not_forget() -> Result<()> {
     ensure!(heard && packets.of(DropNoFlow) == 0, "cut off:{packets}");
     ensure!(packets.of(PassRescued) == 1, "{packets}");
     wait_for_sweeps(&topology, &guard)
+}
+
+#[test]
+fn without_the_marks_of_tuples_both_look_like_strangers() -> Result<()> {
+    let (heard, rescued, dropped) = idle_connection(&["repair", "tuple-marks"])?;
+    ensure!(
+        !heard,
+        "nothing but its tuple's mark lets a socket be found"
+    );
+    ensure!(rescued == 0 && dropped >= 1, "{rescued}, {dropped}");
+    let (heard, known, dropped) = unconnected_exchange(&["tuple-marks"])?;
+    ensure!(!heard, "nothing but its tuple's mark lets a flow be found");
+    ensure!(known == 0 && dropped == 1, "{known}, {dropped}");
+    Ok(())
 }

@@ -1,0 +1,94 @@
+//! The tuple filter: when it is trusted, and what sweeps mark in it.
+
+use std::{ptr::NonNull, sync::atomic};
+
+use guard_common::{
+    filter::Filter,
+    state::{Element, ElementCell},
+};
+use nix::sys::mman::munmap;
+
+use super::{
+    StateMemory,
+    flows::{Ends, FlowEntry, ends},
+};
+use crate::pins::Pins;
+
+impl StateMemory {
+    /// Lets every packet to a port in use be looked up, until a sweep that begins from now on is
+    /// complete. To be called after whatever makes tuples known that neither egress nor a sweep has
+    /// marked.
+    pub fn doubt_filter(&mut self) {
+        self.set_doubts(self.doubts().wrapping_add(1));
+        // Whoever trusts the filter at this moment must see this doubt, or be seen by it.
+        atomic::fence(atomic::Ordering::SeqCst);
+        self.set_filter_span(Filter::DOUBTED);
+    }
+
+    /// Lets the filter decide, unless it was doubted since there were so many `doubts`.
+    pub fn trust_filter(&mut self, doubts: u32) {
+        if self.doubts() != doubts {
+            return;
+        }
+        self.set_filter_span(Filter::TRUSTED);
+        atomic::fence(atomic::Ordering::SeqCst);
+        if self.doubts() != doubts {
+            self.set_filter_span(Filter::DOUBTED);
+        }
+    }
+
+    /// Whether the filter decides.
+    pub fn filters(&self) -> bool {
+        self.cell().config().filter_span() == Filter::TRUSTED
+    }
+
+    /// How tuples are hashed.
+    pub fn filter(&self) -> Filter {
+        *self.cell().config().filter()
+    }
+}
+
+/// The map `state` with the tuple filter, in memory that is shared with the programs.
+#[derive(Debug)]
+pub struct Tuples {
+    element: NonNull<Element>,
+    filter: Filter,
+}
+
+impl Tuples {
+    /// Maps the memory of the pinned map, whose tuples are hashed as `filter` says.
+    ///
+    /// # Errors
+    /// When there is none, or the kernel refuses.
+    pub fn open(pins: &Pins, filter: Filter) -> anyhow::Result<Self> {
+        let memory = super::share(pins, size_of::<Element>())?;
+
+        Ok(Self {
+            element: memory.cast(),
+            filter,
+        })
+    }
+
+    /// Notes that the ends of a flow, as it is recorded, are in use in `epoch`. Nothing is sent
+    /// between ends of two families.
+    pub fn mark(&self, flow: &FlowEntry, epoch: u8) {
+        let index = match ends(flow) {
+            Some(Ends::V4(tuple)) => self.filter.index(&tuple),
+            Some(Ends::V6(tuple)) => self.filter.index(&tuple),
+            None => return,
+        };
+        // SAFETY: the memory is mapped for as long as `self` lives, and an `ElementCell` is an
+        // `Element`.
+        let element = unsafe { self.element.cast::<ElementCell>().as_ref() };
+        if let Some(mark) = element.remembered(index) {
+            mark.mark(epoch);
+        }
+    }
+}
+
+impl Drop for Tuples {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and nothing refers into it any more.
+        let _ = unsafe { munmap(self.element.cast(), size_of::<Element>()) };
+    }
+}
