@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader},
     net::UdpSocket,
     os::fd::{AsFd, AsRawFd},
-    process::Stdio,
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -110,7 +110,7 @@ fn repeat(time: impl FnMut() -> Result<f64>) -> Result<Summary> {
 fn start(hosts: &Direct) -> Result<f64> {
     let pins = bpffs::Folder::new()?;
     let scratch = Scratch::new()?;
-    let mut command = hosts.guarded.command(build::binary());
+    let mut command = Command::new(build::binary());
     command
         .args(["run", "--iface", hosts.interface(), "--control-socket"])
         .arg(scratch.file("control.sock"))
@@ -120,7 +120,8 @@ fn start(hosts: &Direct) -> Result<f64> {
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
     let began = Instant::now();
-    let mut daemon = command.spawn().context("run the daemon")?;
+    let daemon = hosts.guarded.run(|| command.spawn());
+    let mut daemon = daemon.context("run the daemon")?;
     let lines = BufReader::new(daemon.stderr.take().context("no output")?).lines();
     let mut said = Vec::new();
     let mut took = None;
