@@ -7,6 +7,7 @@ mod hooks;
 mod interfaces;
 mod killed;
 mod layouts;
+mod memory;
 mod monitor;
 mod neighbours;
 mod powers;
