@@ -48,6 +48,11 @@ impl Apart {
         let (ours, theirs) = UnixStream::pair().context("make a channel")?;
         ours.set_read_timeout(Some(PATIENCE))
             .context("set the time to wait for an answer")?;
+        // Whoever has started this process may have had it ignore how children end. Then nothing
+        // would keep the number of one that has ended from being another's.
+        // SAFETY: no handler is installed.
+        unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }
+            .context("expect a process to end")?;
         // SAFETY: there is no other thread whose locks the copy could find held.
         match unsafe { fork() } {
             Ok(ForkResult::Parent { child }) => Ok(Self {
