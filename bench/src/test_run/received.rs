@@ -2,6 +2,7 @@
 
 use guard_common::{
     config::Config,
+    filter::Filter,
     outcome::Outcome::{
         DropFragmentDenied, DropHeaderDepth, DropIcmpUnrelated, DropMalformed, DropNoFlow,
         DropVlanDepth, PassExempt, PassIcmpInfo, PassIcmpOutside, PassIcmpRelated, PassKnownFlow,
@@ -48,6 +49,20 @@ fn plain() -> Vec<Row> {
         .after_sending(tcp(40_000, 443)),
         row("no_flow, ACK, port in use", DropNoFlow, tcp(444, 40_000))
             .after_sending(tcp(40_000, 443)),
+        row(
+            "no_flow, UDP, port in use, filter doubted",
+            DropNoFlow,
+            udp(54, 40_000),
+        )
+        .after_sending(udp(40_000, 53))
+        .configured(|config| config.filter.span = Filter::DOUBTED),
+        row(
+            "no_flow, SYN, port in use, filter doubted",
+            DropNoFlow,
+            tcp(444, 40_000).syn(),
+        )
+        .after_sending(tcp(40_000, 443))
+        .configured(|config| config.filter.span = Filter::DOUBTED),
         row(
             "no_flow, UDP, port in use, no rescue",
             DropNoFlow,

@@ -2,6 +2,7 @@
 
 use guard_common::{
     config::{Config, Device},
+    filter::Filter,
     outcome::{Action, Direction, Outcome},
 };
 use guard_tests::{
@@ -32,6 +33,15 @@ pub enum Variety {
     /// Those of strangers, to random ports of the range.
     Strangers,
 }
+
+/// Flows that each map has room for: the daemon's default.
+pub const MAX_FLOWS: u32 = 1 << 16;
+/// What the tuple filter hashes by, which is random where it has to be secret.
+const SEEDS: [u64; 3] = [
+    0x9e37_79b9_7f4a_7c15,
+    0xbf58_476d_1ce4_e5b9,
+    0x94d0_49bb_1331_11eb,
+];
 
 /// The first local port of varied flows.
 pub const FLOW_PORT: u16 = 50_000;
@@ -120,10 +130,14 @@ impl Row {
         self.configured(|config| config.excuses = Config::FORWARDS)
     }
 
-    /// What the daemon would have configured.
+    /// What the daemon would have configured, and its first sweep.
     pub fn config(&self) -> Config {
         let mut config = self.setup.config();
         config.rescue = 1;
+        config.filter = Filter {
+            span: Filter::TRUSTED,
+            ..Filter::new(MAX_FLOWS, SEEDS)
+        };
         (self.configure)(&mut config);
         // As the daemon does after every change: it follows from the others.
         config.window = config.window_on(self.setup.guarded());

@@ -19,7 +19,7 @@ use guard_tests::{
 
 use super::{
     received::SOCKETS,
-    row::{FLOW_PORT, Refill, Row, Variety},
+    row::{FLOW_PORT, MAX_FLOWS, Refill, Row, Variety},
 };
 use crate::{
     bpf, fields,
@@ -30,8 +30,6 @@ use crate::{
     shape::Shape,
 };
 
-/// Flows that each map has room for: the daemon's default.
-const MAX_FLOWS: u32 = 1 << 16;
 /// Runs of one round, where the number of flows does not say: a tenth of a millisecond, so that
 /// many rounds are undisturbed.
 const REPEAT: u32 = 4096;
