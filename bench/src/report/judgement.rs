@@ -8,6 +8,8 @@ use super::Recorded;
 const SLACK: f64 = 5.0;
 /// The part by which a cost may grow, where that is more.
 const GROWTH: f64 = 0.15;
+/// A machine that takes so many times as long to do nothing is not what it was.
+const SLOW: f64 = 1.3;
 /// The part by which a ratio may shrink.
 const LOSS: f64 = 0.1;
 
@@ -43,6 +45,8 @@ pub struct Judgement {
     extent: Extent,
     /// Where it was recorded, unless that was here.
     elsewhere: Option<String>,
+    /// What a program that does nothing took then and takes now, where that is much longer.
+    slow: Option<(f64, f64)>,
 }
 
 impl Judgement {
@@ -55,6 +59,9 @@ impl Judgement {
             unrecorded: Vec::new(),
             extent,
             elsewhere: (recorded.machine != now.machine).then(|| recorded.machine.to_string()),
+            // Without costs there is nothing to tell by.
+            slow: (!now.costs.is_empty() && now.bare > recorded.bare * SLOW)
+                .then_some((recorded.bare, now.bare)),
         };
         judgement.compare(
             (&recorded.costs, &now.costs),
@@ -136,6 +143,12 @@ impl fmt::Display for Judgement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(elsewhere) = &self.elsewhere {
             writeln!(f, "recorded on another machine: {elsewhere}")?;
+        }
+        if let Some((then, now)) = self.slow {
+            writeln!(
+                f,
+                "this machine is slow just now: to do nothing takes {now} ns, recorded {then}"
+            )?;
         }
         for figure in &self.worse {
             writeln!(f, "WORSE    {figure}")?;
@@ -244,6 +257,17 @@ mod tests {
             let judgement = Judgement::new(&recorded, &Recorded::default(), extent);
             assert!(!judgement.holds(), "{extent:?}");
         }
+    }
+
+    #[test]
+    fn a_slow_moment_is_named() {
+        let at = |bare| Recorded {
+            bare,
+            ..figures(&[("drop", 6.0)], &[])
+        };
+        let said = |bare| Judgement::new(&at(11.5), &at(bare), Extent::Whole).to_string();
+        assert!(said(26.0).contains("takes 26 ns, recorded 11.5"));
+        assert!(!said(12.0).contains("slow"));
     }
 
     #[test]

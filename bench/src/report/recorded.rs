@@ -17,6 +17,8 @@ pub const PATH: &str = "bench/recorded.json";
 pub struct Recorded {
     /// Where they were measured: costs mean nothing on another processor.
     pub machine: Machine,
+    /// What a program that does nothing takes by test-run, in nanoseconds: how fast the machine was.
+    pub bare: f64,
     /// Nanoseconds over a program that does nothing, by test-run.
     pub costs: BTreeMap<String, f64>,
     /// Parts of what could not be faster, on the rig.
@@ -30,6 +32,7 @@ impl Recorded {
             let name = cost_name(cost.name, cost.shape);
             (name, rounded(cost.cost.low, 1))
         });
+        let bare = results.test_run.iter().map(|cost| cost.cost.bare);
         let guarded = |contender| contender == Contender::Portguard;
         let floods = results
             .floods
@@ -66,6 +69,7 @@ impl Recorded {
         });
         Self {
             machine: results.machine.clone(),
+            bare: rounded(bare.reduce(f64::min).unwrap_or_default(), 1),
             costs: costs.collect(),
             ratios: floods
                 .chain(connects)
