@@ -2,9 +2,11 @@
 
 use crate::{
     address::Address,
+    filter::remember,
     flood::in_use,
     flow::{Flow, Phase},
     key::FlowKey,
+    lookup::as_recorded,
     outcome::Outcome,
     parse::{Transport, Tuple},
     record::{insert, mark},
@@ -46,6 +48,9 @@ pub(crate) fn record_query<A: Address>(
     };
     mark(Use::Udp, port, tables);
     mark(Use::Query, port, tables);
+    // What goes to one host by a group's link address, as to some clusters of gateways, may come
+    // from a connected socket, which proves the answer from wherever it is.
+    remember(&as_recorded(tuple, tables), tables);
     outcome
 }
 

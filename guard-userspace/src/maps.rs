@@ -9,12 +9,13 @@ mod tuples;
 
 use std::{ffi::c_void, num::NonZeroUsize, path::Path, ptr::NonNull};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use aya::maps::{Array, Map, MapData, MapInfo, PerCpuArray, PerCpuValues};
 use guard_common::{
     config::Device,
     layout::{Counters, MAX_DEVICES},
     outcome::{Action, Family, Judged, Outcome, Protocol},
+    state::Element,
 };
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 
@@ -162,9 +163,14 @@ fn name_of(devices: &Array<MapData, Device>, slot: u32) -> anyhow::Result<String
 /// Shares the first bytes of the map `state`.
 ///
 /// # Errors
-/// When there is none, or the kernel refuses, as it does before 5.5.
+/// When there is none, it is another build's, or the kernel refuses, as it does before 5.5.
 fn share(pins: &Pins, length: usize) -> anyhow::Result<NonNull<c_void>> {
     let map = open(&pins.map("state"))?;
+    let value = map.info().context("state: cannot be read")?.value_size();
+    ensure!(
+        value as usize == size_of::<Element>(),
+        "state: not as this build lays it out"
+    );
     let length = NonZeroUsize::new(length).context("empty")?;
     // SAFETY: a new mapping, at an address of the kernel's choice.
     let memory = unsafe {

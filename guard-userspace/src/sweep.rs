@@ -2,7 +2,7 @@
 //! which sockets the maps have forgotten, and what makes room where they fill.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic},
     time::{Duration, Instant},
 };
 
@@ -118,6 +118,7 @@ impl Sweeper {
             // seems to hold in memory.
             tuples: Tuples::open(&self.pins, self.state.filter())?,
         };
+        next.tuples.age(next.epoch);
         let loads = self
             .flows
             .iter()
@@ -127,6 +128,8 @@ impl Sweeper {
         let sockets = sockets::list()?;
         let connected = self.mark_sockets(&sockets, &next);
         let repaired = self.repair(&sockets, &loads)?;
+        // Whoever sees the epoch must see the marks.
+        atomic::fence(atomic::Ordering::Release);
         self.state.set_epoch(u32::from(next.epoch));
         self.state.trust_filter(doubts);
 

@@ -1,7 +1,7 @@
 //! The tuple filter: strangers at ports in use are told from everybody else without a look-up, and
 //! nobody else notices.
 
-use std::rc::Rc;
+use std::{cell::RefCell, rc::Rc};
 
 use guard_common::{
     address::V4,
@@ -14,18 +14,18 @@ use guard_common::{
     tables::{Socket, Use},
 };
 use guard_tests::{
-    frames::{Frame, G, MDNS, P, tcp, udp, udp_lite},
+    frames::{End, FAR, Frame, G, MDNS, P, tcp, udp, udp_lite},
     memory::{Key, MemoryTables, Surroundings},
     setup::{self, Setup},
 };
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
 
 /// A host with these connected sockets, which no interface sends on.
-struct Sockets(Rc<Vec<Key>>);
+struct Sockets(Rc<RefCell<Vec<Key>>>);
 
 impl Surroundings for Sockets {
     fn socket(&self, _transport: Transport, key: SizedKey<'_>) -> Socket {
-        if self.0.contains(&key.into()) {
+        if self.0.borrow().contains(&key.into()) {
             Socket::Connected
         } else {
             Socket::None
@@ -45,7 +45,7 @@ impl Surroundings for Sockets {
     }
 }
 
-fn tables(setup: Setup, sockets: &Rc<Vec<Key>>) -> MemoryTables {
+fn tables(setup: Setup, sockets: &Rc<RefCell<Vec<Key>>>) -> MemoryTables {
     let config = Config {
         rescue: 1,
         ..setup.config()
@@ -56,10 +56,14 @@ fn tables(setup: Setup, sockets: &Rc<Vec<Key>>) -> MemoryTables {
 }
 
 fn key(transport: Transport, local_port: u16, remote_port: u16) -> Key {
+    with(P, transport, local_port, remote_port)
+}
+
+fn with(peer: End, transport: Transport, local_port: u16, remote_port: u16) -> Key {
     Key::V4(FlowKeyV4::new(&Tuple {
         transport,
         local: V4::from(G.ipv4.octets()),
-        remote: V4::from(P.ipv4.octets()),
+        remote: V4::from(peer.ipv4.octets()),
         local_port: local_port.to_be(),
         remote_port: remote_port.to_be(),
     }))
@@ -78,6 +82,10 @@ struct Talk {
 #[derive(Clone, Debug)]
 enum Step {
     Send(Talk),
+    /// A connected socket sends to somebody behind a router, perhaps by a group's link address.
+    Connect(u16, u16, bool),
+    /// Its answer, whether it has asked or not.
+    Answer(u16, u16),
     /// Any neighbour may answer.
     Ask(u16, Family),
     Receive(Talk),
@@ -101,7 +109,7 @@ fn talk() -> impl Strategy<Value = Talk> {
         prop::sample::select(dresses),
         family(),
         50_000u16..50_003,
-        prop::sample::select(vec![53u16, 443, 5000]),
+        remote_port(),
     )
         .prop_map(|(build, dress, family, local, remote)| Talk {
             build,
@@ -112,6 +120,10 @@ fn talk() -> impl Strategy<Value = Talk> {
         })
 }
 
+fn remote_port() -> impl Strategy<Value = u16> {
+    prop::sample::select(vec![53u16, 443, 5000])
+}
+
 fn family() -> impl Strategy<Value = Family> {
     prop::sample::select(vec![Family::Ipv4, Family::Ipv6])
 }
@@ -119,6 +131,18 @@ fn family() -> impl Strategy<Value = Family> {
 fn step() -> impl Strategy<Value = Step> {
     prop::strategy::Union::new_weighted(vec![
         (4, talk().prop_map(Step::Send).boxed()),
+        (
+            1,
+            (50_000u16..50_003, remote_port(), any::<bool>())
+                .prop_map(|(local, remote, group)| Step::Connect(local, remote, group))
+                .boxed(),
+        ),
+        (
+            2,
+            (50_000u16..50_003, remote_port())
+                .prop_map(|(local, remote)| Step::Answer(local, remote))
+                .boxed(),
+        ),
         (
             1,
             (50_000u16..50_003, family())
@@ -141,36 +165,48 @@ proptest! {
         sockets in prop::collection::vec((50_000u16..50_003, prop::sample::select(vec![53u16, 443, 5000]), any::<bool>()), 0..4),
         any_remote_port in any::<bool>(),
     ) {
-        let sockets: Rc<Vec<Key>> = Rc::new(
-            sockets
-                .into_iter()
-                .map(|(local, remote, over_tcp)| {
-                    let transport = if over_tcp { Transport::Tcp } else { Transport::Udp };
-                    key(transport, local, remote)
-                })
-                .collect(),
-        );
-        // By address, a UDP flow has no remote port, and neither has what a sweep marks.
-        let marked: Vec<Key> = sockets
-            .iter()
-            .map(|socket| match socket {
-                Key::V4(key) if any_remote_port && key.protocol != 6 => {
-                    Key::V4(FlowKeyV4 { remote_port: 0, ..*key })
-                }
-                other => *other,
+        let sockets: Vec<Key> = sockets
+            .into_iter()
+            .map(|(local, remote, over_tcp)| {
+                let transport = if over_tcp { Transport::Tcp } else { Transport::Udp };
+                key(transport, local, remote)
             })
             .collect();
+        let sockets = Rc::new(RefCell::new(sockets));
+        // By address, a UDP flow has no remote port, and neither has what a sweep marks.
+        let marked = || -> Vec<Key> {
+            sockets
+                .borrow()
+                .iter()
+                .map(|socket| match socket {
+                    Key::V4(key) if any_remote_port && key.protocol != 6 => {
+                        Key::V4(FlowKeyV4 { remote_port: 0, ..*key })
+                    }
+                    other => *other,
+                })
+                .collect()
+        };
         let setup = Setup { any_remote_port, ..Setup::default() };
         let mut plain = tables(setup, &sockets);
         let mut filtered = tables(setup, &sockets);
-        plain.sweep_all(&marked);
-        filtered.sweep_all(&marked);
+        plain.sweep_all(&marked());
+        filtered.sweep_all(&marked());
         for step in steps {
             plain.doubt_filter();
             match step {
                 Step::Send(talk) => {
                     let frame = (talk.dress)((talk.build)(talk.local, talk.remote)).sent(talk.family);
                     prop_assert_eq!(record::egress(&frame[..], &filtered), record::egress(&frame[..], &plain));
+                }
+                Step::Connect(local, remote, group) => {
+                    let mut frame = udp(local, remote).to(FAR).sent(Family::Ipv4);
+                    frame[0] |= u8::from(group);
+                    prop_assert_eq!(record::egress(&frame[..], &filtered), record::egress(&frame[..], &plain));
+                    sockets.borrow_mut().push(with(FAR, Transport::Udp, local, remote));
+                }
+                Step::Answer(local, remote) => {
+                    let frame = udp(remote, local).from(FAR).received(Family::Ipv4);
+                    prop_assert_eq!(decide::ingress(&frame[..], &filtered), decide::ingress(&frame[..], &plain));
                 }
                 Step::Ask(port, family) => {
                     let frame = udp(port, 5353).to(MDNS).sent(family);
@@ -185,8 +221,8 @@ proptest! {
                     filtered.wait(ticks);
                 }
                 Step::Sweep => {
-                    plain.sweep_all(&marked);
-                    filtered.sweep_all(&marked);
+                    plain.sweep_all(&marked());
+                    filtered.sweep_all(&marked());
                 }
             }
             prop_assert_eq!(plain.flows(), filtered.flows());
@@ -199,7 +235,7 @@ proptest! {
 /// and is asked for as long as it is not.
 #[test]
 fn what_no_sweep_has_marked_is_not_asked_for() {
-    let sockets = Rc::new(vec![key(Transport::Udp, 50_000, 53)]);
+    let sockets = Rc::new(RefCell::new(vec![key(Transport::Udp, 50_000, 53)]));
     let received = udp(53, 50_000).received(Family::Ipv4);
     let mut tables = tables(Setup::default(), &sockets);
     tables.sweep_all(&[]);
@@ -215,7 +251,7 @@ fn what_no_sweep_has_marked_is_not_asked_for() {
 /// A mark stays fresh for as long as that of a port, and is forgotten with it.
 #[test]
 fn a_rescue_is_remembered_until_two_sweeps_have_missed_it() {
-    let sockets = Rc::new(vec![key(Transport::Tcp, 50_000, 443)]);
+    let sockets = Rc::new(RefCell::new(vec![key(Transport::Tcp, 50_000, 443)]));
     let received = tcp(443, 50_000).received(Family::Ipv4);
     let mut tables = tables(Setup::default(), &sockets);
     let epoch = tables.epoch() as u8;

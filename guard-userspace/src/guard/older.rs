@@ -51,7 +51,10 @@ impl Guard {
         if self.workings.conntrack {
             older.tracked = conntrack::seed(ports, &settings.unrecorded, target);
         }
-        self.maps.state.doubt_filter();
+        let (sockets, tracked) = (older.sockets, &older.tracked);
+        if sockets.new + sockets.failed + tracked.new + tracked.left_out > 0 {
+            self.maps.state.doubt_filter();
+        }
 
         Ok(older)
     }

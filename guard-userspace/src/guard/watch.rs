@@ -118,14 +118,19 @@ impl Guard {
         interfaces::find(netlink, &device.name)
             .await?
             .require_guardable()?;
-        if device.egress.is_none() {
+        let recorded = device.egress.is_some();
+        if !recorded {
             notes.extend(device.attach_egress(settings.egress_hook, &self.pins, false)?);
         }
-        if !self.devices[number].guarded || self.devices[number].xdp.is_some() {
+        let enforces = !device.guarded || device.xdp.is_some();
+        if !recorded || !enforces {
+            // Nobody has recorded what was sent meanwhile.
+            self.seed(settings, ports)?;
+        }
+        if enforces {
             return Ok(());
         }
 
-        self.seed(settings, ports)?;
         let device = &mut self.devices[number];
         notes.extend(device.attach_xdp(settings.xdp_mode, &self.pins, &[])?);
         let interface = interfaces::find(netlink, &device.name).await?;

@@ -86,6 +86,7 @@ impl StateMemory {
     /// Puts other ports in force, as one whole: fills the page that is not in use, then flips.
     pub fn guard_ports(&mut self, ports: &GuardedPorts, unrecorded: impl Iterator<Item = u16>) {
         self.set_window(Window::NONE);
+        self.doubt_filter();
         let next = 1 - (self.page() & 1);
         let mut leave = [0; PORTS / 32];
         for port in unrecorded {
@@ -106,6 +107,7 @@ impl StateMemory {
         atomic::fence(atomic::Ordering::Release);
         self.set_page(next);
         self.open_window();
+        // A sweep may have been complete between the first doubt and the flip.
         self.doubt_filter();
     }
 

@@ -1,10 +1,16 @@
 //! The tuple filter: when it is trusted, and what sweeps mark in it.
 
-use std::{ptr::NonNull, sync::atomic};
+use std::{
+    ptr::NonNull,
+    slice,
+    sync::atomic::{self, AtomicU8, Ordering},
+};
 
 use guard_common::{
     filter::Filter,
+    ports::PORTS,
     state::{Element, ElementCell},
+    tables::Use,
 };
 use nix::sys::mman::munmap;
 
@@ -21,7 +27,7 @@ impl StateMemory {
     pub fn doubt_filter(&mut self) {
         self.set_doubts(self.doubts().wrapping_add(1));
         // Whoever trusts the filter at this moment must see this doubt, or be seen by it.
-        atomic::fence(atomic::Ordering::SeqCst);
+        atomic::fence(Ordering::SeqCst);
         self.set_filter_span(Filter::DOUBTED);
     }
 
@@ -31,7 +37,7 @@ impl StateMemory {
             return;
         }
         self.set_filter_span(Filter::TRUSTED);
-        atomic::fence(atomic::Ordering::SeqCst);
+        atomic::fence(Ordering::SeqCst);
         if self.doubts() != doubts {
             self.set_filter_span(Filter::DOUBTED);
         }
@@ -67,6 +73,29 @@ impl Tuples {
             element: memory.cast(),
             filter,
         })
+    }
+
+    /// Makes marks look no younger that were left 255 epochs ago, and would be fresh again in the
+    /// epoch that is to begin: of ports as well as of tuples.
+    pub fn age(&self, next: u8) {
+        // SAFETY: the memory is mapped for as long as `self` lives, is a multiple of a word long and
+        // aligned as one, and is only accessed by whole words or bytes.
+        let (occupancy, tuples) = unsafe {
+            let element = self.element.as_ptr();
+            let tuples = (&raw const (*element).tuples).cast::<AtomicU8>();
+            let occupancy = (&raw const (*element).state.occupancy).cast::<AtomicU8>();
+            (
+                slice::from_raw_parts(occupancy, Use::COUNT * PORTS),
+                slice::from_raw_parts(tuples, self.filter.bytes as usize),
+            )
+        };
+        let (stale, old) = (next.wrapping_add(1), next.wrapping_add(1 + u8::MAX / 2));
+        for mark in occupancy.iter().chain(tuples) {
+            if mark.load(Ordering::Relaxed) == stale {
+                // Whoever marks it in this moment wins.
+                let _ = mark.compare_exchange(stale, old, Ordering::Relaxed, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Notes that the ends of a flow, as it is recorded, are in use in `epoch`. Nothing is sent

@@ -241,3 +241,27 @@ fn without_the_marks_of_flows_every_port_looks_free() -> Result<()> {
     );
     Ok(())
 }
+
+/// Epochs count modulo 256, so that what was never marked would look fresh when they are around 0.
+#[test]
+fn epochs_that_wrap_around_mark_nobody() -> Result<()> {
+    let host = Namespace::new("g")?;
+    let maps = PinnedMaps::new(&[SINGLES], Layer::default())?;
+    let mut state = maps.state()?;
+    let mut sweeper = maps.sweeper(Workings::default())?;
+    state.set_epoch(252);
+    for sweep in 0..6 {
+        host.run(|| sweeper.sweep())?;
+        ensure!(
+            state.filters(),
+            "a complete sweep leaves the filter in doubt"
+        );
+        ensure!(
+            unmarked(&state) == PORTS.len(),
+            "ports look busy after sweep {sweep}, in epoch {}",
+            state.epoch()
+        );
+    }
+    ensure!(state.epoch() % 256 == 2, "{}", state.epoch());
+    Ok(())
+}
