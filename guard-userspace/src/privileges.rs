@@ -1,11 +1,17 @@
 //! What the process may do.
 
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
 use anyhow::Context;
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::{
     prctl,
     resource::{RLIM_INFINITY, Resource, setrlimit},
 };
+use procfs::ProcError;
 
 use crate::failure::Failure;
 
@@ -99,7 +105,26 @@ fn give_up(kept: &[Capability]) -> Result<(), caps::errors::CapsError> {
     caps::set(None, CapSet::Permitted, &kept)
 }
 
+/// A thread that has been joined may be listed for a moment longer, with what it held.
 fn check_threads(kept: &[Capability]) -> Result<(), Failure> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match thread_above(kept)? {
+            None => return Ok(()),
+            Some(thread) if Instant::now() >= deadline => {
+                return Err(Failure::runtime(format!(
+                    "{thread} holds capabilities that were given up"
+                )));
+            }
+            Some(_) => thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
+/// A thread of this process that holds more than `kept`.
+fn thread_above(kept: &[Capability]) -> anyhow::Result<Option<String>> {
     let kept = kept
         .iter()
         .fold(0, |kept, capability| kept | capability.bitmask());
@@ -107,19 +132,21 @@ fn check_threads(kept: &[Capability]) -> Result<(), Failure> {
         .and_then(|process| process.tasks())
         .context("list the threads of this process")?;
     for thread in threads {
-        let status = thread
-            .and_then(|thread| thread.status())
-            .context("read what a thread of this process may do")?;
+        let status = match thread.and_then(|thread| thread.status()) {
+            Ok(status) => status,
+            // It has ended since it was listed.
+            Err(ProcError::NotFound(_)) => continue,
+            Err(error) => {
+                return Err(error).context("read what a thread of this process may do");
+            }
+        };
         let more = (status.capprm | status.capinh | status.capamb.unwrap_or(0)) & !kept;
         if more != 0 {
-            return Err(Failure::runtime(format!(
-                "thread {} ({}) holds capabilities that were given up: {more:#x}",
-                status.pid, status.name
-            )));
+            return Ok(Some(format!("thread {} ({})", status.pid, status.name)));
         }
     }
 
-    Ok(())
+    Ok(None)
 }
 
 /// Whether the verifier lets this process do what it takes for a leak of addresses otherwise.
