@@ -122,10 +122,16 @@ fn filter_at(interface: &str, handle: u16) -> io::Result<SchedClassifierLink> {
 
 /// Whether the link pinned at `path` still holds a program on the interface with this index. A
 /// link outlives its interface, and says so.
-pub fn holds(path: &Path, interface: u32) -> bool {
-    bpf::open_pin(path)
-        .and_then(|link| bpf::link_interface(link.as_fd()))
-        .is_ok_and(|index| index == interface)
+///
+/// # Errors
+/// When the kernel does not tell, as when no more files may be opened. A link that nobody can look
+/// at may well be in force.
+pub fn holds(path: &Path, interface: u32) -> io::Result<bool> {
+    match bpf::open_pin(path) {
+        Ok(link) => Ok(bpf::link_interface(link.as_fd())? == interface),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The XDP programs of ours that are pinned for the interface with this index: in the folder of

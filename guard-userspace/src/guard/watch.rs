@@ -1,6 +1,7 @@
 //! Following the interfaces: they are deleted and created anew, renamed, moved away, and others
 //! take our filters off.
 
+use anyhow::Context;
 use rtnetlink::Handle;
 
 use super::{Guard, device::GuardedDevice};
@@ -176,6 +177,7 @@ async fn check_hooks(device: &mut GuardedDevice, netlink: &Handle) -> anyhow::Re
     ] {
         if let Some(Hold::Pinned(path)) = hold
             && !attach::holds(path, device.index)
+                .with_context(|| format!("{}: cannot be looked at", path.display()))?
         {
             tracing::debug!("{}: {hook:?} link is gone", device.name);
             // The pin of a link that holds nothing is in the way of the next.

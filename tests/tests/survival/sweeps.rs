@@ -169,7 +169,8 @@ fn what_sweeps_cannot_see_they_do_not_forget() -> Result<()> {
     limit_files(&guard, None)?;
     let packets = guard.packets()?;
     ensure!(heard && packets.of(DropNoFlow) == 0, "cut off:{packets}");
-    ensure!(packets.of(PassRescued) == 1, "{packets}");
+    ensure!(packets.of(PassRescued) == 1, "{packets}: {}", guard.said());
+    ensure!(!guard.said().contains("not guarded"), "{}", guard.said());
     wait_for_sweeps(&topology, &guard)
 }
 
