@@ -86,13 +86,13 @@ fn baseline() -> Result<()> {
 fn guarded(lab: &Lab, idle: Vec<Idle>, size: Size, guard: &Guard) -> Result<Figures> {
     let time = size.seconds().unwrap_or(size.choose(SHORT, FULL));
     let (changes, figures) = run(lab, idle, time)?;
-    let packets = guard.packets()?;
+    // Words that nobody hears take so long that there may be but one change.
     let followed = guard.said().matches("port range").count();
     ensure!(
-        followed >= 3,
+        followed >= changes.min(3),
         "{followed} of {changes} changes were followed"
     );
-    Ok(figures.counted(&packets))
+    Ok(figures.counted(&guard.packets()?))
 }
 
 #[test]
