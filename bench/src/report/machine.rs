@@ -19,14 +19,16 @@ impl Machine {
     /// This one.
     pub fn this() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let kernel = read("/proc/sys/kernel/osrelease").trim().to_owned();
+        let release = read("/proc/sys/kernel/osrelease");
+        // The rest is the name that whoever built it gave it.
+        let kernel = release.trim().split('-').next().unwrap_or_default();
         let processors = read("/proc/cpuinfo");
         let model = processors
             .lines()
             .find_map(|line| line.strip_prefix("model name"))
             .map_or("unknown", |name| name.trim_start_matches([' ', '\t', ':']));
         Self {
-            kernel,
+            kernel: kernel.to_owned(),
             processor: model.to_owned(),
             processors: processor::count(),
         }
