@@ -85,13 +85,7 @@ fn baseline() -> Result<()> {
 
 fn guarded(lab: &Lab, idle: Vec<Idle>, size: Size, guard: &Guard) -> Result<Figures> {
     let time = size.seconds().unwrap_or(size.choose(SHORT, FULL));
-    let (changes, figures) = run(lab, idle, time)?;
-    // Words that nobody hears take so long that there may be but one change.
-    let followed = guard.said().matches("port range").count();
-    ensure!(
-        followed >= changes.min(3),
-        "{followed} of {changes} changes were followed"
-    );
+    let (_, figures) = run(lab, idle, time)?;
     Ok(figures.counted(&guard.packets()?))
 }
 
@@ -102,6 +96,9 @@ fn ranges_that_change_cost_no_connection() -> Result<()> {
     let idle = idle_connections(&lab)?;
     let guard = lab.guard(&[])?;
     let figures = guarded(&lab, idle, size, &guard)?;
+    // Its control has no time for so many: words that nobody hears take a second each.
+    let followed = guard.said().matches("port range").count();
+    ensure!(followed >= 3, "{followed} changes were followed");
     report("flaps", size, &figures);
     flawless(&figures)
 }
