@@ -123,12 +123,12 @@ impl Guard {
         if !recorded {
             notes.extend(device.attach_egress(settings.egress_hook, &self.pins, false)?);
         }
-        let enforces = !device.guarded || device.xdp.is_some();
-        if !recorded || !enforces {
+        let complete = !device.guarded || device.xdp.is_some();
+        if !recorded || !complete {
             // Nobody has recorded what was sent meanwhile.
             self.seed(settings, ports)?;
         }
-        if enforces {
+        if complete {
             return Ok(());
         }
 
