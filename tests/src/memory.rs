@@ -1,17 +1,18 @@
 //! The tables of a decision, in memory, with a clock that is set by hand.
 
+mod contents;
 mod entries;
 mod surroundings;
 mod sweep;
 
-use std::{cell::Cell, collections::BTreeMap, ptr, slice};
+use std::{cell::Cell, ptr, slice};
 
 use guard_common::{
     config::{Config, ConfigCell, Device},
     filter::TUPLES,
     flow::{Flow, FlowCell},
     fragment::{FragmentKey, RefusedAt},
-    key::{AddressKey, FlowKeyV4, FlowKeyV6, SizedKey},
+    key::{AddressKey, SizedKey},
     parse::Transport,
     ports::{GuardedPorts, Occupancy, PORTS},
     tables::{Inserted, Socket, Tables, Tally, Use},
@@ -19,6 +20,7 @@ use guard_common::{
 
 use crate::setup::{self, Setup};
 
+pub use contents::{Aged, Contents, Key};
 use entries::Entries;
 pub use surroundings::Surroundings;
 use surroundings::Usual;
@@ -28,49 +30,6 @@ const ROOM: usize = 1024;
 
 /// When a model starts: far from 0, so that flows can be aged.
 const START: u32 = 1 << 24;
-
-/// The key of a flow of either family.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Key {
-    /// IPv4.
-    V4(FlowKeyV4),
-    /// IPv6.
-    V6(FlowKeyV6),
-}
-
-impl From<SizedKey<'_>> for Key {
-    fn from(key: SizedKey<'_>) -> Self {
-        match key {
-            SizedKey::V4(key) => Self::V4(*key),
-            SizedKey::V6(key) => Self::V6(*key),
-        }
-    }
-}
-
-/// What the tables hold, with ages in place of times, by the debug print of each key.
-pub type Contents<T> = BTreeMap<String, T>;
-
-/// A flow as two sets of tables can be compared by.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Aged {
-    /// Ticks since `last_seen`.
-    pub age: u32,
-    /// The flow, its `last_seen` set to 0.
-    pub flow: Flow,
-}
-
-impl Aged {
-    /// A flow as it looks at `now`.
-    pub fn new(flow: Flow, now: u32) -> Self {
-        Self {
-            age: now.wrapping_sub(flow.last_seen),
-            flow: Flow {
-                last_seen: 0,
-                ..flow
-            },
-        }
-    }
-}
 
 /// The tables of one guard.
 pub struct MemoryTables {
