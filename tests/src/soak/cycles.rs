@@ -14,7 +14,7 @@ use guard_common::outcome::Family;
 use super::{
     Figures,
     budget::Budget,
-    farm::{KEEP_ALIVE, NAMES, PAGE, WEB},
+    farm::{GREETING, KEEP_ALIVE, NAMES, PAGE, WEB},
 };
 use crate::{frames::P, netns::Namespace, peers::unspecified};
 
@@ -124,6 +124,11 @@ const fn family(number: usize) -> Family {
 fn get(server: SocketAddr, closes: bool) -> Result<()> {
     let mut stream = TcpStream::connect_timeout(&server, PATIENCE).context("connect")?;
     stream.set_read_timeout(Some(PATIENCE))?;
+    let mut greeting = [0; GREETING.len()];
+    stream
+        .read_exact(&mut greeting)
+        .context("read the greeting")?;
+    ensure!(greeting == GREETING, "another greeting");
     let connection = if closes { KEEP_ALIVE } else { "close" };
     let request = format!("GET / HTTP/1.1\r\nHost: peer\r\nConnection: {connection}\r\n\r\n");
     stream.write_all(request.as_bytes())?;
