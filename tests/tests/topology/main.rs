@@ -4,6 +4,7 @@ mod asymmetric;
 mod behind;
 mod bridge;
 mod containers;
+mod evicted;
 mod older;
 mod own;
 mod resets;
