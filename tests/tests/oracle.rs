@@ -5,8 +5,9 @@ use anyhow::{Context, Result, ensure};
 use guard_tests::{
     kernel,
     oracle::{
-        campaign::{self, Plan, Tally},
+        campaign,
         policy::EXCEPTIONS,
+        tally::{Plan, Tally},
     },
 };
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use clap::Parser;
-use guard_tests::oracle::campaign::{self, Plan};
+use guard_tests::oracle::{campaign, tally::Plan};
 
 /// How often it says how far it has come.
 const REPORT: Duration = Duration::from_secs(10);

@@ -17,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Frames or datagrams at a time.
 const AT_A_TIME: usize = 64;
 
+/// How often so many are taken before others have their turn.
+const ROUNDS: usize = 1_000;
+
 /// The longest datagram that is looked at.
 const LONGEST: usize = 256;
 
@@ -61,10 +64,23 @@ fn send_some(wire: &Wire, frames: &[Vec<u8>]) -> io::Result<usize> {
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
-/// Gives all that has come in to `each`.
-pub fn receive(socket: BorrowedFd<'_>, mut each: impl FnMut(&[u8])) {
+/// What of a socket is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Queue {
+    /// What has come in.
+    Data,
+    /// What the socket has sent, and an ICMP error quotes.
+    Errors,
+}
+
+/// Gives all that is in the queue to `each`.
+pub fn receive(socket: BorrowedFd<'_>, queue: Queue, mut each: impl FnMut(&[u8])) {
+    let flags = match queue {
+        Queue::Data => libc::MSG_DONTWAIT,
+        Queue::Errors => libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE,
+    };
     let mut room = vec![[0u8; LONGEST]; AT_A_TIME];
-    loop {
+    for _ in 0..ROUNDS {
         let mut parts: Vec<libc::iovec> = room
             .iter_mut()
             .map(|bytes| libc::iovec {
@@ -80,12 +96,16 @@ pub fn receive(socket: BorrowedFd<'_>, mut each: impl FnMut(&[u8])) {
                 socket.as_raw_fd(),
                 messages.as_mut_ptr(),
                 messages.len() as u32,
-                libc::MSG_DONTWAIT,
+                flags,
                 std::ptr::null_mut(),
             )
         };
         let Ok(received) = usize::try_from(received) else {
-            return;
+            if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock {
+                return;
+            }
+            // An error that is pending is told once, and data may be behind it.
+            continue;
         };
         let lengths: Vec<usize> = messages[..received]
             .iter()

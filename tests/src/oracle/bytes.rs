@@ -4,14 +4,11 @@ use std::net::IpAddr;
 
 use guard_common::outcome::Family;
 
-use super::encoding::{Carried, Checksum, Encoding, Group, LinkAddress, Piece, Sender};
+use super::{
+    encoding::{Encoding, Extension, LinkAddress, Piece},
+    ends::{Group, PEERS, Sender},
+};
 use crate::frames::{G, P};
-
-/// What TCP carries instead of the number itself, so that some data behind it does not matter.
-pub const SPREAD: u32 = 64;
-
-/// Set in the number of what a stranger has forged.
-pub const FORGED: u32 = 1 << 25;
 
 const FRAGMENT: u8 = 44;
 
@@ -38,65 +35,9 @@ impl Encoding {
     /// What can be cut into pieces, and what it starts with.
     fn body(&self, forged: bool) -> (u8, Vec<u8>) {
         let transport = self.transport(forged);
-        let (first, mut bytes) = chain(&self.inner, self.carried.protocol());
+        let (first, mut bytes) = chain(&self.inner, self.carried.protocol(self.family));
         bytes.extend(transport);
         (first, bytes)
-    }
-
-    fn transport(&self, forged: bool) -> Vec<u8> {
-        let (remote, local) = (self.remote().1, self.local().1);
-        let (remote, id) = if forged {
-            (remote ^ 0x1000, self.id | FORGED)
-        } else {
-            (remote, self.id)
-        };
-        let mut bytes = [remote.to_be_bytes(), local.to_be_bytes()].concat();
-        let data = data(id, self.data);
-        let number = id.wrapping_mul(SPREAD).to_be_bytes();
-        let checksum_at = match self.carried {
-            Carried::Udp => {
-                let length = self.transport_length.unwrap_or(8 + data.len() as u16);
-                bytes.extend(length.to_be_bytes());
-                bytes.extend([0, 0]);
-                6
-            }
-            Carried::Syn | Carried::Ack(_) => {
-                let flags = match self.carried {
-                    Carried::Ack(flags) => flags | 0x10,
-                    Carried::Syn | Carried::Udp => 0x02,
-                };
-                let words = self.transport_length.unwrap_or(5) as u8;
-                bytes.extend([number, number].concat());
-                bytes.extend([words << 4, flags, 0xff, 0xff, 0, 0, 0, 0]);
-                16
-            }
-        };
-        bytes.extend(data);
-
-        let counted = match (self.carried, self.transport_length) {
-            // The kernel looks at no more than the datagram says it has.
-            (Carried::Udp, Some(length)) if length >= 8 => bytes.len().min(length.into()),
-            _ => bytes.len(),
-        };
-        let sum = match self.checksum {
-            Checksum::Absent => 0,
-            Checksum::Right => self.checksum_of(&bytes[..counted]),
-            Checksum::Wrong => self.checksum_of(&bytes[..counted]) ^ 0x0100,
-        };
-        bytes[checksum_at..checksum_at + 2].copy_from_slice(&sum.to_be_bytes());
-        bytes
-    }
-
-    fn checksum_of(&self, transport: &[u8]) -> u16 {
-        let mut pseudo = octets(self.remote().0);
-        pseudo.extend(octets(self.local().0));
-        pseudo.extend((transport.len() as u32).to_be_bytes());
-        pseudo.extend([0, 0, 0, self.carried.protocol()]);
-        pseudo.extend(transport);
-        match checksum(&pseudo) {
-            0 => 0xffff,
-            sum => sum,
-        }
     }
 
     fn frame(&self, next: u8, body: &[u8], piece: Option<Piece>) -> Vec<u8> {
@@ -136,7 +77,7 @@ impl Encoding {
 
     /// The number that pieces share, another one for each packet of a peer.
     fn identification(&self) -> u32 {
-        self.id / super::encoding::PEERS
+        self.id / PEERS
     }
 
     fn ipv4(&self, body: &[u8], piece: Option<Piece>) -> Vec<u8> {
@@ -150,8 +91,8 @@ impl Encoding {
         bytes.extend((length as u16).to_be_bytes());
         bytes.extend((self.identification() as u16).to_be_bytes());
         bytes.extend(fragment.to_be_bytes());
-        bytes.extend([self.hops, self.carried.protocol(), 0, 0]);
-        bytes.extend(octets(self.remote().0));
+        bytes.extend([self.hops, self.carried.protocol(self.family), 0, 0]);
+        bytes.extend(octets(self.source()));
         bytes.extend(octets(self.local().0));
         bytes.extend(&self.options);
         let sum = checksum(&bytes).to_be_bytes();
@@ -175,7 +116,7 @@ impl Encoding {
         let mut bytes = vec![0x60 | self.service >> 4, self.service << 4, 0, 7];
         bytes.extend((length as u16).to_be_bytes());
         bytes.extend([first, self.hops]);
-        bytes.extend(octets(self.remote().0));
+        bytes.extend(octets(self.source()));
         bytes.extend(octets(self.local().0));
         bytes.extend(outer);
         bytes.extend(fragment);
@@ -185,7 +126,7 @@ impl Encoding {
 }
 
 /// The number of the first of these headers, and their bytes, each naming the next.
-fn chain(extensions: &[super::encoding::Extension], last: u8) -> (u8, Vec<u8>) {
+pub(super) fn chain(extensions: &[Extension], last: u8) -> (u8, Vec<u8>) {
     let mut follows = last;
     let mut headers = Vec::new();
     for extension in extensions.iter().rev() {
@@ -198,22 +139,16 @@ fn chain(extensions: &[super::encoding::Extension], last: u8) -> (u8, Vec<u8>) {
     (follows, headers.concat())
 }
 
-/// The number, and bytes that depend on it, so that two datagrams differ everywhere.
-fn data(id: u32, length: usize) -> Vec<u8> {
-    let number = id.to_be_bytes();
-    (0..length)
-        .map(|at| number.get(at).copied().unwrap_or((id as usize + at) as u8))
-        .collect()
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
+/// An address as it is written into a header.
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().into(),
         IpAddr::V6(address) => address.octets().into(),
     }
 }
 
-fn checksum(bytes: &[u8]) -> u16 {
+/// The checksum of the internet (RFC 1071), over bytes whose own is zero.
+pub(super) fn checksum(bytes: &[u8]) -> u16 {
     let sum: u32 = bytes
         .chunks(2)
         .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0)))

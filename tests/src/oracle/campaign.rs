@@ -1,7 +1,6 @@
 //! As many encodings as asked for, to both hosts, and the comparison.
 
 use std::{
-    collections::BTreeMap,
     fmt, thread,
     time::{Duration, Instant},
 };
@@ -13,11 +12,13 @@ use guard_common::outcome::{
 };
 
 use super::{
-    bytes::FORGED,
-    encoding::{Encoding, PEERS},
+    encoding::{Carried, Encoding},
+    ends::PEERS,
     generate,
     host::{Delivered, Host},
-    policy::{self, EXCEPTIONS},
+    policy,
+    tally::{ALL, Plan, Tally},
+    transport::FORGED,
 };
 use crate::{differential::random::Random, guard::Guard, metrics::Packets, netns::Direct};
 
@@ -35,58 +36,6 @@ const SOON: Duration = Duration::from_millis(100);
 
 /// How often a difference must be seen again.
 const CONFIRM: usize = 3;
-
-/// What is tried.
-#[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    /// The number that the encodings are made up from.
-    pub seed: u64,
-    /// How many.
-    pub encodings: u32,
-    /// How XDP is attached, `native` or `generic`; `None` for a guard that is not there.
-    pub mode: Option<&'static str>,
-    /// Whether the guarded host asks its peers.
-    pub asks: bool,
-}
-
-/// What was seen.
-#[derive(Clone, Debug, Default)]
-pub struct Tally {
-    /// Encodings tried.
-    pub encodings: u32,
-    /// Frames sent to the guarded host.
-    pub frames: u64,
-    /// What was delivered where nobody guards, by what is unusual: of strangers and of peers.
-    pub delivered: BTreeMap<&'static str, [u32; 2]>,
-    /// How often an exception explained a difference.
-    pub excepted: BTreeMap<&'static str, u32>,
-    /// Differences that were not seen again.
-    pub unsteady: u32,
-}
-
-impl Tally {
-    /// How many of strangers, and how many of peers, the kernel would have delivered.
-    pub fn deliverable(&self) -> [u32; 2] {
-        self.delivered.get(ALL).copied().unwrap_or_default()
-    }
-}
-
-const ALL: &str = "everything";
-
-impl fmt::Display for Tally {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} encodings, {} frames", self.encodings, self.frames)?;
-        writeln!(f, "delivered without a guard, of strangers and of peers:")?;
-        for (feature, [strangers, peers]) in &self.delivered {
-            writeln!(f, "  {feature:24} {strangers:8} {peers:8}")?;
-        }
-        for exception in &EXCEPTIONS {
-            let count = self.excepted.get(exception.name).copied().unwrap_or(0);
-            writeln!(f, "taken from peers: {} {count}", exception.name)?;
-        }
-        write!(f, "not seen again: {}", self.unsteady)
-    }
-}
 
 /// Tries it, and tells about the progress.
 ///
@@ -114,25 +63,27 @@ pub fn run(plan: &Plan, mut report: impl FnMut(&Tally)) -> Result<Tally> {
         report(&trial.tally);
     }
     if let (Some(guard), Some(before)) = (guard, before) {
-        counted(&guard, &before, trial.tally.frames)?;
+        counted(&guard, &before, &trial.tally)?;
         ensure!(guard.stop()?.success(), "the daemon ends well");
     }
     Ok(trial.tally)
 }
 
 /// Checks that each frame moved one counter.
-fn counted(guard: &Guard<'_>, before: &Packets, frames: u64) -> Result<()> {
+fn counted(guard: &Guard<'_>, before: &Packets, tally: &Tally) -> Result<()> {
     let moved = guard.packets()?.since(before);
     let sum: u64 = Outcome::ALL
         .iter()
         .filter(|outcome| outcome.direction() == Direction::Ingress)
-        // What hosts say to each other unasked.
+        // What hosts say to each other unasked, and echoes.
         .filter(|outcome| ![PassIcmpInfo, PassNotIp].contains(outcome))
         .map(|outcome| moved.of(*outcome))
         .sum();
+    let Tally { frames, echoes, .. } = *tally;
+    let due = frames.saturating_sub(echoes)..=frames;
     ensure!(
-        sum == frames,
-        "{frames} frames moved counters by {sum}:{moved}"
+        due.contains(&sum) && sum + moved.of(PassIcmpInfo) >= frames,
+        "{frames} frames, {echoes} of them with echoes, moved counters by {sum}:{moved}"
     );
     Ok(())
 }
@@ -167,7 +118,7 @@ impl Trial<'_> {
                     counts[usize::from(encoding.is_answer())] += 1;
                 }
             }
-            if !encoding.is_answer() {
+            if !encoding.is_welcome() {
                 ensure!(had == 0, "a stranger's, and delivered: {}", Shown(encoding));
             } else if had < due {
                 missing.push(encoding);
@@ -211,7 +162,7 @@ impl Trial<'_> {
 
     /// As little of an encoding as is still lost.
     fn shrink(&mut self, mut encoding: Encoding) -> Result<Encoding> {
-        const PARTS: [fn(&mut Encoding, Encoding); 12] = [
+        const PARTS: [fn(&mut Encoding, Encoding); 13] = [
             |it, plain| it.tags = plain.tags,
             |it, plain| it.link_address = plain.link_address,
             |it, plain| (it.service, it.hops, it.flags) = (plain.service, plain.hops, plain.flags),
@@ -219,6 +170,7 @@ impl Trial<'_> {
             |it, plain| it.outer = plain.outer,
             |it, plain| it.inner = plain.inner,
             |it, plain| it.pieces = plain.pieces,
+            |it, plain| it.quote = plain.quote,
             |it, plain| it.length_off = plain.length_off,
             |it, plain| it.transport_length = plain.transport_length,
             |it, plain| it.checksum = plain.checksum,
@@ -248,11 +200,14 @@ impl Trial<'_> {
     /// Sends these, and then a plain one: when it has arrived, so have they.
     fn exchange(&mut self, encodings: &[Encoding], patience: Duration) -> Result<[Delivered; 2]> {
         let last = Encoding::plain(self.number());
-        let frames: Vec<Vec<u8>> = encodings
-            .iter()
-            .chain([&last])
-            .flat_map(Encoding::frames)
-            .collect();
+        let mut frames = Vec::new();
+        for encoding in encodings.iter().chain([&last]) {
+            let before = frames.len();
+            frames.extend(encoding.frames());
+            if encoding.carried == Carried::Echo {
+                self.tally.echoes += (frames.len() - before) as u64;
+            }
+        }
         self.tally.frames += frames.len() as u64;
         self.hosts.iter().try_for_each(|host| host.send(&frames))?;
 

@@ -1,70 +1,69 @@
 //! A packet, and everything that is unusual about how it is written down.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use guard_common::outcome::Family;
 
-/// How many peers the guarded hosts ask, over each family and each transport.
-pub const PEERS: u32 = 16;
-/// The port of each peer.
-pub const PEER_PORT: u16 = 4_000;
-/// The UDP port of the host that asks every peer.
-pub const ASKING: u16 = 40_000;
-/// The UDP port of the host that asks nobody.
-pub const QUIET: u16 = 40_001;
-/// The TCP port that asks the first peer; the next asks the next.
-pub const CONNECTING: u16 = 40_100;
-/// The TCP port on which somebody listens.
-pub const LISTENING: u16 = 40_002;
-/// The first of some TCP ports that nobody uses, which an unguarded host answers with a reset.
-pub const UNUSED: u16 = 41_000;
-
-/// What everything is tried over.
-pub const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
-
-/// Who sends it, to which socket.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Sender {
-    /// A peer, to the socket that has asked it. Everybody else is a stranger.
-    Peer,
-    /// Another port of that peer.
-    OtherPort,
-    /// Somebody else, from the peer's port.
-    OtherAddress,
-    /// The peer, to a port from which it was not asked.
-    OtherSocket,
-    /// The peer, to a group that the host is a member of.
-    Group(Group),
-}
-
-/// An address of everybody.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Group {
-    /// On the link: 255.255.255.255, ff02::1.
-    Link,
-    /// In the prefix; of IPv6, the group of the link again.
-    Prefix,
-    /// 224.0.0.1, ff02::1.
-    Hosts,
-}
+use super::ends::Sender;
 
 /// What is carried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Carried {
     /// A datagram that carries its number.
     Udp,
+    /// The same, of UDP-Lite.
+    UdpLite,
     /// A segment that opens a connection; its sequence number is its number.
     Syn,
     /// A segment with these flags and one that acknowledges; what it acknowledges is its number.
     Ack(u8),
+    /// An ICMP error about a datagram that goes the other way, and carries the number.
+    Error(Problem, Datagram),
+    /// An ICMP echo request; its identifier and its sequence number are its number.
+    Echo,
+}
+
+/// What an ICMP error complains of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Problem {
+    /// Nobody has the port.
+    Unreachable,
+    /// It does not fit through.
+    TooBig,
+    /// It has met too many routers.
+    TimeExceeded,
+    /// Something in a header.
+    Parameter,
+}
+
+/// A protocol of datagrams.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Datagram {
+    /// UDP.
+    Udp,
+    /// UDP-Lite.
+    UdpLite,
 }
 
 impl Carried {
     /// The protocol's number.
+    pub const fn protocol(self, family: Family) -> u8 {
+        match self {
+            Self::Udp => Datagram::Udp.protocol(),
+            Self::UdpLite => Datagram::UdpLite.protocol(),
+            Self::Syn | Self::Ack(_) => 6,
+            Self::Error(..) | Self::Echo => match family {
+                Family::Ipv6 => 58,
+                Family::Ipv4 | Family::Other => 1,
+            },
+        }
+    }
+}
+
+impl Datagram {
+    /// The protocol's number.
     pub const fn protocol(self) -> u8 {
         match self {
             Self::Udp => 17,
-            Self::Syn | Self::Ack(_) => 6,
+            Self::UdpLite => 136,
         }
     }
 }
@@ -115,6 +114,17 @@ pub struct Piece {
     pub forged: bool,
 }
 
+/// Headers of a packet that is quoted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Quote {
+    /// IPv4 options, a multiple of 4 bytes.
+    pub options: Vec<u8>,
+    /// The flags and the offset of an IPv4 fragment.
+    pub fragment: u16,
+    /// IPv6 extension headers.
+    pub extensions: Vec<Extension>,
+}
+
 /// One packet.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Encoding {
@@ -144,11 +154,14 @@ pub struct Encoding {
     pub inner: Vec<Extension>,
     /// The pieces in which it is sent, in that order; none for a whole.
     pub pieces: Vec<Piece>,
-    /// Bytes behind the transport header.
+    /// What an ICMP error quotes in front of the ports.
+    pub quote: Quote,
+    /// Bytes behind the transport header, or behind the one that is quoted.
     pub data: usize,
     /// What the length in the network header is off by.
     pub length_off: i32,
-    /// What UDP says about its length, or TCP in words about its header, if not the truth.
+    /// What UDP says about its length, UDP-Lite about how much the checksum covers, TCP in words
+    /// about its header, or an ICMP error about what it quotes, if not the truth.
     pub transport_length: Option<u16>,
     /// The transport checksum.
     pub checksum: Checksum,
@@ -175,6 +188,11 @@ impl Encoding {
             outer: Vec::new(),
             inner: Vec::new(),
             pieces: Vec::new(),
+            quote: Quote {
+                options: Vec::new(),
+                fragment: 0,
+                extensions: Vec::new(),
+            },
             data: 16,
             length_off: 0,
             transport_length: None,
@@ -182,16 +200,6 @@ impl Encoding {
             padding: 0,
             missing: 0,
         }
-    }
-
-    /// Which of the peers it has to do with.
-    pub const fn peer(&self) -> u32 {
-        self.id % PEERS
-    }
-
-    /// Whether the host has asked whom it comes from.
-    pub fn is_answer(&self) -> bool {
-        self.sender == Sender::Peer
     }
 
     /// What is unusual about it, in words.
@@ -203,9 +211,24 @@ impl Encoding {
                     .any(|other| one.start < other.end && other.start < one.end)
             })
         };
+        let plain = Self::plain(self.id);
         let mut extensions = self.outer.iter().chain(&self.inner);
         let all = [
-            (self.carried != Carried::Udp, "TCP"),
+            (
+                matches!(self.carried, Carried::Syn | Carried::Ack(_)),
+                "TCP",
+            ),
+            (self.carried == Carried::UdpLite, "UDP-Lite"),
+            (self.carried == Carried::Echo, "echo"),
+            (
+                matches!(self.carried, Carried::Error(_, Datagram::Udp)),
+                "error about UDP",
+            ),
+            (
+                matches!(self.carried, Carried::Error(_, Datagram::UdpLite)),
+                "error about UDP-Lite",
+            ),
+            (self.quote != plain.quote, "quoted headers"),
             (!self.tags.is_empty(), "tags"),
             (self.link_address != LinkAddress::Right, "link address"),
             (matches!(self.sender, Sender::Group(_)), "group"),
@@ -230,69 +253,5 @@ impl Encoding {
             found.push("nothing");
         }
         found
-    }
-
-    /// The sender's end.
-    pub fn remote(&self) -> (IpAddr, u16) {
-        let peer = peer_address(self.family, self.peer());
-        match self.sender {
-            Sender::Peer | Sender::OtherSocket | Sender::Group(_) => (peer, PEER_PORT),
-            Sender::OtherPort => (peer, 5_000 + (self.id % 50_000) as u16),
-            Sender::OtherAddress => {
-                let host = self.id / PEERS;
-                (
-                    address(self.family, 1 + (host / 250) % 250, 1 + host % 250),
-                    PEER_PORT,
-                )
-            }
-        }
-    }
-
-    /// The host's end.
-    pub fn local(&self) -> (IpAddr, u16) {
-        let asking = match self.carried {
-            Carried::Udp => ASKING,
-            Carried::Syn | Carried::Ack(_) => CONNECTING + self.peer() as u16,
-        };
-        let port = match (self.sender, self.carried) {
-            (Sender::Peer | Sender::Group(_), _) => asking,
-            (Sender::OtherSocket, Carried::Udp) => QUIET,
-            (Sender::OtherSocket, Carried::Syn | Carried::Ack(_)) if self.id.is_multiple_of(2) => {
-                LISTENING
-            }
-            (Sender::OtherSocket, Carried::Syn | Carried::Ack(_)) => {
-                UNUSED + (self.id / 2 % 4_000) as u16
-            }
-            (Sender::OtherPort | Sender::OtherAddress, _) => asking,
-        };
-        let group = match self.sender {
-            Sender::Group(group) => Some(group),
-            Sender::Peer | Sender::OtherPort | Sender::OtherAddress | Sender::OtherSocket => None,
-        };
-        (destination(self.family, group), port)
-    }
-}
-
-/// The address of a peer.
-pub fn peer_address(family: Family, peer: u32) -> IpAddr {
-    address(family, 0, 1 + peer)
-}
-
-/// An address behind the link's other end, whose host neither has it nor forwards to it.
-fn address(family: Family, net: u32, host: u32) -> IpAddr {
-    match family {
-        Family::Ipv6 => Ipv6Addr::new(0xfd10, 0, 0, 0, 0, 0, net as u16, host as u16).into(),
-        Family::Ipv4 | Family::Other => Ipv4Addr::new(10, 10, net as u8, host as u8).into(),
-    }
-}
-
-fn destination(family: Family, group: Option<Group>) -> IpAddr {
-    match (family, group) {
-        (Family::Ipv6, None) => crate::frames::G.ipv6.into(),
-        (Family::Ipv6, Some(_)) => crate::frames::EVERYBODY.ipv6.into(),
-        (_, None) => crate::frames::G.ipv4.into(),
-        (_, Some(Group::Link)) => crate::frames::EVERYBODY.ipv4.into(),
-        (_, Some(Group::Prefix)) => crate::frames::SUBNET.ipv4.into(),
-        (_, Some(Group::Hosts)) => Ipv4Addr::new(224, 0, 0, 1).into(),
     }
 }

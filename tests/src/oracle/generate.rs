@@ -4,13 +4,12 @@ use std::{cmp::Reverse, ops::Range};
 
 use guard_common::outcome::Family;
 
-use super::encoding::{
-    Carried, Checksum, Encoding, Extension, FAMILIES, Group, LinkAddress, Piece, Sender,
+use super::{
+    encoding::{Carried, Checksum, Datagram, Encoding, LinkAddress, Piece, Problem},
+    ends::{FAMILIES, Group, Sender},
+    headers::{extensions, options, tags},
 };
-use crate::{
-    differential::random::Random,
-    frames::{SERVICE_VLAN, VLAN},
-};
+use crate::differential::random::Random;
 
 /// Flags of segments besides the one that acknowledges: none, FIN, SYN, PSH, URG, PSH and FIN.
 const FLAGS: [u8; 6] = [0, 1, 2, 8, 0x20, 9];
@@ -18,19 +17,30 @@ const FLAGS: [u8; 6] = [0, 1, 2, 8, 0x20, 9];
 /// Makes up the packet of this number.
 pub fn encoding(random: &mut Random, id: u32) -> Encoding {
     let family = random.pick(&FAMILIES);
-    let is_tcp = random.chance(25);
-    let sender = sender(random, is_tcp);
-    let carried = match (is_tcp, sender) {
-        (false, _) => Carried::Udp,
+    let kind = random.below(20);
+    let sender = sender(random, !(11..19).contains(&kind));
+    let carried = match (kind, sender) {
+        (0..9, _) => Carried::Udp,
+        (9..11, _) => Carried::UdpLite,
         // The answer to a peer's SYN is one to the host's own.
-        (true, Sender::Peer) => Carried::Ack(random.pick(&FLAGS)),
-        (true, _) if random.chance(50) => Carried::Syn,
-        (true, _) => Carried::Ack(random.pick(&FLAGS)),
+        (11..15, Sender::Peer) => Carried::Ack(random.pick(&FLAGS)),
+        (11..15, _) if random.chance(50) => Carried::Syn,
+        (11..15, _) => Carried::Ack(random.pick(&FLAGS)),
+        (15..19, _) => Carried::Error(
+            random.pick(&[
+                Problem::Unreachable,
+                Problem::TooBig,
+                Problem::TimeExceeded,
+                Problem::Parameter,
+            ]),
+            random.pick(&[Datagram::Udp, Datagram::Udp, Datagram::UdpLite]),
+        ),
+        _ => Carried::Echo,
     };
     let data = match carried {
         Carried::Syn => 0,
-        Carried::Udp => 4 + random.below(44),
-        Carried::Ack(_) => random.below(40),
+        Carried::Udp | Carried::UdpLite | Carried::Error(..) => 4 + random.below(44),
+        Carried::Ack(_) | Carried::Echo => random.below(40),
     };
     let mut made = Encoding {
         sender,
@@ -46,7 +56,7 @@ pub fn encoding(random: &mut Random, id: u32) -> Encoding {
     made
 }
 
-fn sender(random: &mut Random, is_tcp: bool) -> Sender {
+fn sender(random: &mut Random, to_groups: bool) -> Sender {
     let group = match random.below(3) {
         0 => Group::Link,
         1 => Group::Prefix,
@@ -57,8 +67,8 @@ fn sender(random: &mut Random, is_tcp: bool) -> Sender {
         9..12 => Sender::OtherPort,
         12..14 => Sender::OtherAddress,
         14..17 => Sender::OtherSocket,
-        // TCP does not answer groups.
-        _ if is_tcp => Sender::OtherPort,
+        // TCP does not answer groups, and errors are about what was sent to one host.
+        _ if !to_groups => Sender::OtherPort,
         _ => Sender::Group(group),
     }
 }
@@ -82,6 +92,7 @@ fn twist(random: &mut Random, made: &mut Encoding) {
         }
         12 => made.padding = 1 + random.below(30),
         13 => made.missing = 1 + random.below(40),
+        14 | 15 if matches!(made.carried, Carried::Error(..)) => quoted_headers(random, made),
         14 => {
             made.service = random.byte();
             made.hops = random.pick(&[0, 1, 255]);
@@ -91,35 +102,11 @@ fn twist(random: &mut Random, made: &mut Encoding) {
     }
 }
 
-/// Up to four tags, now and then more; most with the id that the kernel takes off.
-fn tags(random: &mut Random) -> Vec<(u16, u16)> {
-    let count = if random.chance(10) {
-        5 + random.below(4)
-    } else {
-        1 + random.below(4)
-    };
-    let tag = |random: &mut Random| {
-        let id = if random.chance(8) { 7 } else { 0 };
-        let priority = u16::from(random.byte() & 0xf0) << 8;
-        (random.pick(&[VLAN, VLAN, SERVICE_VLAN]), priority | id)
-    };
-    (0..count).map(|_| tag(random)).collect()
-}
-
 fn headers(random: &mut Random, made: &mut Encoding) {
     match made.family {
         Family::Ipv4 | Family::Other => made.options = options(random),
         Family::Ipv6 => {
-            let chain: Vec<Extension> = if random.chance(15) {
-                // Many, which are nothing else.
-                (0..7 + random.below(4))
-                    .map(|_| options_header(random.pick(&[0, 0, 1])))
-                    .collect()
-            } else {
-                (0..1 + random.below(3))
-                    .map(|at| extension(random, at == 0))
-                    .collect()
-            };
+            let chain = extensions(random);
             if random.chance(50) {
                 made.outer = chain;
             } else {
@@ -129,71 +116,18 @@ fn headers(random: &mut Random, made: &mut Encoding) {
     }
 }
 
-/// Options that are well formed as often as not.
-fn options(random: &mut Random) -> Vec<u8> {
-    let words = 1 + random.below(10);
-    let mut bytes = match random.below(5) {
-        0 => vec![1; words * 4],
-        1 => vec![0; words * 4],
-        // Record Route, Router Alert, and what strict routers drop: a source route.
-        2 => vec![7, 7, 4, 0, 0, 0, 0],
-        3 => vec![148, 4, 0, 0],
-        // Nothing known, but of a true length, and what reads like ports.
-        _ => vec![0x5e, (words * 4) as u8],
-    };
-    if bytes.len() > 1 && bytes[0] == 0x5e {
-        bytes.extend([0x9c, 0x40].repeat(words * 2 - 1));
-    }
-    if random.chance(10) {
-        let at = random.below(bytes.len());
-        bytes[at] = random.byte();
-    }
-    bytes.resize(bytes.len().next_multiple_of(4).min(40), 0);
-    bytes
-}
+/// Those of the packet that an error is about.
+fn quoted_headers(random: &mut Random, made: &mut Encoding) {
+    /// Do not fragment, more fragments, and a later piece.
+    const FRAGMENTS: [u16; 4] = [0, 0x4000, 0x2000, 0x2007];
 
-/// Destination options with one that nobody knows, and whoever does not know it skips.
-fn options_header(words: usize) -> Extension {
-    const UNKNOWN: u8 = 0x1e;
-
-    let length = 8 + words * 8;
-    let mut bytes = vec![0; length];
-    bytes[1..4].copy_from_slice(&[words as u8, UNKNOWN, (length - 4) as u8]);
-    Extension { kind: 60, bytes }
-}
-
-fn extension(random: &mut Random, first: bool) -> Extension {
-    let words = random.pick(&[0, 0, 0, 1, 2, 7]);
-    let mut header = options_header(words);
-    if first && random.chance(40) {
-        header.kind = 0;
-    } else {
-        header.kind = random.pick(&[
-            60, 60, 60, 60, 60, 60, 60, 60, 60, 60, 43, 43, 43, 44, 44, 44, 0, 51,
-        ]);
-    }
-    let bytes = &mut header.bytes;
-    match header.kind {
-        // A fragment header of its own, whose number no other packet has: most often of a whole.
-        44 => {
-            let word = if random.chance(70) {
-                0
-            } else {
-                random.pick(&[1, 8, 9, 16, 6])
-            };
-            let number = random.below(1 << 30) as u32 | 1 << 31;
-            *bytes = vec![0, 0, 0, word];
-            bytes.extend(number.to_be_bytes());
+    match made.family {
+        Family::Ipv4 | Family::Other => {
+            made.quote.options = options(random);
+            made.quote.fragment = random.pick(&FRAGMENTS);
         }
-        // A routing header without segments left, or with one.
-        43 => {
-            bytes[2..4].copy_from_slice(&[random.pick(&[0, 2, 99]), u8::from(random.chance(10))]);
-        }
-        51 => bytes[1] = (bytes.len() / 4 - 2) as u8,
-        _ if random.chance(10) => bytes[2] = random.byte(),
-        _ => {}
+        Family::Ipv6 => made.quote.extensions = extensions(random),
     }
-    header
 }
 
 /// Pieces in some order: most often all of them, now and then one twice, one that reaches into the
@@ -235,7 +169,7 @@ fn pieces(random: &mut Random, made: &mut Encoding) {
             at,
             piece(whole.next_multiple_of(8)..whole.next_multiple_of(8), whole),
         ),
-        6..8 if made.is_answer() && made.outer.is_empty() => {
+        6..8 if made.is_answer() && made.carried != Carried::Echo && made.outer.is_empty() => {
             let end = random.pick(&[8, 16, whole]).min(whole);
             let forged = Piece {
                 forged: true,
@@ -262,6 +196,8 @@ fn lie(random: &mut Random, made: &mut Encoding) {
     made.transport_length = Some(match made.carried {
         // Never so short that the number is lost, for then nobody knows whose it was.
         Carried::Udp => random.pick(&[0, 7, 12, 12, 14, 16, 60, 2_000]),
+        Carried::UdpLite => random.pick(&[0, 7, 8, 8, 12, 20, 60, 2_000]),
+        Carried::Error(..) | Carried::Echo => random.pick(&[1, 5, 32, 255]),
         Carried::Syn | Carried::Ack(_) => random.pick(&[0, 4, 6, 15]),
     });
 }

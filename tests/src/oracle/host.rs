@@ -11,9 +11,10 @@ use guard_common::outcome::Family;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
-    batch,
-    bytes::SPREAD,
-    encoding::{ASKING, CONNECTING, FAMILIES, LISTENING, PEER_PORT, PEERS, QUIET, peer_address},
+    batch::{self, Queue},
+    encoding::Datagram,
+    ends::{ASKING, CONNECTING, FAMILIES, LISTENING, PEER_PORT, PEERS, QUIET, peer_address},
+    transport::SPREAD,
 };
 use crate::{frames::P, netns::Direct, wire::Wire};
 
@@ -88,29 +89,30 @@ impl<'a> Host<'a> {
             listening: Vec::new(),
         };
         for family in FAMILIES {
-            let open = |port| -> Result<UdpSocket> {
-                let socket = host.run(|| UdpSocket::bind((unspecified(family), port)))?;
-                batch::option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, ROOM)?;
-                Ok(socket)
-            };
-            opened.asking.push((family, open(ASKING)?));
-            opened.quiet.push(open(QUIET)?);
+            for of in [Datagram::Udp, Datagram::UdpLite] {
+                let open = |port| host.run(|| datagrams(family, of, port));
+                opened.asking.push((family, open(ASKING)?));
+                opened.quiet.push(open(QUIET)?);
+            }
             let listener = host.run(|| TcpListener::bind((unspecified(family), LISTENING)))?;
             opened.listening.push(listener);
         }
         Ok(opened)
     }
 
-    /// Asks every peer, over UDP and TCP.
+    /// Asks every peer, over UDP, UDP-Lite and TCP.
     pub fn ask(&mut self) -> Result<()> {
         self.connecting.clear();
         for (family, socket) in &self.asking {
             for peer in 0..PEERS {
                 let remote = SocketAddr::new(peer_address(*family, peer), PEER_PORT);
-                socket
-                    .send_to(b"?", remote)
-                    .with_context(|| format!("ask {remote}"))?;
-                let local = SocketAddr::new(unspecified(*family), CONNECTING + peer as u16);
+                ask(socket, remote)?;
+            }
+        }
+        for family in FAMILIES {
+            for peer in 0..PEERS {
+                let remote = SocketAddr::new(peer_address(family, peer), PEER_PORT);
+                let local = SocketAddr::new(unspecified(family), CONNECTING + peer as u16);
                 let connecting = self.topology.guarded.run(|| connect(local, remote))?;
                 self.connecting.push(connecting);
             }
@@ -123,17 +125,21 @@ impl<'a> Host<'a> {
         batch::send(&self.wire, frames)
     }
 
-    /// Adds what has been delivered since the last time: datagrams that sockets got, and segments
-    /// that the host has answered.
+    /// Adds what has been delivered since the last time: datagrams that sockets got, those that
+    /// they were told are lost, and segments and echoes that the host has answered.
     pub fn collect(&self, delivered: &mut Delivered) {
         let asking = self.asking.iter().map(|(_, socket)| socket);
         for socket in asking.chain(&self.quiet) {
-            batch::receive(socket.as_fd(), |datagram| match datagram.first_chunk() {
-                Some(id) => delivered.add(u32::from_be_bytes(*id)),
-                None => delivered.unnumbered += 1,
-            });
+            for queue in [Queue::Errors, Queue::Data] {
+                batch::receive(socket.as_fd(), queue, |datagram| {
+                    match datagram.first_chunk() {
+                        Some(id) => delivered.add(u32::from_be_bytes(*id)),
+                        None => delivered.unnumbered += 1,
+                    }
+                });
+            }
         }
-        batch::receive(self.wire.as_fd(), |frame| {
+        batch::receive(self.wire.as_fd(), Queue::Data, |frame| {
             if let Some(id) = answered(frame) {
                 delivered.add(id);
             }
@@ -146,6 +152,31 @@ fn unspecified(family: Family) -> IpAddr {
         Family::Ipv6 => Ipv6Addr::UNSPECIFIED.into(),
         Family::Ipv4 | Family::Other => Ipv4Addr::UNSPECIFIED.into(),
     }
+}
+
+/// A socket that hears of errors, too.
+fn datagrams(family: Family, of: Datagram, port: u16) -> Result<UdpSocket> {
+    let local = SocketAddr::new(unspecified(family), port);
+    let protocol = Protocol::from(i32::from(of.protocol()));
+    let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(protocol))?;
+    socket.bind(&local.into())?;
+    let errors = match family {
+        Family::Ipv6 => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
+        Family::Ipv4 | Family::Other => (libc::IPPROTO_IP, libc::IP_RECVERR),
+    };
+    batch::option(socket.as_fd(), errors.0, errors.1, 1)?;
+    batch::option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, ROOM)?;
+    Ok(socket.into())
+}
+
+/// Sends a datagram. An error about an earlier one is told instead of sending, once each.
+fn ask(socket: &UdpSocket, remote: SocketAddr) -> Result<()> {
+    const ATTEMPTS: usize = 100;
+
+    let mut attempts = (0..ATTEMPTS).map(|_| socket.send_to(b"?", remote));
+    let sent = attempts.find_map(Result::ok);
+    sent.with_context(|| format!("ask {remote}"))?;
+    Ok(())
 }
 
 /// Sends a SYN, and does not wait for an answer.
@@ -167,23 +198,33 @@ fn connect(local: SocketAddr, remote: SocketAddr) -> Result<Socket> {
     }
 }
 
-/// The number of the segment that this frame answers, with a reset or an acceptance.
+/// The number of what this frame answers: of a segment, with a reset or an acceptance, or of an
+/// echo request.
 fn answered(frame: &[u8]) -> Option<u32> {
+    const ICMP: u8 = 1;
     const TCP: u8 = 6;
+    const ICMPV6: u8 = 58;
+    const REPLIES: [(u8, u8); 2] = [(ICMP, 0), (ICMPV6, 129)];
     const SYN: u8 = 2;
     const RST: u8 = 4;
     const ACK: u8 = 16;
 
-    let (protocol, segment) = match frame.get(12..14)? {
-        [0x08, 0x00] => (*frame.get(23)?, frame.get(34..)?),
+    let (protocol, carried) = match frame.get(12..14)? {
+        [0x08, 0x00] => {
+            let header = usize::from(*frame.get(14)? & 0xf) * 4;
+            (*frame.get(23)?, frame.get(14 + header..)?)
+        }
         [0x86, 0xdd] => (*frame.get(20)?, frame.get(54..)?),
         _ => return None,
     };
     let word = |at| {
-        let bytes = segment.get(at..)?.first_chunk()?;
+        let bytes = carried.get(at..)?.first_chunk()?;
         Some(u32::from_be_bytes(*bytes))
     };
-    let flags = *segment.get(13)? & (SYN | RST | ACK);
+    if REPLIES.contains(&(protocol, *carried.first()?)) {
+        return word(4);
+    }
+    let flags = *carried.get(13)? & (SYN | RST | ACK);
     match flags {
         _ if protocol != TCP => None,
         // What was refused had acknowledged something.

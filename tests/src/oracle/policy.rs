@@ -13,7 +13,7 @@ pub struct Exception {
 }
 
 /// All of them. Whatever else a peer loses is a bug.
-pub static EXCEPTIONS: [Exception; 4] = [
+pub static EXCEPTIONS: [Exception; 5] = [
     Exception {
         name: "more than four tags",
         reason: "No network stacks more than two. The kernel takes off as many tags of id 0 as \
@@ -25,7 +25,8 @@ pub static EXCEPTIONS: [Exception; 4] = [
         reason: "RFC 8200 has each of them once but one, and RFC 7045 lets a firewall give up.",
         applies: |encoding| {
             let fragment = usize::from(!encoding.pieces.is_empty());
-            encoding.outer.len() + encoding.inner.len() + fragment > 8
+            let own = encoding.outer.len() + encoding.inner.len() + fragment;
+            own > 8 || encoding.quote.extensions.len() > 8
         },
     },
     Exception {
@@ -37,14 +38,21 @@ pub static EXCEPTIONS: [Exception; 4] = [
     },
     Exception {
         name: "a first piece without the ports",
-        reason: "RFC 7112 has all headers in the first fragment of an IPv6 datagram. Where they \
-                 are not, nothing says whose it is.",
+        reason: "RFC 7112 has all headers in the first fragment of an IPv6 datagram, and ICMP \
+                 errors are short enough for every link. Where the ports are not, nothing says \
+                 whose it is.",
         applies: |encoding| {
-            let end = headers(encoding) + PORTS;
+            let end = headers(encoding) + encoding.telling();
             let pieces = encoding.pieces.iter();
             let mut firsts = pieces.filter(|piece| piece.start == 0 && piece.more);
             firsts.any(|piece| piece.end < end)
         },
+    },
+    Exception {
+        name: "an error about a later piece",
+        reason: "What it quotes is payload, where the kernel reads ports all the same: whoever \
+                 can have this host send chosen bytes could so forge errors about any flow.",
+        applies: |encoding| encoding.quote.fragment & 0x1fff != 0,
     },
 ];
 
@@ -55,10 +63,7 @@ pub fn exception(encoding: &Encoding) -> Option<&'static Exception> {
         .find(|exception| (exception.applies)(encoding))
 }
 
-/// Bytes of ports.
-const PORTS: usize = 4;
-
-/// Bytes of headers between the fragment header and the ports.
+/// Bytes of headers between the fragment header and the transport's.
 fn headers(encoding: &Encoding) -> usize {
     encoding.inner.iter().map(|header| header.bytes.len()).sum()
 }
@@ -66,7 +71,7 @@ fn headers(encoding: &Encoding) -> usize {
 /// Whether a later piece comes when the first one that came last was refused: a stranger's, or one
 /// that ends before the ports.
 fn a_later_piece_is_refused(encoding: &Encoding) -> bool {
-    let ports = headers(encoding)..headers(encoding) + PORTS;
+    let ports = headers(encoding)..headers(encoding) + encoding.telling();
     let mut refused = false;
     encoding.pieces.iter().any(|piece| match piece.start {
         0 if piece.more => {
