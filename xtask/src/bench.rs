@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::build::{self, Built, OBJECT_VARIABLE};
 use crate::process::{self, announce};
-use crate::suites::BINARY_VARIABLE;
+use crate::suites::{self, BINARY_VARIABLE};
 use crate::toolchain::{self, Toolchain};
 use crate::{cargo, privilege, setup, workspace};
 
@@ -34,30 +34,29 @@ pub fn execute(args: &Args) -> Result<()> {
     let toolchain = toolchain::ensure()?;
     setup::bench()?;
     let built = build::everything(&toolchain, false)?;
-    measure(&toolchain, &built, &["--release"], &args.arguments)
+    let mut compile = cargo::host("build");
+    compile
+        .args(["--package", "guard-bench", "--release"])
+        // As for the daemon and the suites: the same library is built once.
+        .env(OBJECT_VARIABLE, &built.object);
+    process::run(&mut compile).context("the bench was not built")?;
+    measure(&toolchain, &built, "release", &args.arguments)
 }
 
 /// Measures a little, without a judgement: a machine that others use too says little by time.
 pub fn short(toolchain: &Toolchain, built: &Built) -> Result<()> {
-    // The kernel does the work, so the bench may be built as the suites are, which share most of it.
-    measure(toolchain, built, &[], &["--short".into()])
+    // The kernel does the work, so the bench may be built as the suites are, and is built with them.
+    suites::compile(built)?;
+    measure(toolchain, built, "debug", &["--short".into()])
 }
 
 fn measure(
     toolchain: &Toolchain,
     built: &Built,
-    profile: &[&str],
+    folder: &str,
     arguments: &[OsString],
 ) -> Result<()> {
     let object = build::object(toolchain, build::BENCH, &[])?;
-    let mut compile = cargo::host("build");
-    compile
-        .args(["--package", "guard-bench"])
-        .args(profile)
-        // As for the daemon and the suites: the same library is built once.
-        .env(OBJECT_VARIABLE, &built.object);
-    process::run(&mut compile).context("the bench was not built")?;
-
     let results = workspace::target().join("bench");
     // Made here, so that they are the caller's when root has filled them.
     fs::create_dir_all(&results)
@@ -69,11 +68,6 @@ fn measure(
         open.open(&path)
             .with_context(|| format!("{} cannot be written", path.display()))?;
     }
-    let folder = if profile.is_empty() {
-        "debug"
-    } else {
-        "release"
-    };
     let mut bench = privilege::as_root(
         workspace::target().join(folder).join("guard-bench"),
         &[

@@ -40,6 +40,7 @@ impl Selection<'_> {
 /// Runs the suites on each of `kernels`, and tells at the end how each fared.
 pub fn test(kernels: &[Version], built: &Built, selection: &Selection<'_>) -> Result<()> {
     let suites: Vec<Suite> = suites::compile(built)?
+        .suites
         .into_iter()
         .filter(|suite| SUITES.contains(&suite.name.as_str()))
         .collect();

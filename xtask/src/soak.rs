@@ -35,6 +35,7 @@ pub fn execute(args: &Args) -> Result<()> {
     setup::tests()?;
     let built = build::everything(&toolchain, false)?;
     let suites: Vec<Suite> = suites::compile(&built)?
+        .suites
         .into_iter()
         .filter(|suite| SUITES.contains(&suite.name.as_str()))
         .collect();

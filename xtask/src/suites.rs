@@ -1,7 +1,7 @@
-//! The test executables of the package guard-tests.
+//! The test executables, compiled at one go.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -9,7 +9,10 @@ use serde_json::Value;
 use crate::build::{Built, OBJECT_VARIABLE};
 use crate::{cargo, process};
 
-const PACKAGE: &str = "guard-tests";
+/// The package whose test executables need root.
+const SUITES: &str = "guard-tests";
+/// Measures; the short form of it is part of what is tested.
+const BENCH: &str = "guard-bench";
 
 /// Names the binary under test to the suites.
 pub const BINARY_VARIABLE: &str = "PORTGUARD_BIN";
@@ -18,32 +21,50 @@ pub const BINARY_VARIABLE: &str = "PORTGUARD_BIN";
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Suite {
     pub name: String,
+    pub package: String,
     pub executable: PathBuf,
     /// The folder of its package, in which cargo would run it.
     pub folder: PathBuf,
 }
 
-/// Compiles the suites, as the caller, and returns them by name.
-pub fn compile(built: &Built) -> Result<Vec<Suite>> {
-    let mut compile = cargo::host("test");
+/// All of them, by name.
+#[derive(Debug, Default)]
+pub struct Compiled {
+    /// Unit tests, which need no privileges.
+    pub units: Vec<Suite>,
+    /// What is to run as root.
+    pub suites: Vec<Suite>,
+}
+
+/// Compiles everything there is to test but xtask itself, as the caller.
+///
+/// At one go, because cargo gives each selection of packages features of its own, and compiles
+/// anew what another selection has compiled already.
+pub fn compile(built: &Built) -> Result<Compiled> {
+    let mut compile = selected("build");
     compile
-        .args([
-            "--package",
-            PACKAGE,
-            "--no-run",
-            "--message-format=json-render-diagnostics",
-        ])
+        .args(["--tests", "--bin", BENCH])
+        .arg("--message-format=json-render-diagnostics")
         .env(OBJECT_VARIABLE, &built.object)
         .env(BINARY_VARIABLE, &built.binary)
         .stdin(Stdio::null());
     let messages = process::output(&mut compile).context("the suites were not compiled")?;
-    let suites = parse(&messages)?;
+    let (suites, units): (Vec<Suite>, Vec<Suite>) = parse(&messages)?
+        .into_iter()
+        .partition(|suite| suite.package == SUITES);
     ensure!(
         !suites.is_empty(),
-        "package {PACKAGE} has no suites: nothing was tested"
+        "package {SUITES} has no suites: nothing was tested"
     );
 
-    Ok(suites)
+    Ok(Compiled { units, suites })
+}
+
+/// A call of cargo that selects just the packages that [`compile`] does.
+pub fn selected(subcommand: &str) -> Command {
+    let mut command = cargo::host(subcommand);
+    command.args(["--workspace", "--exclude", "xtask"]);
+    command
 }
 
 /// The daemon with parts of it switched off, which cargo has built with the suites.
@@ -79,6 +100,7 @@ fn suite(message: &Value) -> Option<Suite> {
     }
     Some(Suite {
         name: message["target"]["name"].as_str()?.to_owned(),
+        package: package(message["package_id"].as_str()?).to_owned(),
         executable: message["executable"].as_str()?.into(),
         folder: Path::new(message["manifest_path"].as_str()?)
             .parent()?
@@ -86,11 +108,19 @@ fn suite(message: &Value) -> Option<Suite> {
     })
 }
 
+/// The name in the id of a package: `path+file:///src/bench#guard-bench@0.1.0`, or without a name
+/// where that is the folder's, `path+file:///src/guard-common#0.1.0`.
+fn package(id: &str) -> &str {
+    let (path, fragment) = id.split_once('#').unwrap_or((id, ""));
+    let folder = path.rsplit('/').next().unwrap_or(path);
+    fragment.split_once('@').map_or(folder, |(name, _)| name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ARTIFACT: &str = r#"{"reason":"compiler-artifact","manifest_path":"/src/tests/Cargo.toml","target":{"kind":["test"],"name":"verdicts"},"profile":{"test":true},"executable":"/target/debug/deps/verdicts-1"}"#;
+    const ARTIFACT: &str = r#"{"reason":"compiler-artifact","package_id":"path+file:///src/tests#guard-tests@0.1.0","manifest_path":"/src/tests/Cargo.toml","target":{"kind":["test"],"name":"verdicts"},"profile":{"test":true},"executable":"/target/debug/deps/verdicts-1"}"#;
 
     #[test]
     fn a_test_executable_is_a_suite() {
@@ -99,9 +129,22 @@ mod tests {
             suites,
             [Suite {
                 name: "verdicts".into(),
+                package: "guard-tests".into(),
                 executable: "/target/debug/deps/verdicts-1".into(),
                 folder: "/src/tests".into(),
             }],
+        );
+    }
+
+    #[test]
+    fn a_package_may_be_named_by_its_folder() {
+        assert_eq!(
+            package("path+file:///src/guard-common#0.1.0"),
+            "guard-common"
+        );
+        assert_eq!(
+            package("path+file:///src/tests#guard-tests@0.1.0"),
+            "guard-tests"
         );
     }
 

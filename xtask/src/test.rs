@@ -1,6 +1,6 @@
 //! `cargo xtask test`: the unit tests and the suites, here or on other kernels.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 
 use anyhow::{Result, ensure};
@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use crate::build::{self, Built, OBJECT_VARIABLE};
 use crate::kernel::Selection;
 use crate::process::{self, announce};
-use crate::suites::{self, BINARY_VARIABLE, Suite};
+use crate::suites::{self, BINARY_VARIABLE, Compiled, Suite};
 use crate::version::Version;
 use crate::{cargo, kernel, privilege, setup, toolchain};
 
@@ -72,10 +72,18 @@ pub fn execute(args: &Args) -> Result<()> {
 /// Runs every test on this machine's kernel.
 fn here(built: &Built, filter: Option<&str>) -> Result<()> {
     let mut failed = Vec::new();
-    if unit_tests(built, filter).is_err() {
-        failed.push("the unit tests".to_owned());
+    let Compiled { units, suites } = suites::compile(built)?;
+    for unit in units {
+        announce(&format!("unit tests of {}", unit.name));
+        if run_unprivileged(&unit, built, filter).is_err() {
+            failed.push(format!("the unit tests of {}", unit.name));
+        }
     }
-    for suite in suites::compile(built)? {
+    announce("unit tests of xtask, and what documentation shows");
+    if rest_of_unit_tests(built, filter).is_err() {
+        failed.push("the unit tests of xtask, or what documentation shows".to_owned());
+    }
+    for suite in suites {
         announce(&format!("suite {}", suite.name));
         if run(&suite, built, filter).is_err() {
             failed.push(format!("suite {}", suite.name));
@@ -87,21 +95,29 @@ fn here(built: &Built, filter: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-fn unit_tests(built: &Built, filter: Option<&str>) -> Result<()> {
-    announce("unit tests");
-    let mut test = cargo::host("test");
-    test.args([
-        "--no-fail-fast",
-        "--package",
-        "guard-common",
-        "--package",
-        "guard-userspace",
-    ])
-    .args(["--package", "guard-bench", "--package", "xtask"])
-    .args(filter)
-    .env(OBJECT_VARIABLE, &built.object)
-    .env(BINARY_VARIABLE, &built.binary);
-    process::run(&mut test)
+fn run_unprivileged(unit: &Suite, built: &Built, filter: Option<&str>) -> Result<()> {
+    let mut command = Command::new(&unit.executable);
+    command
+        .args(filter)
+        .env(OBJECT_VARIABLE, &built.object)
+        .env(BINARY_VARIABLE, &built.binary)
+        .current_dir(&unit.folder)
+        .stdin(Stdio::null());
+    process::run(&mut command)
+}
+
+/// What cargo has to run itself, or has compiled with features of its own to run us.
+fn rest_of_unit_tests(built: &Built, filter: Option<&str>) -> Result<()> {
+    let mut xtask = cargo::host("test");
+    xtask.args(["--package", "xtask"]).args(filter);
+    let mut shown = suites::selected("test");
+    shown
+        .arg("--doc")
+        .args(filter)
+        .env(OBJECT_VARIABLE, &built.object)
+        .env(BINARY_VARIABLE, &built.binary);
+
+    process::run(&mut xtask).and(process::run(&mut shown))
 }
 
 /// Runs one suite as root; it was compiled as the caller, so no file of root's is left in target.

@@ -139,6 +139,7 @@ mod tests {
     fn verdict(console: &str, filtered: bool) -> Verdict {
         let suite = Suite {
             name: "verdicts".into(),
+            package: "guard-tests".into(),
             executable: "/verdicts".into(),
             folder: "/".into(),
         };
