@@ -22,8 +22,9 @@ use crate::{
 };
 
 /// What answers pass through.
-const CONTENDERS: [Contender; 9] = [
+const CONTENDERS: [Contender; 10] = [
     Contender::BarePass,
+    Contender::BareUdpDrop,
     Contender::Portguard,
     Contender::PortguardClsact,
     Contender::PortguardGeneric,

@@ -29,6 +29,9 @@ pub enum Contender {
     BareDrop,
     /// An XDP program that passes everything, and so leaves all to the host.
     BarePass,
+    /// An XDP program that drops UDP, and passes the rest: nothing in XDP keeps more of a client
+    /// beside a flood of UDP.
+    BareUdpDrop,
     /// The release daemon, with all its defaults but long timers and room for the flows.
     Portguard,
     /// The same, with a classifier of the older kind on the way out.
@@ -79,6 +82,7 @@ impl fmt::Display for Contender {
         f.write_str(match self {
             Self::BareDrop => "bare XDP_DROP",
             Self::BarePass => "bare XDP_PASS",
+            Self::BareUdpDrop => "bare XDP_DROP of all UDP",
             Self::Portguard => "portguard",
             Self::PortguardClsact => "portguard, clsact",
             Self::PortguardGeneric => "portguard, generic XDP",
@@ -149,6 +153,7 @@ impl Contender {
         match self {
             Self::BareDrop => bare("bare_drop"),
             Self::BarePass => bare("bare_pass"),
+            Self::BareUdpDrop => bare("bare_udp_drop"),
             Self::Portguard => guard(hosts, terms),
             Self::PortguardClsact => guard(
                 hosts,

@@ -69,6 +69,7 @@ pub fn measure(
         let mut contenders = vec![
             Contender::BareDrop,
             Contender::BarePass,
+            Contender::BareUdpDrop,
             Contender::Portguard,
         ];
         if stage.peers && !short {

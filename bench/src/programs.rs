@@ -11,7 +11,13 @@ use aya::{
 
 use crate::recipe::Recipe;
 
-const XDP: [&str; 4] = ["bare_drop", "bare_pass", "generate", "vary_received"];
+const XDP: [&str; 5] = [
+    "bare_drop",
+    "bare_pass",
+    "bare_udp_drop",
+    "generate",
+    "vary_received",
+];
 const CLASSIFIERS: [&str; 2] = ["bare_next", "vary_sent"];
 
 // SAFETY: a structure of 32-bit integers.

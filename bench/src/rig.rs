@@ -70,6 +70,9 @@ impl<'a> Rig<'a> {
                 Err(error) => return Err(error),
             }
         }
+        if family.is_some() {
+            lanes.iter().try_for_each(Lane::settle)?;
+        }
         Ok(Self {
             lanes,
             generator,

@@ -108,6 +108,7 @@ pub fn measure(rounds: usize, mut seen: impl FnMut(&dyn fmt::Display)) -> Result
                 unreachable!("there are two lanes")
             };
             open(guarded, &rig.bare, present..flows, ports)?;
+            guarded.settle()?;
             present = flows;
             if ports == PORTS[1] && flows == FLOWS[0] {
                 sweeps = Some(sweep::Sweeps::watch(guarded)?);

@@ -47,6 +47,24 @@ pub fn bare_pass(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
+/// The least that a program can do against a flood of UDP over IPv4 beside a client of TCP.
+#[xdp(frags)]
+pub fn bare_udp_drop(ctx: XdpContext) -> u32 {
+    const PROTOCOL: usize = 23;
+    const UDP: u8 = 17;
+
+    let protocol = ctx.data() + PROTOCOL;
+    if protocol + 1 > ctx.data_end() {
+        return xdp_action::XDP_PASS;
+    }
+    // SAFETY: the frame reaches behind this byte.
+    if unsafe { *(protocol as *const u8) } == UDP {
+        return xdp_action::XDP_DROP;
+    }
+
+    xdp_action::XDP_PASS
+}
+
 /// The least that a classifier can do.
 #[classifier]
 pub fn bare_next(_ctx: TcContext) -> i32 {

@@ -8,9 +8,10 @@ use crate::{
 };
 
 /// Every contender, in the order of the table.
-const CONTENDERS: [Contender; 9] = [
+const CONTENDERS: [Contender; 10] = [
     Contender::BareDrop,
     Contender::BarePass,
+    Contender::BareUdpDrop,
     Contender::Portguard,
     Contender::NftInput,
     Contender::NftPrerouting,

@@ -69,6 +69,7 @@ impl Attack {
     pub fn is_treated_alike(self, contender: Contender) -> bool {
         match contender {
             Contender::BareDrop | Contender::BarePass => contender == self.limit(),
+            Contender::BareUdpDrop => matches!(self, Self::Spray | Self::UsedUdp),
             Contender::Portguard
             | Contender::PortguardClsact
             | Contender::PortguardGeneric

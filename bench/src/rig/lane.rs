@@ -1,11 +1,15 @@
 //! One contender on hosts of its own, so that contenders can take turns without being attached
 //! anew.
 
-use std::fs;
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use guard_common::outcome::Family;
 use guard_tests::{guard::Guard, netns::Direct};
+use guard_userspace::{maps::StateMemory, namespace, pins::Pins};
 
 use super::{Attack, Flood, Sender, population::Population};
 use crate::{
@@ -39,7 +43,7 @@ impl<'a> Lane<'a> {
             .with_context(|| contender.to_string())?;
         let population = match (contender, family) {
             // Nothing would come through.
-            (Contender::BareDrop, _) | (_, None) => None,
+            (Contender::BareDrop | Contender::BareUdpDrop, _) | (_, None) => None,
             (_, Some(family)) => {
                 let with_sockets = contender == Contender::Portguard;
                 Some(Population::new(hosts, family, with_sockets)?)
@@ -51,6 +55,28 @@ impl<'a> Lane<'a> {
             installed,
             _population: population,
         })
+    }
+
+    /// Waits until a sweep has found the flows: before it, every one of them is looked up.
+    pub fn settle(&self) -> Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(60);
+
+        let Some(guard) = self.guard() else {
+            return Ok(());
+        };
+        let namespace = self.hosts.guarded.run(namespace::name)?;
+        let state = StateMemory::open(&Pins::new(guard.pins(), &namespace))?;
+        let (opened, deadline) = (state.epoch(), Instant::now() + PATIENCE);
+        while state.epoch() == opened || !state.filters() {
+            ensure!(
+                Instant::now() < deadline,
+                "the sweeps of {} do not make the filter trusted: {}",
+                self.contender,
+                guard.said()
+            );
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
     }
 
     /// The daemon, where the contender is portguard.

@@ -2,7 +2,6 @@
 
 use guard_common::{
     config::Config,
-    filter::Filter,
     outcome::Outcome::{
         DropFragmentDenied, DropHeaderDepth, DropIcmpUnrelated, DropMalformed, DropNoFlow,
         DropVlanDepth, PassExempt, PassIcmpInfo, PassIcmpOutside, PassIcmpRelated, PassKnownFlow,
@@ -55,14 +54,14 @@ fn plain() -> Vec<Row> {
             udp(54, 40_000),
         )
         .after_sending(udp(40_000, 53))
-        .configured(|config| config.filter.span = Filter::DOUBTED),
+        .configured(|config| config.filter.reach = config.filter.reach.doubted()),
         row(
             "no_flow, SYN, port in use, filter doubted",
             DropNoFlow,
             tcp(444, 40_000).syn(),
         )
         .after_sending(tcp(40_000, 443))
-        .configured(|config| config.filter.span = Filter::DOUBTED),
+        .configured(|config| config.filter.reach = config.filter.reach.doubted()),
         row(
             "no_flow, UDP, port in use, no rescue",
             DropNoFlow,

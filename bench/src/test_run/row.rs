@@ -134,10 +134,8 @@ impl Row {
     pub fn config(&self) -> Config {
         let mut config = self.setup.config();
         config.rescue = 1;
-        config.filter = Filter {
-            span: Filter::TRUSTED,
-            ..Filter::new(MAX_FLOWS, SEEDS)
-        };
+        config.filter = Filter::new(SEEDS);
+        config.filter.reach = config.filter.reach.trusted();
         (self.configure)(&mut config);
         // As the daemon does after every change: it follows from the others.
         config.window = config.window_on(self.setup.guarded());
