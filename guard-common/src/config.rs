@@ -168,18 +168,17 @@ impl ConfigCell {
         (self.excuses() | self.monitor()) != 0
     }
 
-    /// How far a mark of the filter may be away: [`Filter::span`].
+    /// What stands before look-ups of packets to ports in use, as it is now.
     #[inline(always)]
-    pub fn filter_span(&self) -> u32 {
-        // SAFETY: as in `window`.
-        unsafe { (&raw const (*self.0.get()).filter.span).read_volatile() }
-    }
-
-    /// How tuples are hashed. That never changes while programs look at it, but for the span.
-    #[inline(always)]
-    pub fn filter(&self) -> &Filter {
-        // SAFETY: the cell is a valid, aligned `Config` for as long as `self` lives.
-        unsafe { &(*self.0.get()).filter }
+    pub fn filter(&self) -> Filter {
+        // SAFETY: as in `window`. The seeds never change while programs look at them.
+        unsafe {
+            let filter = &raw const (*self.0.get()).filter;
+            Filter {
+                reach: (&raw const (*filter).reach).read_volatile(),
+                seeds: (*filter).seeds,
+            }
+        }
     }
 
     /// The timers. They change one word at a time.

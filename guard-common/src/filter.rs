@@ -2,9 +2,13 @@
 //!
 //! A flood at ports in use passes the occupancy table, and would pay for a look-up in the flow
 //! map and one among the kernel's sockets. The filter stands before both, and works as the
-//! occupancy table does: one byte a hash, which holds the epoch in which a tuple of that hash was
-//! last known to be in use. Egress and rescues mark what they put into a map, and each sweep marks
-//! every flow and every connected socket. Two tuples that share a byte cost a look-up.
+//! occupancy table does: bytes that hold the epoch in which a tuple of their hash was last known to
+//! be in use. Egress and rescues mark what they put into a map, and each sweep marks every flow and
+//! every connected socket.
+//!
+//! It is a Bloom filter of two bytes a tuple, in one line of a processor's cache (Putze, Sanders and
+//! Singler 2007): nearly every stranger is told by the first, and what passes by chance costs a
+//! hundred times as much, because nobody has the flows and sockets of others in a cache.
 
 use crate::{
     address::Address,
@@ -14,12 +18,24 @@ use crate::{
 };
 
 /// Bytes that there are, whether they are in use or not: what the [rest of the state](State) leaves
-/// of [`Element::SIZE`].
-pub const TUPLES: usize = Element::SIZE - size_of::<State>();
+/// of [`Element::SIZE`], but for a line.
+pub const TUPLES: usize = Element::SIZE - size_of::<State>() - LINE;
 
-/// Bytes in use for each flow that one flow map holds: with one map full, one stranger in 16 is
-/// looked up.
-const BYTES_A_FLOW: u64 = 16;
+/// Bytes of a line of a processor's cache.
+pub const LINE: usize = 64;
+
+const _: () = assert!(TUPLES.is_multiple_of(LINE) && size_of::<State>().is_multiple_of(LINE));
+
+/// Bytes in use for each mark, at least, as far as there are enough: of strangers at ports in use,
+/// one in eight is looked up, or fewer.
+const BYTES_A_MARK: u64 = 8;
+
+/// Bytes in use for each mark before there are too many: what is spread wider than it need be does
+/// not stay in a processor's cache.
+const TOO_MANY_A_MARK: u64 = 32;
+
+/// Bytes in use for the fewest marks.
+const FEWEST: u64 = 1 << 17;
 
 /// How tuples are hashed, and whether the answer counts.
 ///
@@ -28,46 +44,105 @@ const BYTES_A_FLOW: u64 = 16;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct Filter {
-    /// Epochs that a mark may be away from the one that begins: [`TRUSTED`](Self::TRUSTED), or
-    /// [`DOUBTED`](Self::DOUBTED) while tuples may be in use that no sweep has marked.
-    pub span: u32,
-    /// Bytes in use, at most [`TUPLES`].
-    pub bytes: u32,
-    /// Secret odd numbers.
+    /// Which marks count.
+    pub reach: Reach,
+    /// Secret odd numbers. They never change while programs look at them.
     pub seeds: [u64; 3],
 }
 
-impl Filter {
+/// Which marks of a filter count. One word, so that it changes as a whole: no program may trust
+/// bytes that no sweep has filled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub struct Reach(u64);
+
+impl Reach {
     /// In [`span`](Self::span): as [`Occupancy::fresh`](crate::ports::Occupancy::fresh) has it.
     pub const TRUSTED: u32 = 2;
     /// In [`span`](Self::span): every mark is fresh.
     pub const DOUBTED: u32 = u8::MAX as u32;
 
-    /// A filter beside flow maps of this capacity, with numbers that nobody must know. It is not
-    /// trusted yet.
-    pub const fn new(max_flows: u32, [a, b, c]: [u64; 3]) -> Self {
-        let bytes = max_flows as u64 * BYTES_A_FLOW;
+    /// So many `bytes` are in use, and a mark may be so many epochs away.
+    pub const fn new(span: u32, bytes: u32) -> Self {
+        Self(span as u64 | (bytes as u64) << 32)
+    }
+
+    /// Epochs that a mark may be away from the one that begins: [`TRUSTED`](Self::TRUSTED), or
+    /// [`DOUBTED`](Self::DOUBTED) while tuples may be in use that no sweep has marked.
+    #[inline(always)]
+    pub const fn span(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Bytes in use, at most [`TUPLES`].
+    #[inline(always)]
+    pub const fn bytes(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The word that says this.
+    pub const fn word(self) -> u64 {
+        self.0
+    }
+
+    /// What a [`word`](Self::word) says.
+    pub const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// As many bytes, of which every mark is fresh.
+    pub const fn doubted(self) -> Self {
+        Self::new(Self::DOUBTED, self.bytes())
+    }
+
+    /// As many bytes, which decide.
+    pub const fn trusted(self) -> Self {
+        Self::new(Self::TRUSTED, self.bytes())
+    }
+
+    /// Whether the filter decides.
+    pub const fn decides(self) -> bool {
+        self.span() == Self::TRUSTED
+    }
+
+    /// What suits so many marks of one sweep: this, unless it is too short or much too long.
+    pub fn fitting(self, marks: u64) -> Self {
+        let least = marks.saturating_mul(BYTES_A_MARK).max(FEWEST);
+        let most = marks.saturating_mul(TOO_MANY_A_MARK).max(FEWEST);
+        let bytes = u64::from(self.bytes());
+        if (least.min(TUPLES as u64)..=most).contains(&bytes) {
+            return self;
+        }
+
+        let bytes = least.min(TUPLES as u64).next_power_of_two();
+        let bytes = bytes.min(TUPLES as u64);
+        Self::new(Self::DOUBTED, bytes as u32)
+    }
+}
+
+impl Filter {
+    /// A filter with numbers that nobody must know. It is not trusted yet.
+    pub const fn new([a, b, c]: [u64; 3]) -> Self {
         Self {
-            span: Self::DOUBTED,
-            bytes: if bytes < TUPLES as u64 {
-                bytes as u32
-            } else {
-                TUPLES as u32
-            },
+            reach: Reach::new(Reach::DOUBTED, FEWEST as u32),
             seeds: [a | 1, b | 1, c | 1],
         }
     }
 
-    /// Which byte stands for a tuple, as it is recorded.
+    /// Which two bytes stand for a tuple, as it is recorded.
     #[inline(always)]
-    pub fn index<A: Address>(&self, tuple: &Tuple<A>) -> usize {
+    pub fn indices<A: Address>(&self, tuple: &Tuple<A>) -> [usize; 2] {
         let ports = u32::from(tuple.local_port) << 16 | u32::from(tuple.remote_port);
         let hash = tuple.remote.hash(ports, &self.seeds);
         // The highest bits alone repeat for tuples in arithmetic progression, such as the flows of
         // one client: the middle of the product does not.
         let mixed = (hash ^ hash << MIDDLE) >> 32;
+        let place = mixed.wrapping_mul(u64::from(self.reach.bytes()));
+        let first = (place >> 32) as usize;
+        // What is left of the hash chooses a byte of the same line: the same byte for one in 64.
+        let second = (first & !(LINE - 1)) + ((place >> (32 - LINE.ilog2())) as usize & (LINE - 1));
 
-        (mixed.wrapping_mul(u64::from(self.bytes)) >> 32) as usize
+        [first, second]
     }
 }
 
@@ -78,18 +153,26 @@ const MIDDLE: u32 = 23;
 #[inline(always)]
 pub(crate) fn may_be_known<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> bool {
     let config = tables.config();
+    let filter = config.filter();
 
-    tables
-        .remembered(config.filter().index(tuple))
-        .is_none_or(|mark| mark.within(config.epoch() as u8, config.filter_span()))
+    let (epoch, span) = (config.epoch() as u8, filter.reach.span());
+    let fresh = |index| {
+        let mark = tables.remembered(index);
+        mark.is_none_or(|mark| mark.within(epoch, span))
+    };
+    let [first, second] = filter.indices(tuple);
+
+    fresh(first) && fresh(second)
 }
 
 /// Notes that a tuple has a flow. `tuple` is as it is recorded.
 #[inline(always)]
 pub(crate) fn remember<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) {
     let config = tables.config();
-    if let Some(mark) = tables.remembered(config.filter().index(tuple)) {
-        mark.mark(config.epoch() as u8);
+    for index in config.filter().indices(tuple) {
+        if let Some(mark) = tables.remembered(index) {
+            mark.set(config.epoch() as u8);
+        }
     }
 }
 
@@ -112,22 +195,50 @@ mod tests {
     ];
 
     #[test]
-    fn there_are_as_many_bytes_as_the_flows_ask_for() {
-        for (flows, bytes) in [
-            (1, 16),
-            (1 << 16, 1 << 20),
-            (1 << 20, TUPLES as u32),
-            (1 << 31, TUPLES as u32),
+    fn there_are_as_many_bytes_as_the_marks_ask_for() {
+        let new = Filter::new(SEEDS).reach;
+        for (marks, bytes) in [
+            (0, 1 << 17),
+            (1 << 14, 1 << 17),
+            ((1 << 14) + 1, 1 << 18),
+            (40_000, 1 << 19),
+            (1 << 18, 1 << 21),
+            ((1 << 18) + 1, TUPLES as u32),
+            (u64::MAX, TUPLES as u32),
         ] {
-            assert_eq!(Filter::new(flows, SEEDS).bytes, bytes, "{flows}");
+            let fitting = new.fitting(marks);
+            assert_eq!(fitting.bytes(), bytes, "{marks}");
+            assert_eq!(fitting.fitting(marks), fitting, "{marks}");
+            assert!(!fitting.decides());
+        }
+    }
+
+    /// Whoever is in doubt looks everything up, so the size must not follow every connection.
+    #[test]
+    fn what_fits_stays_as_it_is() {
+        let trusted = Reach::new(Reach::TRUSTED, 1 << 18);
+        for marks in [1 << 13, 1 << 15] {
+            assert_eq!(trusted.fitting(marks), trusted, "{marks}");
+        }
+        for (marks, bytes) in [((1 << 13) - 1, 1 << 17), ((1 << 15) + 1, 1 << 19)] {
+            let other = Reach::new(Reach::DOUBTED, bytes);
+            assert_eq!(trusted.fitting(marks), other, "{marks}");
         }
     }
 
     #[test]
+    fn a_reach_is_what_it_was_made_of() {
+        let reach = Reach::new(Reach::TRUSTED, TUPLES as u32);
+        assert_eq!((reach.span(), reach.bytes()), (2, TUPLES as u32));
+        assert!(reach.decides() && !reach.doubted().decides());
+        assert_eq!(reach.doubted().trusted(), reach);
+    }
+
+    #[test]
     fn what_counts_are_the_remote_end_and_both_ports() {
-        let filter = Filter::new(1 << 16, SEEDS);
-        let index = |remote, local_port, remote_port| {
-            filter.index(&Tuple {
+        let filter = Filter::new(SEEDS);
+        let indices = |remote, local_port, remote_port| {
+            filter.indices(&Tuple {
                 transport: Transport::Udp,
                 local: V4::from([192, 0, 2, 1]),
                 remote,
@@ -135,22 +246,22 @@ mod tests {
                 remote_port,
             })
         };
-        let known = index(V4::from([198, 51, 100, 1]), 40_000, 53);
-        assert_ne!(known, index(V4::from([198, 51, 100, 2]), 40_000, 53));
-        assert_ne!(known, index(V4::from([198, 51, 100, 1]), 40_001, 53));
-        assert_ne!(known, index(V4::from([198, 51, 100, 1]), 40_000, 54));
+        let known = indices(V4::from([198, 51, 100, 1]), 40_000, 53);
+        assert_ne!(known, indices(V4::from([198, 51, 100, 2]), 40_000, 53));
+        assert_ne!(known, indices(V4::from([198, 51, 100, 1]), 40_001, 53));
+        assert_ne!(known, indices(V4::from([198, 51, 100, 1]), 40_000, 54));
     }
 
     /// The flows of a busy client differ in little; so do those of its IPv6 twin.
     #[test]
     fn flows_that_differ_in_little_are_spread() {
-        let filter = Filter::new(1 << 16, SEEDS);
-        let bytes = filter.bytes as usize;
+        let filter = Filter::new(SEEDS);
+        let bytes = filter.reach.bytes() as usize;
         let mut ipv4 = HashSet::new();
         let mut ipv6 = HashSet::new();
         for port in 32_768..=60_999u16 {
-            ipv4.insert(filter.index(&tuple(V4::from([198, 51, 100, 1]), port)));
-            ipv6.insert(filter.index(&tuple(
+            ipv4.insert(filter.indices(&tuple(V4::from([198, 51, 100, 1]), port)));
+            ipv6.insert(filter.indices(&tuple(
                 V6 {
                     high: 0x20,
                     low: 1 << 56,
@@ -159,8 +270,11 @@ mod tests {
             )));
         }
         for indices in [ipv4, ipv6] {
-            assert!(indices.iter().all(|&index| index < bytes));
-            assert!(indices.len() > 27_000, "{}", indices.len());
+            for [first, second] in &indices {
+                assert!(*first < bytes && *second < bytes);
+                assert_eq!(first / LINE, second / LINE);
+            }
+            assert!(indices.len() > 28_000, "{}", indices.len());
         }
     }
 

@@ -7,7 +7,7 @@ use crate::outcome::Judged;
 ///
 /// An upgrade copies what is in maps of the same name with keys and values of the same sizes. So
 /// whoever changes what a map holds, but not how long it is, gives it another name as well.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Interfaces that one set of maps can serve.
 pub const MAX_DEVICES: u32 = 32;

@@ -135,14 +135,23 @@ impl Occupancy {
         u32::from(self.load().wrapping_sub(epoch).wrapping_add(1)) <= span
     }
 
-    /// Notes that the port is in use.
+    /// Notes that the port is in use, and says whether that was news.
     #[inline(always)]
-    pub fn mark(&self, epoch: u8) {
-        if self.load() != epoch {
-            // SAFETY: the cell is a valid byte for as long as `self` lives, and a store of a whole
-            // byte cannot disturb its neighbours.
-            unsafe { self.0.get().write_volatile(epoch) }
+    pub fn mark(&self, epoch: u8) -> bool {
+        let news = self.load() != epoch;
+        if news {
+            self.set(epoch);
         }
+
+        news
+    }
+
+    /// Notes it without a look, for whoever rarely does.
+    #[inline(always)]
+    pub fn set(&self, epoch: u8) {
+        // SAFETY: the cell is a valid byte for as long as `self` lives, and a store of a whole byte
+        // cannot disturb its neighbours.
+        unsafe { self.0.get().write_volatile(epoch) }
     }
 
     #[inline(always)]

@@ -7,14 +7,14 @@ use core::cell::UnsafeCell;
 
 use crate::{
     config::{Config, ConfigCell},
-    filter::TUPLES,
+    filter::{LINE, TUPLES},
     ports::{GuardedPorts, Occupancy, PORTS},
     tables::Use,
 };
 
 /// What user space keeps at hand of the map `state`. The daemon changes single words and bytes of
-/// it in place.
-#[repr(C)]
+/// it in place. A multiple of a processor's cache lines, so that those of the filter are whole.
+#[repr(C, align(64))]
 pub struct State {
     /// What the daemon has configured.
     pub config: Config,
@@ -33,6 +33,9 @@ pub struct Element {
     /// The tuple filter: the epoch in which a tuple of each hash was last in use. Last, so that user
     /// space can do without it.
     pub tuples: [u8; TUPLES],
+    /// Nothing. A verifier that has seen that a byte is one of those above does not see that its
+    /// whole line is.
+    pub reserved: [u8; LINE],
 }
 
 const _: () = assert!(size_of::<Element>() == Element::SIZE);

@@ -78,10 +78,7 @@ impl Guard {
                 return Err(failure);
             }
         };
-        loaded
-            .maps
-            .state
-            .begin(settings.max_flows.get(), secrets()?);
+        loaded.maps.state.begin(secrets()?);
         loaded.maps.state.apply(settings);
         let timers = Timers::new(settings, clock.hertz());
         timers.publish(&mut loaded.maps.state);

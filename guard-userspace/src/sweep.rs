@@ -1,6 +1,8 @@
 //! Keeping the occupancy table true, and the flow maps in order: which ports are still in use,
 //! which sockets the maps have forgotten, and what makes room where they fill.
 
+mod rounds;
+
 use std::{
     sync::{Arc, atomic},
     time::{Duration, Instant},
@@ -10,12 +12,13 @@ use anyhow::Context;
 use guard_common::{flow::Phase, pressure::Scales, tables::Use};
 use nix::time::{ClockId, clock_gettime};
 
+pub use self::rounds::run;
+
 use crate::{
     clock::Clock,
     maps::{FlowMap, Readings, StateMemory, Tuples},
-    observer::Observer,
     pins::Pins,
-    pressure::{Evidence, Load, Watch},
+    pressure::{Evidence, Load},
     reclaim,
     repair::{self, Repaired, Terms},
     seed,
@@ -65,6 +68,9 @@ pub struct Swept {
     pub reclaimed: u64,
     /// Counters that move where a map is too small.
     pub evidence: Evidence,
+    /// Whether the tuple filter is as long as it should be. If not, it has a new length, and the
+    /// next sweep fills it.
+    pub fits: bool,
     /// How long it took.
     pub took: Duration,
     /// For how long of that a processor was busy with it.
@@ -131,7 +137,10 @@ impl Sweeper {
         // Whoever sees the epoch must see the marks.
         atomic::fence(atomic::Ordering::Release);
         self.state.set_epoch(u32::from(next.epoch));
-        self.state.trust_filter(doubts);
+        let fits = self.state.fit_filter(next.tuples.marks());
+        if fits {
+            self.state.trust_filter(doubts);
+        }
 
         let scales = self.adapt(&loads);
         let reclaimed = self.reclaim(&loads)?;
@@ -142,6 +151,7 @@ impl Sweeper {
             scales,
             reclaimed,
             evidence: self.readings.evidence()?,
+            fits,
             took: began.elapsed(),
             busy: processor_time()?.saturating_sub(busy),
         })
@@ -253,9 +263,15 @@ impl Sweeper {
         Ok(reclaimed)
     }
 
-    /// How long to rest after a sweep before the next.
-    fn rest(&self, busy: Duration) -> Duration {
-        self.workings.sweep_rest.max(busy * SHARE)
+    /// How long to rest after a sweep before the next. Until the filter is filled, strangers at
+    /// ports in use cost more.
+    fn rest(&self, busy: Duration, fits: bool) -> Duration {
+        let share = busy * SHARE;
+        if fits {
+            share.max(self.workings.sweep_rest)
+        } else {
+            share
+        }
     }
 }
 
@@ -266,40 +282,4 @@ fn processor_time() -> anyhow::Result<Duration> {
         .context("cannot tell how long a sweep takes")?;
 
     Ok(time.into())
-}
-
-/// Sweeps until `stop`, on a thread of its own, and says when the flow maps are too small.
-pub async fn run(mut sweeper: Sweeper, observer: Arc<Observer>, stop: impl Future<Output = ()>) {
-    let mut watch = Watch::default();
-    tokio::pin!(stop);
-    loop {
-        let swept = tokio::task::spawn_blocking(move || (sweeper.sweep(), sweeper)).await;
-        let Ok((swept, back)) = swept else {
-            tracing::error!("the sweep has failed: ports in use are not told apart any more");
-            return;
-        };
-        sweeper = back;
-        let busy = match swept {
-            Ok(swept) => {
-                let now = Instant::now();
-                let said = watch.note(&swept.loads, swept.scales, swept.evidence, now);
-                let advice = watch.advice().map(str::to_owned);
-                observer.update(|knowledge| knowledge.advice.clone_from(&advice));
-                match (said, &advice) {
-                    (Some(said), Some(_)) => tracing::warn!("{said}"),
-                    (Some(said), None) => tracing::info!("{said}"),
-                    (None, _) => {}
-                }
-                swept.busy
-            }
-            Err(error) => {
-                tracing::warn!("ports stay marked as in use: {error:#}");
-                Duration::ZERO
-            }
-        };
-        tokio::select! {
-            () = &mut stop => return,
-            () = tokio::time::sleep(sweeper.rest(busy)) => {}
-        }
-    }
 }

@@ -67,7 +67,7 @@ impl PinnedMaps {
         let settings = Settings::load(&flags, None)?;
         let timers = Timers::new(&settings, clock.hertz());
         let mut state = StateMemory::open(&pins)?;
-        state.begin(settings.max_flows.get(), [1; 3]);
+        state.begin([1; 3]);
         state.apply(&settings);
         timers.publish(&mut state);
         Ok(Self {

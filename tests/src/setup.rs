@@ -40,15 +40,12 @@ pub const TIMEOUTS: Timeouts = Timeouts {
     fragment: 120,
 };
 
-/// A filter of one element, which is not trusted: nothing sweeps here.
-pub const FILTER: Filter = Filter::new(
-    1,
-    [
-        0x9e37_79b9_7f4a_7c15,
-        0xd1b5_4a32_d192_ed03,
-        0x8cb9_2ba7_2f3d_8dd7,
-    ],
-);
+/// A filter that is not trusted: nothing sweeps here.
+pub const FILTER: Filter = Filter::new([
+    0x9e37_79b9_7f4a_7c15,
+    0xd1b5_4a32_d192_ed03,
+    0x8cb9_2ba7_2f3d_8dd7,
+]);
 
 /// What differs from one case to the next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -91,6 +91,8 @@ enum Step {
     Receive(Talk),
     Wait(u32),
     Sweep,
+    /// The filter gets another length, for so many marks.
+    Fit(u64),
 }
 
 fn talk() -> impl Strategy<Value = Talk> {
@@ -152,6 +154,7 @@ fn step() -> impl Strategy<Value = Step> {
         (6, talk().prop_map(Step::Receive).boxed()),
         (1, (0u32..2_000).prop_map(Step::Wait).boxed()),
         (2, prop::strategy::Just(Step::Sweep).boxed()),
+        (1, (0u64..40_000).prop_map(Step::Fit).boxed()),
     ])
 }
 
@@ -220,6 +223,7 @@ proptest! {
                     plain.wait(ticks);
                     filtered.wait(ticks);
                 }
+                Step::Fit(marks) => filtered.fit_filter(marks),
                 Step::Sweep => {
                     plain.sweep_all(&marked());
                     filtered.sweep_all(&marked());
@@ -227,6 +231,7 @@ proptest! {
             }
             prop_assert_eq!(plain.flows(), filtered.flows());
         }
+        filtered.sweep_all(&marked());
         prop_assert!(filtered.filters());
     }
 }

@@ -1,10 +1,13 @@
 //! The map `state`, in memory that is shared with the programs.
 
-use std::{ptr::NonNull, sync::atomic};
+use std::{
+    ptr::NonNull,
+    sync::atomic::{self, AtomicU64, Ordering},
+};
 
 use guard_common::{
     config::Timeouts,
-    filter::Filter,
+    filter::{Filter, Reach},
     layout::LAYOUT_VERSION,
     parse::Transport,
     ports::{Occupancy, PORTS, Window},
@@ -104,7 +107,7 @@ impl StateMemory {
         }
         self.expect_users(ports);
         // Whoever sees the new page must see what is on it.
-        atomic::fence(atomic::Ordering::Release);
+        atomic::fence(Ordering::Release);
         self.set_page(next);
         self.open_window();
         // A sweep may have been complete between the first doubt and the flip.
@@ -129,11 +132,18 @@ impl StateMemory {
         self.set_window(window);
     }
 
-    /// Says how far a mark of the filter may be away.
-    pub(super) fn set_filter_span(&mut self, span: u32) {
-        // SAFETY: the memory is mapped for as long as `self` lives, and is a `State`; a store of
-        // one whole word is never seen in part.
-        unsafe { (&raw mut (*self.state.as_ptr()).config.filter.span).write_volatile(span) }
+    /// Changes which marks of the filter count. The sweeper and whoever doubts the filter may do so
+    /// at once.
+    pub(super) fn change_reach(&mut self, change: impl Fn(Reach) -> Reach) {
+        // SAFETY: the memory is mapped for as long as `self` lives, and is a `State`, of which this
+        // aligned word is only changed here once programs look at it.
+        let word = unsafe {
+            let reach = &raw mut (*self.state.as_ptr()).config.filter.reach;
+            AtomicU64::from_ptr(reach.cast())
+        };
+        word.update(Ordering::SeqCst, Ordering::SeqCst, |word| {
+            change(Reach::from_word(word)).word()
+        });
     }
 
     fn set_window(&mut self, window: Window) {
@@ -203,7 +213,7 @@ impl StateMemory {
     }
 
     /// Starts the epochs of a new map, whose filter hashes by `seeds`, which nobody must know.
-    pub fn begin(&mut self, max_flows: u32, seeds: [u64; 3]) {
+    pub fn begin(&mut self, seeds: [u64; 3]) {
         if self.layout() != 0 {
             return;
         }
@@ -212,7 +222,7 @@ impl StateMemory {
         // program reads yet.
         unsafe {
             let place = &raw mut (*self.state.as_ptr()).config.filter;
-            place.write_volatile(Filter::new(max_flows, seeds));
+            place.write_volatile(Filter::new(seeds));
         }
     }
 

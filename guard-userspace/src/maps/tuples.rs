@@ -1,13 +1,14 @@
 //! The tuple filter: when it is trusted, and what sweeps mark in it.
 
 use std::{
+    cell::Cell,
     ptr::NonNull,
     slice,
     sync::atomic::{self, AtomicU8, Ordering},
 };
 
 use guard_common::{
-    filter::Filter,
+    filter::{Filter, Reach},
     ports::PORTS,
     state::{Element, ElementCell},
     tables::Use,
@@ -28,7 +29,7 @@ impl StateMemory {
         self.set_doubts(self.doubts().wrapping_add(1));
         // Whoever trusts the filter at this moment must see this doubt, or be seen by it.
         atomic::fence(Ordering::SeqCst);
-        self.set_filter_span(Filter::DOUBTED);
+        self.change_reach(Reach::doubted);
     }
 
     /// Lets the filter decide, unless it was doubted since there were so many `doubts`.
@@ -36,21 +37,34 @@ impl StateMemory {
         if self.doubts() != doubts {
             return;
         }
-        self.set_filter_span(Filter::TRUSTED);
+        self.change_reach(Reach::trusted);
         atomic::fence(Ordering::SeqCst);
         if self.doubts() != doubts {
-            self.set_filter_span(Filter::DOUBTED);
+            self.change_reach(Reach::doubted);
         }
+    }
+
+    /// Makes the filter as long as suits the `marks` that a sweep has left in it, and says whether
+    /// it was: other bytes are doubted until a sweep has filled them.
+    pub fn fit_filter(&mut self, marks: u64) -> bool {
+        let reach = self.filter().reach;
+        let fitting = reach.fitting(marks);
+        if fitting.bytes() == reach.bytes() {
+            return true;
+        }
+        self.change_reach(|_| fitting);
+
+        false
     }
 
     /// Whether the filter decides.
     pub fn filters(&self) -> bool {
-        self.cell().config().filter_span() == Filter::TRUSTED
+        self.filter().reach.decides()
     }
 
-    /// How tuples are hashed.
+    /// How tuples are hashed, and whether the answer counts.
     pub fn filter(&self) -> Filter {
-        *self.cell().config().filter()
+        self.cell().config().filter()
     }
 }
 
@@ -59,6 +73,7 @@ impl StateMemory {
 pub struct Tuples {
     element: NonNull<Element>,
     filter: Filter,
+    marks: Cell<u64>,
 }
 
 impl Tuples {
@@ -72,6 +87,7 @@ impl Tuples {
         Ok(Self {
             element: memory.cast(),
             filter,
+            marks: Cell::new(0),
         })
     }
 
@@ -86,7 +102,7 @@ impl Tuples {
             let occupancy = (&raw const (*element).state.occupancy).cast::<AtomicU8>();
             (
                 slice::from_raw_parts(occupancy, Use::COUNT * PORTS),
-                slice::from_raw_parts(tuples, self.filter.bytes as usize),
+                slice::from_raw_parts(tuples, self.filter.reach.bytes() as usize),
             )
         };
         let (stale, old) = (next.wrapping_add(1), next.wrapping_add(1 + u8::MAX / 2));
@@ -101,17 +117,25 @@ impl Tuples {
     /// Notes that the ends of a flow, as it is recorded, are in use in `epoch`. Nothing is sent
     /// between ends of two families.
     pub fn mark(&self, flow: &FlowEntry, epoch: u8) {
-        let index = match ends(flow) {
-            Some(Ends::V4(tuple)) => self.filter.index(&tuple),
-            Some(Ends::V6(tuple)) => self.filter.index(&tuple),
+        let indices = match ends(flow) {
+            Some(Ends::V4(tuple)) => self.filter.indices(&tuple),
+            Some(Ends::V6(tuple)) => self.filter.indices(&tuple),
             None => return,
         };
         // SAFETY: the memory is mapped for as long as `self` lives, and an `ElementCell` is an
         // `Element`.
         let element = unsafe { self.element.cast::<ElementCell>().as_ref() };
-        if let Some(mark) = element.remembered(index) {
-            mark.mark(epoch);
+        for index in indices {
+            let mark = element.remembered(index);
+            if mark.is_some_and(|mark| mark.mark(epoch)) {
+                self.marks.update(|marks| marks + 1);
+            }
         }
+    }
+
+    /// How many bytes were marked that nobody else had marked.
+    pub const fn marks(&self) -> u64 {
+        self.marks.get()
     }
 }
 

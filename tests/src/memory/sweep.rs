@@ -2,7 +2,7 @@
 
 use guard_common::{
     config::ConfigCell,
-    filter::Filter,
+    filter::Reach,
     flow::Phase,
     parse::{Transport, Tuple},
     tables::Use,
@@ -23,52 +23,59 @@ impl MemoryTables {
             .chain(sockets.iter().map(|key| (*key, false)))
             .collect();
         for (key, query) in found {
-            let (protocol, port, byte) = self.place_of(&key);
+            let (protocol, port, bytes) = self.place_of(&key);
             // The protocol's number is in the key: TCP in two of the four maps alone.
             let transport = Transport::from_number(protocol as u8).unwrap_or(Transport::Udp);
-            self.tuples[byte].mark(epoch);
+            for byte in bytes {
+                self.tuples[byte].mark(epoch);
+            }
             self.set_mark(Use::flow(transport), port, epoch);
             if query {
                 self.set_mark(Use::Query, port, epoch);
             }
         }
-        self.config.filter.span = Filter::TRUSTED;
+        self.config.filter.reach = self.config.filter.reach.trusted();
         self.sweep(1);
     }
 
     /// Lets every packet to a port in use be looked up.
     pub fn doubt_filter(&mut self) {
-        self.set_span(Filter::DOUBTED);
+        self.set_reach(Reach::doubted);
     }
 
     /// Lets the tuple filter decide.
     pub fn trust_filter(&mut self) {
-        self.set_span(Filter::TRUSTED);
+        self.set_reach(Reach::trusted);
+    }
+
+    /// Makes the filter as long as suits so many marks.
+    pub fn fit_filter(&mut self, marks: u64) {
+        self.set_reach(|reach| reach.fitting(marks));
     }
 
     /// Whether it does.
     pub fn filters(&self) -> bool {
-        self.config.filter.span == Filter::TRUSTED
+        self.config.filter.reach.decides()
     }
 
-    fn set_span(&mut self, span: u32) {
-        self.config.filter.span = span;
+    fn set_reach(&mut self, change: impl Fn(Reach) -> Reach) {
+        self.config.filter.reach = change(self.config.filter.reach);
         self.cell = ConfigCell::new(self.config);
     }
 
-    /// The protocol and the local port of a flow, and its byte in the filter.
-    fn place_of(&self, key: &Key) -> (u32, u16, usize) {
+    /// The protocol and the local port of a flow, and its bytes in the filter.
+    fn place_of(&self, key: &Key) -> (u32, u16, [usize; 2]) {
         let filter = self.config.filter;
         match key {
             Key::V4(key) => {
                 let ports = (key.local_port, key.remote_port);
-                let byte = filter.index(&tuple(key.local, key.remote, ports));
-                (key.protocol, u16::from_be(key.local_port), byte)
+                let bytes = filter.indices(&tuple(key.local, key.remote, ports));
+                (key.protocol, u16::from_be(key.local_port), bytes)
             }
             Key::V6(key) => {
                 let ports = (key.local_port, key.remote_port);
-                let byte = filter.index(&tuple(key.local, key.remote, ports));
-                (key.protocol, u16::from_be(key.local_port), byte)
+                let bytes = filter.indices(&tuple(key.local, key.remote, ports));
+                (key.protocol, u16::from_be(key.local_port), bytes)
             }
         }
     }

@@ -1,0 +1,45 @@
+//! One sweep after the other.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::Sweeper;
+use crate::{observer::Observer, pressure::Watch};
+
+/// Sweeps until `stop`, on a thread of its own, and says when the flow maps are too small.
+pub async fn run(mut sweeper: Sweeper, observer: Arc<Observer>, stop: impl Future<Output = ()>) {
+    let mut watch = Watch::default();
+    tokio::pin!(stop);
+    loop {
+        let swept = tokio::task::spawn_blocking(move || (sweeper.sweep(), sweeper)).await;
+        let Ok((swept, back)) = swept else {
+            tracing::error!("the sweep has failed: ports in use are not told apart any more");
+            return;
+        };
+        sweeper = back;
+        let (busy, fits) = match swept {
+            Ok(swept) => {
+                let now = Instant::now();
+                let said = watch.note(&swept.loads, swept.scales, swept.evidence, now);
+                let advice = watch.advice().map(str::to_owned);
+                observer.update(|knowledge| knowledge.advice.clone_from(&advice));
+                match (said, &advice) {
+                    (Some(said), Some(_)) => tracing::warn!("{said}"),
+                    (Some(said), None) => tracing::info!("{said}"),
+                    (None, _) => {}
+                }
+                (swept.busy, swept.fits)
+            }
+            Err(error) => {
+                tracing::warn!("ports stay marked as in use: {error:#}");
+                (Duration::ZERO, true)
+            }
+        };
+        tokio::select! {
+            () = &mut stop => return,
+            () = tokio::time::sleep(sweeper.rest(busy, fits)) => {}
+        }
+    }
+}
