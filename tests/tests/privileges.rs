@@ -219,7 +219,11 @@ fn the_unit_grants_enough() -> Result<()> {
     let set = granted.fold("-all".to_owned(), |set, name| format!("{set},+{name}"));
     let host = Host::new()?;
     let words = ["--bounding-set", &set, "--no-new-privs", "--"];
-    let daemon = host.run_by("/usr/bin/setpriv", &words).keeps_guarding()?;
+    ensure!(UNIT.contains("\nLimitMEMLOCK=infinity\n"));
+    let daemon = host
+        .run_by("/usr/bin/setpriv", &words)
+        .with(Twist::Memlock(u64::MAX))
+        .keeps_guarding()?;
     let kept = nothing_but(&[Capability::NetAdmin, Capability::Bpf]);
     for powers in Powers::of_threads(daemon.pid())? {
         ensure!(powers == kept, "{powers:x?}, not {kept:x?}");

@@ -16,8 +16,10 @@ use crate::version::Version;
 
 use verdict::Verdict;
 
-/// The suites that need nothing but a kernel and the binary.
-const SUITES: [&str; 2] = ["verdicts", "lifecycle"];
+/// The suites that need nothing but a kernel and the binary: what is loaded and how much the
+/// verifier has to look at, what the programs decide, how the daemon starts and ends, and what it
+/// may do meanwhile.
+const SUITES: [&str; 4] = ["object", "verdicts", "lifecycle", "privileges"];
 
 /// Which tests are run.
 pub struct Selection<'a> {
@@ -47,7 +49,7 @@ pub fn test(kernels: &[Version], built: &Built, selection: &Selection<'_>) -> Re
     ensure!(
         !suites.is_empty(),
         "none of the suites {} exists: nothing would be tested",
-        SUITES.join(" and "),
+        SUITES.join(", "),
     );
 
     // A kernel that cannot be tested is no reason to leave the others untested.

@@ -19,9 +19,20 @@ const MOST_THREADS: usize = 4;
 /// without frames in pieces.
 pub const OLDEST_KERNEL: &[Version] = &[Version::new(5, 10)];
 
-/// Modules of tests that start the daemon dozens of times, which takes an emulated processor many
-/// minutes. They run on this machine's kernel, and on others when all tests are asked for.
-const LONG: &[&str] = &["killed::", "layouts::", "restarts::"];
+/// Tests, and modules of them, that start the daemon again and again, which takes an emulated
+/// processor many minutes. They run on this machine's kernel, and on others when all tests are asked
+/// for. Of the privileges, what is left is what old kernels do otherwise.
+const LONG: &[&str] = &[
+    "killed::",
+    "layouts::",
+    "restarts::",
+    "missing_privileges",
+    "nobody_may_not",
+    "a_bpffs_that_is_missing_or_read_only",
+    "a_kernel_that_shows_no_btf",
+    "what_is_not_needed_any_more_is_given_up",
+    "a_crash_leaves_no_process",
+];
 
 #[derive(clap::Args)]
 pub struct Args {

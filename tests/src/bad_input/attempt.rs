@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{Host, Twist};
 
 /// How long the binary may take to refuse or to guard, also on an emulated machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A command line that is about to be tried.
 #[derive(Debug)]

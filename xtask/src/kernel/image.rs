@@ -17,7 +17,7 @@ use crate::suites::{self, Suite};
 const INIT: &str = include_str!("init.sh");
 
 /// Programs of the host that the suites call and busybox has no full version of.
-const PROGRAMS: [&str; 4] = ["ip", "tc", "bpftool", "nsenter"];
+const PROGRAMS: [&str; 5] = ["ip", "tc", "bpftool", "nsenter", "setpriv"];
 
 /// Writes the initramfs for `kernel` and returns its path.
 pub fn build(

@@ -35,8 +35,9 @@ for path in /suites/*; do
     suite=${path##*/}
     echo "suite $suite: started"
     # Two emulated processors: tests beside each other would only disturb their clocks.
+    # Why a test was skipped and how much was verified is in what passed, which is silent otherwise.
     # shellcheck disable=SC2046 # No argument has blanks.
-    "$path" --test-threads=1 $(cat /etc/arguments)
+    "$path" --test-threads=1 --show-output $(cat /etc/arguments)
     status=$?
     if [ "$status" -eq 0 ]; then
         echo "suite $suite: ok"

@@ -1,5 +1,6 @@
 //! What one boot proved, read from its console.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use crate::suites::Suite;
@@ -22,6 +23,9 @@ struct SuiteResult {
     passed: u32,
     failed: u32,
     ignored: u32,
+    /// What its tests have to say although they pass: why one was skipped, and how many
+    /// instructions the verifier followed.
+    notes: BTreeSet<String>,
 }
 
 impl Verdict {
@@ -48,7 +52,7 @@ impl Verdict {
             && self.results.iter().any(|result| result.passed > 0)
     }
 
-    /// One line for each suite.
+    /// One line for each suite, and its notes below.
     pub fn table(&self, kernel: Version) -> String {
         let mut table = String::new();
         for result in &self.results {
@@ -57,6 +61,7 @@ impl Verdict {
                 passed,
                 failed,
                 ignored,
+                notes,
                 ..
             } = result;
             let end = self.objection(result).unwrap_or_else(|| "ok".to_owned());
@@ -68,6 +73,9 @@ impl Verdict {
                  {ignored:>4} not run  {end}",
                 kernel.to_string(),
             );
+            for note in notes {
+                let _ = writeln!(table, "{:<6}   {note}", "");
+            }
         }
         table
     }
@@ -99,11 +107,19 @@ impl SuiteResult {
                     result.ending = Some(ending.to_owned());
                     inside = false;
                 }
-                None if inside => result.count(line),
+                None if inside => result.take(line),
                 None => {}
             }
         }
         result
+    }
+
+    /// Takes what there is to keep of a line that the suite has printed.
+    fn take(&mut self, line: &str) {
+        if line.starts_with("skipped: ") || line.ends_with(" verified") {
+            self.notes.insert(line.to_owned());
+        }
+        self.count(line);
     }
 
     /// Takes the numbers from `test result: ok. 12 passed; 0 failed; 1 ignored; ...`.
@@ -155,6 +171,16 @@ mod tests {
             table.contains("5.10.0-35-amd64") && table.contains("12 passed"),
             "{table}"
         );
+    }
+
+    #[test]
+    fn what_was_skipped_and_what_was_verified_is_told() {
+        let skip = "skipped: TCX links needs Linux 6.6, this is 5.10";
+        let size = "egress: 2116 instructions, 41234 verified";
+        let said = format!("{skip}\n{size}\n{skip}\ntest result");
+        let table = verdict(&GOOD.replace("test result", &said), false).table(Version::new(5, 10));
+        assert_eq!(table.matches(skip).count(), 1, "{table}");
+        assert_eq!(table.matches(size).count(), 1, "{table}");
     }
 
     #[test]
