@@ -27,7 +27,7 @@ pub const LINE: usize = 64;
 const _: () = assert!(TUPLES.is_multiple_of(LINE) && size_of::<State>().is_multiple_of(LINE));
 
 /// Bytes in use for each mark, at least, as far as there are enough: of strangers at ports in use,
-/// one in eight is looked up, or fewer.
+/// the second byte of one in eight is asked for, or of fewer.
 const BYTES_A_MARK: u64 = 8;
 
 /// Bytes in use for each mark before there are too many: what is spread wider than it need be does

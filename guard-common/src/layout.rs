@@ -5,8 +5,9 @@ use crate::outcome::Judged;
 /// Changes whenever a key, a value or a meaning in any map changes. It is part of the folder name
 /// under which the maps are pinned, so that two builds never share maps they read differently.
 ///
-/// An upgrade copies what is in maps of the same name with keys and values of the same sizes. So
-/// whoever changes what a map holds, but not how long it is, gives it another name as well.
+/// An upgrade copies flows and counters from maps of the same name with keys and values of the same
+/// sizes. So whoever changes what one of these maps holds, but not how long it is, gives it another
+/// name as well.
 pub const LAYOUT_VERSION: u32 = 2;
 
 /// Interfaces that one set of maps can serve.

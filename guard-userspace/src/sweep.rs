@@ -30,6 +30,10 @@ use crate::{
 /// A sweep may take this part of a processor's time.
 const SHARE: u32 = 20;
 
+/// The rest before a sweep that fills a filter of another length. Longer than any processor takes to
+/// write what it has read of the epoch before.
+const SOON: Duration = Duration::from_secs(1);
+
 /// A map has room while live flows take no more of it than this, and fills when entries do.
 const ROOMY_PERCENT: u64 = 60;
 
@@ -266,12 +270,9 @@ impl Sweeper {
     /// How long to rest after a sweep before the next. Until the filter is filled, strangers at
     /// ports in use cost more.
     fn rest(&self, busy: Duration, fits: bool) -> Duration {
-        let share = busy * SHARE;
-        if fits {
-            share.max(self.workings.sweep_rest)
-        } else {
-            share
-        }
+        let least = if fits { Duration::MAX } else { SOON };
+
+        self.workings.sweep_rest.min(least).max(busy * SHARE)
     }
 }
 

@@ -24,7 +24,7 @@ pub struct Workings {
     pub repair: bool,
     /// A sweep takes out what has expired where maps fill.
     pub reclaim: bool,
-    /// The shortest rest between two sweeps.
+    /// The shortest rest between two sweeps, but before one that fills a filter of another length.
     pub sweep_rest: Duration,
     /// Flows of an earlier run, in maps that are not used any more, are copied.
     pub carrying: bool,

@@ -20,7 +20,7 @@ use guard_userspace::{
     workings::Workings,
 };
 
-use crate::{bpffs, build};
+use crate::{bpffs, build, setup};
 
 /// Entries of the maps that a test does not ask for.
 const FEW: u32 = 1024;
@@ -67,7 +67,7 @@ impl PinnedMaps {
         let settings = Settings::load(&flags, None)?;
         let timers = Timers::new(&settings, clock.hertz());
         let mut state = StateMemory::open(&pins)?;
-        state.begin([1; 3]);
+        state.begin(setup::FILTER.seeds);
         state.apply(&settings);
         timers.publish(&mut state);
         Ok(Self {

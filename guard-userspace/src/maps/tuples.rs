@@ -92,7 +92,8 @@ impl Tuples {
     }
 
     /// Makes marks look no younger that were left 255 epochs ago, and would be fresh again in the
-    /// epoch that is to begin: of ports as well as of tuples.
+    /// epoch that is to begin; and as old as the present epoch what a sweep has marked that failed,
+    /// or this one could not tell what it marks itself. Of ports as well as of tuples.
     pub fn age(&self, next: u8) {
         // SAFETY: the memory is mapped for as long as `self` lives, is a multiple of a word long and
         // aligned as one, and is only accessed by whole words or bytes.
@@ -106,11 +107,18 @@ impl Tuples {
             )
         };
         let (stale, old) = (next.wrapping_add(1), next.wrapping_add(1 + u8::MAX / 2));
+        let present = next.wrapping_sub(1);
         for mark in occupancy.iter().chain(tuples) {
-            if mark.load(Ordering::Relaxed) == stale {
-                // Whoever marks it in this moment wins.
-                let _ = mark.compare_exchange(stale, old, Ordering::Relaxed, Ordering::Relaxed);
-            }
+            let found = mark.load(Ordering::Relaxed);
+            let aged = if found == stale {
+                old
+            } else if found == next {
+                present
+            } else {
+                continue;
+            };
+            // Whoever marks it in this moment wins.
+            let _ = mark.compare_exchange(found, aged, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
@@ -133,9 +141,13 @@ impl Tuples {
         }
     }
 
-    /// How many bytes were marked that nobody else had marked.
-    pub const fn marks(&self) -> u64 {
-        self.marks.get()
+    /// About how many bytes would have been marked if no two tuples shared one: linear counting
+    /// (Whang, Vander-Zanden and Taylor 1990). Of a filter that is full, more than there can be.
+    pub fn marks(&self) -> u64 {
+        let bytes = f64::from(self.filter.reach.bytes());
+        let free = 1.0 - self.marks.get() as f64 / bytes;
+
+        (-bytes * free.ln()) as u64
     }
 }
 

@@ -6,6 +6,7 @@ mod closes;
 mod edges;
 mod eviction;
 mod fill;
+mod fit;
 mod idle;
 mod pressure;
 mod refused;
