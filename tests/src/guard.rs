@@ -24,8 +24,9 @@ use crate::{
     steps::Steps,
 };
 
-/// How long the daemon may take to guard. It needs a third of a second; an emulated machine more.
-const START: Duration = Duration::from_secs(20);
+/// How long the daemon may take to guard. It needs a third of a second; an emulated machine more, and
+/// half a minute where it shares a processor.
+const START: Duration = Duration::from_secs(60);
 /// How long it may take to end.
 const STOP: Duration = Duration::from_secs(5);
 /// How long counters may lag behind frames.
