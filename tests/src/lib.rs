@@ -5,7 +5,7 @@
 //! each kind of header ([`headers`]), and the two things they are tried on: the packet logic over
 //! tables in [`memory`], and the loaded [`programs`]; and maps without programs ([`pinned`]). Then
 //! the same on real interfaces: hosts and links ([`netns`]), frames and listeners ([`wire`]), both
-//! ends of a conversation ([`peers`]), traffic beside what is tested ([`load`]), what the daemon
+//! ends of a conversation ([`peers`], [`sent`]), traffic beside what is tested ([`load`]), what the daemon
 //! measures ([`metrics`]) and the daemon itself ([`guard`]), step by step ([`steps`]), and where it
 //! must refuse ([`bad_input`]). Then the policy told a second time, and compared
 //! ([`differential`]), the kernel as the judge ([`oracle`]), and last, loads that go on for long ([`soak`]).
@@ -35,6 +35,7 @@ pub mod wire;
 
 pub mod load;
 pub mod peers;
+pub mod sent;
 
 pub mod metrics;
 

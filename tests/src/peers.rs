@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::netns::Namespace;
+use crate::{netns::Namespace, sent};
 
 /// What the far end says.
 const NEWS: &[u8; 4] = b"news";
@@ -236,6 +236,7 @@ impl Exchange {
         let server = bound(server, || UdpSocket::bind(address))
             .with_context(|| format!("listen on {address}"))?;
         server.set_read_timeout(Some(Duration::from_secs(2)))?;
+        sent::hear_of_losses(&server)?;
         client.run(|| {
             let ask = |_| {
                 let client = UdpSocket::bind((unspecified(address.ip()), 0))?;
@@ -266,7 +267,7 @@ impl Exchange {
 
 impl Talk for Exchange {
     fn speak(&mut self) -> io::Result<()> {
-        self.server.send_to(NEWS, self.peer).map(drop)
+        sent::send(&self.server, NEWS, self.peer)
     }
 
     fn hears(&mut self, patience: Duration) -> bool {

@@ -16,7 +16,7 @@ use super::{
     budget::Budget,
     farm::{GREETING, KEEP_ALIVE, NAMES, PAGE, WEB},
 };
-use crate::{frames::P, netns::Namespace, peers::unspecified};
+use crate::{frames::P, netns::Namespace, peers::unspecified, sent};
 
 /// How long a client waits before it has failed.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -147,12 +147,11 @@ fn ask(server: SocketAddr, connected: bool) -> Result<()> {
 
     let socket = UdpSocket::bind((unspecified(server.ip()), 0))?;
     socket.set_read_timeout(Some(PATIENCE))?;
+    sent::hear_of_losses(&socket)?;
     if connected {
         socket.connect(server)?;
-        socket.send(QUERY)?;
-    } else {
-        socket.send_to(QUERY, server)?;
     }
+    sent::send(&socket, QUERY, server)?;
     let mut answer = [0; 64];
     let (length, from) = socket.recv_from(&mut answer).context("no answer")?;
     ensure!(

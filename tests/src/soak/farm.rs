@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::netns::Namespace;
+use crate::{netns::Namespace, sent};
 
 /// Where the web servers listen. Several, because each pair of addresses and server port has no
 /// more client ports than the range has.
@@ -61,6 +61,7 @@ impl Farm {
         };
         let (listeners, names) = host.run(bind).context("listen on the servers' ports")?;
         names.set_read_timeout(Some(LOOK))?;
+        sent::hear_of_losses(&names)?;
 
         let ended = Arc::new(AtomicBool::new(false));
         let still_wanted = Arc::clone(&ended);
@@ -118,7 +119,8 @@ fn serve_names(socket: &UdpSocket, ended: &AtomicBool) {
     let mut query = [0; 512];
     while !ended.load(Ordering::Relaxed) {
         if let Ok((length, client)) = socket.recv_from(&mut query) {
-            let _ = socket.send_to(&query[..length], client);
+            // A client that is gone is its own affair.
+            let _ = sent::send(socket, &query[..length], client);
         }
     }
 }
