@@ -1,22 +1,28 @@
 //! Lines on stderr: the text alone, with the level where it asks for attention.
 
-use std::fmt;
-
 use tracing::{Event, Level, Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{
-    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    Layer,
+    filter::Targets,
+    fmt::{self, FmtContext, FormatEvent, FormatFields, format::Writer},
+    layer::SubscriberExt,
     registry::LookupSpan,
     util::SubscriberInitExt,
 };
 
 /// Sends what is logged to stderr, from `info` on.
 pub fn to_stderr() {
-    // Also what is logged through the crate `log`. Fails where a test has set one already.
-    let _ = tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::INFO)
+    // aya warns of what it tries, such as to lift the limit of locked memory. Where that matters, an
+    // error follows, which says all of it in one line.
+    let levels = Targets::new()
+        .with_default(LevelFilter::INFO)
+        .with_target("aya::", LevelFilter::ERROR);
+    let lines = fmt::layer()
         .with_writer(std::io::stderr)
-        .event_format(Plain)
-        .finish()
+        .event_format(Plain);
+    // Also what is logged through the crate `log`. Fails where a test has set one already.
+    let _ = tracing_subscriber::registry()
+        .with(lines.with_filter(levels))
         .try_init();
 }
 
@@ -32,7 +38,7 @@ where
         context: &FmtContext<'_, S, N>,
         mut writer: Writer<'_>,
         event: &Event<'_>,
-    ) -> fmt::Result {
+    ) -> std::fmt::Result {
         match *event.metadata().level() {
             Level::ERROR => writer.write_str("error: ")?,
             Level::WARN => writer.write_str("warning: ")?,

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
+use aya::util::KernelVersion;
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::{
     prctl,
@@ -152,6 +153,12 @@ fn thread_above(kept: &[Capability]) -> anyhow::Result<Option<String>> {
 /// Whether the verifier lets this process do what it takes for a leak of addresses otherwise.
 pub fn trusted_by_verifier() -> bool {
     holds(Capability::CAP_PERFMON) || holds(Capability::CAP_SYS_ADMIN)
+}
+
+/// Whether maps are locked memory, which has a limit of its own: before Linux 5.11.
+/// <https://docs.ebpf.io/linux/concepts/resource-limit/>
+pub fn maps_are_locked_memory() -> bool {
+    KernelVersion::current().is_ok_and(|kernel| kernel < KernelVersion::new(5, 11, 0))
 }
 
 /// Whether this process may see what files others have open.

@@ -243,7 +243,13 @@ fn refused(error: EbpfError) -> Failure {
         _ => false,
     };
     let failure = if permission {
-        Failure::not_permitted("the kernel refuses to create the maps")
+        let failure = Failure::not_permitted("the kernel refuses to create the maps");
+        if privileges::maps_are_locked_memory() {
+            return failure.remedy(
+                "run as root, or with room for locked memory (LimitMEMLOCK=infinity in a unit)",
+            );
+        }
+        failure
     } else {
         Failure::unavailable(format!(
             "the kernel cannot hold the maps: {:#}",

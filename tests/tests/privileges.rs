@@ -93,7 +93,7 @@ fn little_locked_memory() -> Result<()> {
             .run(&[])
             .with(Twist::Without(vec![Capability::SysResource]))
             .with(Twist::Memlock(65_536))
-            .is_refused(77, &["refuses to create the maps", "; run as root"]);
+            .is_refused(77, &["refuses to create the maps", "LimitMEMLOCK=infinity"]);
     }
     host.run(&[])
         .with(Twist::Without(vec![Capability::SysResource]))
