@@ -29,8 +29,9 @@ use super::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Longer than the timers, which are two seconds.
-const IDLE: Duration = Duration::from_millis(3_500);
+/// Longer than the timers, which are two seconds, and not as long as two of them: what a sweep has put
+/// back would be about to expire again.
+const IDLE: Duration = Duration::from_millis(2_700);
 
 /// The host's addresses are on a bridge, of which the guarded interface is a port.
 fn bridged() -> Result<Direct> {
