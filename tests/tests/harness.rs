@@ -44,8 +44,8 @@ fn frames_and_connections_cross_a_direct_link() -> Result<()> {
     }
     // A right checksum: the host answers what no socket expects.
     peer.send(&tcp(443, 50_000).syn().received(Family::Ipv6))?;
-    let answers = peer.heard(QUIET);
-    ensure!(answers.len() == 1, "{} answers to a SYN", answers.len());
+    let answers = peer.segments_heard(QUIET);
+    ensure!(answers == 1, "{answers} answers to a SYN");
     topology
         .peer
         .run(|| std::net::TcpStream::connect((G.ipv4, 40_000)))?;
