@@ -72,12 +72,18 @@ pub fn missing<S: AsRef<str>>(names: &[S]) -> Result<Vec<String>> {
     ))
 }
 
-/// Whether apt can install `names` here, asking its mirror once if it knows none of them.
+/// Whether apt can install `names` here, asking its mirror once if it does not know all of them.
 pub fn installable<S: AsRef<str>>(names: &[S]) -> Result<bool> {
+    installable_as(names, |_| true)
+}
+
+/// Whether apt can install `names` here in versions that `suit`, asking its mirror once if it does
+/// not know of such.
+pub fn installable_as<S: AsRef<str>>(names: &[S], suit: impl Fn(&str) -> bool) -> Result<bool> {
     if process::find("apt-get").is_none() || !privilege::obtainable() {
         return Ok(false);
     }
-    if known_to_apt(names) {
+    if known_to_apt(names, &suit) {
         return Ok(true);
     }
 
@@ -86,7 +92,7 @@ pub fn installable<S: AsRef<str>>(names: &[S]) -> Result<bool> {
     // A mirror that does not answer is no failure of ours while the lists name the packages.
     let updated = process::run(update.args(["update", "--quiet"]));
 
-    Ok(updated.is_ok() && known_to_apt(names))
+    Ok(updated.is_ok() && known_to_apt(names, &suit))
 }
 
 /// Installs `names`, and says why.
@@ -107,18 +113,20 @@ pub fn install<S: AsRef<str>>(names: &[S], why: &str) -> Result<()> {
     })
 }
 
-fn known_to_apt<S: AsRef<str>>(names: &[S]) -> bool {
+fn known_to_apt<S: AsRef<str>>(names: &[S], suit: impl Fn(&str) -> bool) -> bool {
     names.iter().all(|name| {
         probe(Command::new("apt-cache").args(["policy", name.as_ref()]))
-            .is_some_and(|policy| has_candidate(&policy))
+            .is_some_and(|policy| candidate(&policy).is_some_and(&suit))
     })
 }
 
-fn has_candidate(policy: &str) -> bool {
+/// The version that apt would install.
+fn candidate(policy: &str) -> Option<&str> {
     policy
         .lines()
         .find_map(|line| line.trim().strip_prefix("Candidate:"))
-        .is_some_and(|candidate| candidate.trim() != "(none)")
+        .map(str::trim)
+        .filter(|version| *version != "(none)")
 }
 
 fn not_installed<S: AsRef<str>>(names: &[S], states: &str) -> Vec<String> {
@@ -150,12 +158,10 @@ mod tests {
 
     #[test]
     fn apt_knows_a_package_when_it_has_a_candidate() {
-        assert!(has_candidate(
-            "curl:\n  Installed: (none)\n  Candidate: 7.88.1-10\n"
-        ));
-        assert!(!has_candidate(
-            "curl:\n  Installed: (none)\n  Candidate: (none)\n"
-        ));
-        assert!(!has_candidate(""));
+        let known = "curl:\n  Installed: (none)\n  Candidate: 7.88.1-10\n";
+        assert_eq!(candidate(known), Some("7.88.1-10"));
+        let unknown = "curl:\n  Installed: (none)\n  Candidate: (none)\n";
+        assert_eq!(candidate(unknown), None);
+        assert_eq!(candidate(""), None);
     }
 }

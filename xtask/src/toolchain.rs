@@ -59,7 +59,7 @@ pub fn ensure() -> Result<Toolchain> {
     let Some(first) = compilers.first() else {
         bail!(
             "no rustc of at least {} has the sources of core, which eBPF programs need; {}",
-            env!("CARGO_PKG_RUST_VERSION"),
+            required(),
             advice::for_this_machine(),
         );
     };
@@ -80,6 +80,13 @@ pub fn ensure() -> Result<Toolchain> {
 
     toolchain.announce();
     Ok(toolchain)
+}
+
+/// The oldest rustc that compiles this workspace.
+fn required() -> Version {
+    env!("CARGO_PKG_RUST_VERSION")
+        .parse()
+        .expect("Cargo.toml gives a version")
 }
 
 /// The first compiler for which there is a linker.

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Compiler, Linker};
+use super::{Compiler, Linker, required};
 use crate::process::{self, probe};
-use crate::version::{self, Version};
+use crate::version;
 use crate::workspace;
 
 /// Where a distribution puts its own rustc, which rustup's proxies hide on PATH.
@@ -53,9 +53,8 @@ fn compiler(rustc: &Path) -> Option<Compiler> {
     // The path inside the sysroot, because a rustup proxy would choose again by itself.
     let rustc = sysroot.join("bin/rustc");
     let (release, llvm) = version::of_compiler(&probe(Command::new(&rustc).arg("-vV"))?).ok()?;
-    let required: Version = env!("CARGO_PKG_RUST_VERSION").parse().ok()?;
 
-    (release >= required).then_some(Compiler {
+    (release >= required()).then_some(Compiler {
         rustc,
         release,
         llvm,

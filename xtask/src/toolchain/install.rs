@@ -7,8 +7,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Compiler, advice};
+use super::{Compiler, advice, required};
 use crate::process::{self, announce};
+use crate::version::Version;
 use crate::{cargo, packages, workspace};
 
 pub const COMPILER_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
@@ -25,7 +26,8 @@ pub fn linker_packages(llvm: u32) -> [String; 3] {
 
 /// Installs a rustc with the sources of core, or adds them to the rustc in use.
 pub fn compiler() -> Result<()> {
-    if packages::installable(&COMPILER_PACKAGES)? {
+    // Lists from before the last security update name a rustc that is too old.
+    if packages::installable_as(&COMPILER_PACKAGES, is_recent)? {
         return packages::install(
             &COMPILER_PACKAGES,
             "no rustc here has the sources of core, from which eBPF programs are built",
@@ -97,10 +99,29 @@ pub fn linker(compiler: &Compiler) -> Result<()> {
     })
 }
 
+/// Whether a package of this version holds a rustc that is new enough.
+fn is_recent(version: &str) -> bool {
+    version
+        .parse()
+        .is_ok_and(|release: Version| release >= required())
+}
+
 /// PATH with `folder` at its end, without which cargo would tell the user to add it.
 fn path_with(folder: &Path) -> OsString {
     let mut path = env::var_os("PATH").unwrap_or_default();
     path.push(":");
     path.push(folder);
     path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_of_an_older_rustc_are_none() {
+        assert!(is_recent("1.96.0+dfsg1-1~deb12u2"));
+        assert!(!is_recent("1.85.0+dfsg3-1~deb12u3"));
+        assert!(!is_recent("(none)"));
+    }
 }
