@@ -53,6 +53,8 @@ mod query;
 
 mod lookup;
 
+mod marks;
+
 mod steady;
 
 mod excuse;

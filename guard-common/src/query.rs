@@ -7,9 +7,10 @@ use crate::{
     flow::{Flow, Phase},
     key::FlowKey,
     lookup::as_recorded,
+    marks::mark,
     outcome::Outcome,
     parse::{Transport, Tuple},
-    record::{insert, mark},
+    record::insert,
     tables::{Tables, Use},
 };
 

@@ -7,6 +7,7 @@ use crate::{
     key::{AddressKey, FlowKey, SizedKey},
     link::{self, Payload},
     lookup::as_recorded,
+    marks::{mark, mark_flow},
     outcome::{Direction, Family, Judged, Outcome, Protocol},
     packet::Packet,
     parse::{Fragment, Ip, Transport, Tuple, Unreadable},
@@ -280,13 +281,6 @@ fn record_flow<A: Address>(
     outcome
 }
 
-/// Notes that this flow is in use, and its port.
-#[inline(always)]
-fn mark_flow<A: Address>(tuple: &Tuple<A>, port: usize, tables: &impl Tables) {
-    mark(Use::flow(tuple.transport), port, tables);
-    remember(&as_recorded(tuple, tables), tables);
-}
-
 #[inline(always)]
 pub(crate) fn insert(
     transport: Transport,
@@ -298,13 +292,5 @@ pub(crate) fn insert(
         Inserted::New => Outcome::PassNewFlow,
         Inserted::Exists => Outcome::PassRefreshedFlow,
         Inserted::Failed => Outcome::PassInsertFailed,
-    }
-}
-
-#[inline(always)]
-pub(crate) fn mark(purpose: Use, port: usize, tables: &impl Tables) {
-    let epoch = tables.config().epoch() as u8;
-    if let Some(occupancy) = tables.occupancy(purpose, port) {
-        occupancy.mark(epoch);
     }
 }

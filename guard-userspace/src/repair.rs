@@ -22,7 +22,7 @@ const MOST: u64 = 4096;
 pub struct Repaired {
     /// Flows that were not in the maps.
     pub absent: u64,
-    /// Flows that had expired there.
+    /// Flows that had expired there, or would have before anybody looked again.
     pub expired: u64,
 }
 
@@ -31,6 +31,9 @@ pub struct Repaired {
 pub struct Terms {
     /// The time in ticks.
     pub now: u32,
+    /// When the sweep after the next will be over, if nothing delays it: until then nobody looks
+    /// again after sockets that the data path cannot find.
+    pub until: u32,
     /// The timers in force.
     pub timeouts: Timeouts,
     /// Whether a UDP flow admits every port of the peer's address.
@@ -68,7 +71,12 @@ pub fn repair(
         };
         if *roomy || unseen(socket) {
             // What cannot be written now may be at the next sweep.
-            let _ = put_back(map, &entry, terms, &mut repaired);
+            let due = if unseen(socket) {
+                terms.until
+            } else {
+                terms.now
+            };
+            let _ = put_back(map, &entry, (due, &terms.timeouts), &mut repaired);
         }
         if repaired.absent + repaired.expired >= MOST {
             break;
@@ -78,14 +86,15 @@ pub fn repair(
     repaired
 }
 
+/// Puts a flow into its map, unless it is there and lives until it is `due`.
 fn put_back(
     map: &FlowMap,
     entry: &FlowEntry,
-    terms: &Terms,
+    (due, timeouts): (u32, &Timeouts),
     repaired: &mut Repaired,
 ) -> anyhow::Result<()> {
     match map.find(entry)? {
-        Some(flow) if flow.alive(terms.now, &terms.timeouts) => {}
+        Some(flow) if flow.alive(due, timeouts) => {}
         Some(_) => repaired.expired += u64::from(map.replace(entry)?),
         None => repaired.absent += u64::from(map.insert(entry)?),
     }

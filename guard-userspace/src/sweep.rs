@@ -2,6 +2,7 @@
 //! which sockets the maps have forgotten, and what makes room where they fill.
 
 mod rounds;
+mod swept;
 
 use std::{
     sync::{Arc, atomic},
@@ -9,16 +10,16 @@ use std::{
 };
 
 use anyhow::Context;
-use guard_common::{flow::Phase, pressure::Scales, tables::Use};
+use guard_common::{config::Timeouts, flow::Phase, pressure::Scales, tables::Use};
 use nix::time::{ClockId, clock_gettime};
 
-pub use self::rounds::run;
+pub use self::{rounds::run, swept::Swept};
 
 use crate::{
     clock::Clock,
     maps::{FlowMap, Readings, StateMemory, Tuples},
     pins::Pins,
-    pressure::{Evidence, Load},
+    pressure::Load,
     reclaim,
     repair::{self, Repaired, Terms},
     seed,
@@ -48,6 +49,10 @@ pub struct Sweeper {
     workings: Workings,
     /// Whether the kernel lets entries be taken out, as far as is known.
     can_reclaim: bool,
+    /// How long the last sweep took.
+    took: Duration,
+    /// For how long of that a processor was busy with it.
+    busy: Duration,
 }
 
 /// Where a sweep leaves its marks.
@@ -55,37 +60,6 @@ struct Marks {
     /// The epoch that begins when it is complete.
     epoch: u8,
     tuples: Tuples,
-}
-
-/// What a sweep has found and done.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Swept {
-    /// How full each flow map is.
-    pub loads: Vec<Load>,
-    /// Connected sockets.
-    pub sockets: u64,
-    /// Flows of theirs that were put back.
-    pub repaired: Repaired,
-    /// What timers keep of their length from now on.
-    pub scales: Scales,
-    /// Expired entries that were taken out.
-    pub reclaimed: u64,
-    /// Counters that move where a map is too small.
-    pub evidence: Evidence,
-    /// Whether the tuple filter is as long as it should be. If not, it has a new length, and the
-    /// next sweep fills it.
-    pub fits: bool,
-    /// How long it took.
-    pub took: Duration,
-    /// For how long of that a processor was busy with it.
-    pub busy: Duration,
-}
-
-impl Swept {
-    /// Flows that count by timers of full length.
-    pub fn flows(&self) -> u64 {
-        self.loads.iter().map(|load| load.live).sum()
-    }
 }
 
 impl Sweeper {
@@ -108,6 +82,8 @@ impl Sweeper {
             timers,
             workings,
             can_reclaim: true,
+            took: Duration::ZERO,
+            busy: Duration::ZERO,
         })
     }
 
@@ -148,6 +124,8 @@ impl Sweeper {
 
         let scales = self.adapt(&loads);
         let reclaimed = self.reclaim(&loads)?;
+        self.took = began.elapsed();
+        self.busy = processor_time()?.saturating_sub(busy);
         Ok(Swept {
             loads,
             sockets: connected,
@@ -156,8 +134,8 @@ impl Sweeper {
             reclaimed,
             evidence: self.readings.evidence()?,
             fits,
-            took: began.elapsed(),
-            busy: processor_time()?.saturating_sub(busy),
+            took: self.took,
+            busy: self.busy,
         })
     }
 
@@ -220,8 +198,10 @@ impl Sweeper {
         }
         let roomy = |load: &Load| load.live * 100 < load.capacity * ROOMY_PERCENT;
         let maps: Vec<_> = self.flows.iter().zip(loads.iter().map(roomy)).collect();
+        let now = self.clock.now()?;
         let terms = Terms {
-            now: self.clock.now()?,
+            now,
+            until: now.saturating_add(self.ticks_to_next_but_one()),
             timeouts: self.state.timeouts(),
             any_remote_port: self.state.any_remote_port() != 0,
         };
@@ -267,12 +247,20 @@ impl Sweeper {
         Ok(reclaimed)
     }
 
+    /// Ticks until the sweep after the next is over, if it takes as long as the last one.
+    fn ticks_to_next_but_one(&self) -> u32 {
+        let round = self.rest(true) + self.took;
+        let seconds = (2 * round).as_secs().saturating_add(1);
+
+        Timeouts::ticks(seconds.try_into().unwrap_or(u32::MAX), self.clock.hertz())
+    }
+
     /// How long to rest after a sweep before the next. Until the filter is filled, strangers at
     /// ports in use cost more.
-    fn rest(&self, busy: Duration, fits: bool) -> Duration {
+    fn rest(&self, fits: bool) -> Duration {
         let least = if fits { Duration::MAX } else { SOON };
 
-        self.workings.sweep_rest.min(least).max(busy * SHARE)
+        self.workings.sweep_rest.min(least).max(self.busy * SHARE)
     }
 }
 

@@ -1,9 +1,6 @@
 //! One sweep after the other.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use super::Sweeper;
 use crate::{observer::Observer, pressure::Watch};
@@ -19,7 +16,7 @@ pub async fn run(mut sweeper: Sweeper, observer: Arc<Observer>, stop: impl Futur
             return;
         };
         sweeper = back;
-        let (busy, fits) = match swept {
+        let fits = match swept {
             Ok(swept) => {
                 let now = Instant::now();
                 let said = watch.note(&swept.loads, swept.scales, swept.evidence, now);
@@ -30,16 +27,16 @@ pub async fn run(mut sweeper: Sweeper, observer: Arc<Observer>, stop: impl Futur
                     (Some(said), None) => tracing::info!("{said}"),
                     (None, _) => {}
                 }
-                (swept.busy, swept.fits)
+                swept.fits
             }
             Err(error) => {
                 tracing::warn!("ports stay marked as in use: {error:#}");
-                (Duration::ZERO, true)
+                true
             }
         };
         tokio::select! {
             () = &mut stop => return,
-            () = tokio::time::sleep(sweeper.rest(busy, fits)) => {}
+            () = tokio::time::sleep(sweeper.rest(fits)) => {}
         }
     }
 }

@@ -17,10 +17,11 @@ use guard_common::outcome::{
 };
 use guard_tests::{
     frames::{G, P},
+    guard::Guard,
     load::{self, Servers},
     metrics::{self, Packets},
     netns::{Direct, TwoLinks},
-    peers::{Connection, Exchange, alive},
+    peers::{Connection, Exchange, Talk, alive},
 };
 
 use super::{
@@ -29,9 +30,13 @@ use super::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Longer than the timers, which are two seconds, and not as long as two of them: what a sweep has put
-/// back would be about to expire again.
+/// Longer than the timers, which are two seconds.
 const IDLE: Duration = Duration::from_millis(2_700);
+/// Between the words of a peer that speaks on one socket after the other, for longer than a timer.
+const PAUSE: Duration = Duration::from_millis(75);
+const WORDS: usize = 40;
+/// Long enough for one datagram.
+const ONE_DATAGRAM: Duration = Duration::from_millis(500);
 
 /// The host's addresses are on a bridge, of which the guarded interface is a port.
 fn bridged() -> Result<Direct> {
@@ -117,6 +122,37 @@ fn without_repair_bound_sockets_are_cut_by_their_timers() -> Result<()> {
     let (heard, moved) = silent(Family::Ipv4, &["repair"])?;
     ensure!(heard == 0, "{heard} hear although nobody looks after them");
     ensure!(moved.of(DropNoFlow) >= 10, "{moved}");
+    ensure!(moved.of(PassRescued) == 0, "{moved}");
+    Ok(())
+}
+
+/// A sweep that only put back what has expired would leave each flow dead from the end of its timer
+/// to the next sweep.
+#[test]
+fn bound_sockets_are_heard_between_any_two_sweeps() -> Result<()> {
+    let topology = bridged()?;
+    let (host, peer) = (&topology.guarded, &topology.peer);
+    let guard = Guard::start_altered(
+        host,
+        topology.interface(),
+        &["--sweep-rest", "500"],
+        &["--timeout", "udp=2"],
+    )?;
+    let server = (P.address(Family::Ipv4), 8081);
+    let mut exchanges = Exchange::open(host, peer, server, true, WORDS)?;
+    for exchange in &exchanges {
+        bind_to_bridge(&exchange.client)?;
+    }
+    let before = guard.packets()?;
+    thread::sleep(IDLE);
+    for (word, exchange) in exchanges.iter_mut().enumerate() {
+        exchange.speak()?;
+        let moved = || guard.packets().map(|now| now.since(&before));
+        ensure!(exchange.hears(ONE_DATAGRAM), "word {word}:{}", moved()?);
+        thread::sleep(PAUSE);
+    }
+    let moved = guard.packets()?.since(&before);
+    ensure!(moved.of(DropNoFlow) == 0, "{moved}");
     ensure!(moved.of(PassRescued) == 0, "{moved}");
     Ok(())
 }
