@@ -72,6 +72,9 @@ impl Rig<'_> {
 }
 
 /// Lets lanes meet a flood in turns, each of which takes about as long as any other.
+///
+/// A flood lasts for seconds and a turn for milliseconds, after a turn of somebody else. So each
+/// begins with frames that are not counted, until the caches hold what the flood asks for.
 pub fn in_turns(
     lanes: &[&Lane<'_>],
     generator: &mut BenchPrograms,
@@ -80,6 +83,8 @@ pub fn in_turns(
 ) -> Result<Vec<Sample>> {
     /// How long a turn takes, about, in nanoseconds.
     const TURN: f64 = 2e6;
+    /// Frames that are not counted, for each that is.
+    const WARMING: u32 = 2;
     const LEAST: u32 = 4_096;
     const MOST: u32 = 65_536;
 
@@ -92,6 +97,7 @@ pub fn in_turns(
         .collect::<Result<Vec<_>>>()?;
     take_turns(rounds, lanes.len(), |index| {
         let frames = frames[index].clamp(LEAST, MOST);
+        lanes[index].flood(generator, flood, WARMING * frames)?;
         lanes[index].flood(generator, flood, frames)
     })
 }
