@@ -4,6 +4,7 @@
 //! answer this host asked for.
 
 mod device;
+mod excuses;
 mod inherit;
 mod older;
 mod start;
@@ -12,7 +13,6 @@ mod watch;
 use std::{mem, sync::Arc};
 
 use anyhow::Context;
-use guard_common::config::Config;
 use rtnetlink::Handle;
 
 pub use self::older::Older;
@@ -174,42 +174,6 @@ impl Guard {
         self.maps.state.doubt_filter();
 
         Ok(())
-    }
-
-    /// Tells the programs which addresses are this host's and which are on the interfaces' links,
-    /// and whether this host forwards.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub async fn refresh(&mut self, netlink: &Handle) -> anyhow::Result<()> {
-        let interfaces = interfaces::list(netlink).await?;
-        let mut forwards = false;
-        for device in &self.devices {
-            let described = device.describe(&interfaces);
-            forwards |= described.forwards != 0;
-            self.maps.set_device(device.slot, described)?;
-        }
-        // Before the programs ask for it.
-        if forwards {
-            self.maps.local.set(&interfaces::local_table()?)?;
-        }
-        self.set_excuse(Config::FORWARDS, forwards);
-
-        Ok(())
-    }
-
-    fn trust(&mut self, settings: &Settings) -> anyhow::Result<()> {
-        self.maps.trusted.set(&settings.trust)?;
-        self.set_excuse(Config::TRUSTS, !settings.trust.is_empty());
-
-        Ok(())
-    }
-
-    fn set_excuse(&mut self, excuse: u32, applies: bool) {
-        let others = self.maps.state.excuses() & !excuse;
-        self.maps
-            .state
-            .set_excuses(others | if applies { excuse } else { 0 });
     }
 
     /// Where programs are attached, in the order of the settings.
