@@ -24,10 +24,12 @@ pub enum Payload {
     NotIp,
 }
 
-/// Whether a frame is addressed to a group: Ethernet multicast or broadcast.
+/// Whether a frame is addressed to everybody on the link, as what is sent to a subnet's own
+/// broadcast address is. Clusters of gateways have multicast link addresses, and what goes by one
+/// of these goes to a single host.
 #[inline(always)]
-pub fn to_group(frame: &(impl Packet + ?Sized)) -> bool {
-    frame.read::<u8>(0).is_some_and(|first| first & 1 != 0)
+pub fn to_everybody(frame: &(impl Packet + ?Sized)) -> bool {
+    frame.read::<u32>(0) == Some(u32::MAX) && frame.read::<u16>(4) == Some(u16::MAX)
 }
 
 /// Finds what the frame carries behind its VLAN tags. The VLAN id plays no part in any decision.

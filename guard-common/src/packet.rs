@@ -34,13 +34,20 @@ impl Header for () {
     unsafe fn copy_from(_: *const u8) -> Self {}
 }
 
-impl Header for u8 {
-    #[inline(always)]
-    unsafe fn copy_from(bytes: *const u8) -> Self {
-        // SAFETY: the caller vouches for this byte.
-        unsafe { bytes.read() }
-    }
+/// Implements [`Header`] for integers as they are in memory.
+macro_rules! words {
+    ($($word:ty)+) => {
+        $(impl Header for $word {
+            #[inline(always)]
+            unsafe fn copy_from(bytes: *const u8) -> Self {
+                // SAFETY: the caller vouches for every byte, and nothing is assumed about their
+                // alignment.
+                unsafe { bytes.cast::<Self>().read_unaligned() }
+            }
+        })+
+    };
 }
+words!(u8 u16 u32);
 
 /// A frame, from its Ethernet header on.
 pub trait Packet {

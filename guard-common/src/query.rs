@@ -49,8 +49,8 @@ pub(crate) fn record_query<A: Address>(
     };
     mark(Use::Udp, port, tables);
     mark(Use::Query, port, tables);
-    // What goes to one host by a group's link address, as to some clusters of gateways, may come
-    // from a connected socket, which proves the answer from wherever it is.
+    // What goes to one host by everybody's link address may come from a connected socket, which
+    // proves the answer from wherever it is.
     remember(&as_recorded(tuple, tables), tables);
     outcome
 }

@@ -216,7 +216,7 @@ fn record_packet<A: Address>(
 /// Whether any neighbour may answer.
 #[inline(always)]
 fn goes_to_group<A: Address>(frame: &(impl Packet + ?Sized), tuple: &Tuple<A>) -> bool {
-    tuple.transport == Transport::Udp && (tuple.remote.is_group() || link::to_group(frame))
+    tuple.transport == Transport::Udp && (tuple.remote.is_group() || link::to_everybody(frame))
 }
 
 /// Whether what passes through is another host's. It is this host's where its source was

@@ -66,7 +66,9 @@ impl Model {
     /// A frame that the interface sends; `passes` where another interface has received it.
     pub fn send(&mut self, frame: &[u8], passes: bool) -> Judged {
         self.touched.clear();
-        let group = frame.first().is_some_and(|byte| byte & 1 != 0);
+        let everybody = frame.len() >= 6 && frame[..6].iter().all(|byte| *byte == 0xff);
+        let multicast = frame.first().is_some_and(|byte| byte & 1 != 0);
+        let group = everybody || multicast && self.rules.ethernet_multicast;
         let sent = |model: &mut Self, packet: &Packet<'_>| model.sent(packet, group, passes);
         self.each(frame, |_| Reason::NotRecorded, sent)
     }

@@ -14,7 +14,7 @@ use std::ops::{Bound, RangeBounds};
 use etherparse::TcpHeader;
 use guard_common::outcome::{Family, Protocol};
 
-pub use ends::{EVERYBODY, End, FAR, G, G2, MDNS, N, NOBODY, P, SSDP, SUBNET};
+pub use ends::{EVERYBODY, End, FAR, G, G2, GATEWAYS, MDNS, N, NOBODY, P, SSDP, SUBNET};
 pub use ip::Extension;
 pub use payload::Error;
 pub use protocols::{ethernet, icmp, icmp_error, protocol, tcp, udp, udp_lite};

@@ -82,7 +82,7 @@ struct Talk {
 #[derive(Clone, Debug)]
 enum Step {
     Send(Talk),
-    /// A connected socket sends to somebody behind a router, perhaps by a group's link address.
+    /// A connected socket sends to somebody behind a router, perhaps by everybody's link address.
     Connect(u16, u16, bool),
     /// Its answer, whether it has asked or not.
     Answer(u16, u16),
@@ -203,7 +203,9 @@ proptest! {
                 }
                 Step::Connect(local, remote, group) => {
                     let mut frame = udp(local, remote).to(FAR).sent(Family::Ipv4);
-                    frame[0] |= u8::from(group);
+                    if group {
+                        frame[..6].fill(0xff);
+                    }
                     prop_assert_eq!(record::egress(&frame[..], &filtered), record::egress(&frame[..], &plain));
                     sockets.borrow_mut().push(with(FAR, Transport::Udp, local, remote));
                 }

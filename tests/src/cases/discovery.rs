@@ -6,7 +6,9 @@ use guard_common::outcome::Outcome::{
 
 use super::{Case, case};
 use crate::{
-    frames::{EVERYBODY, End, FAR, G2, MDNS, N, NOBODY, SSDP, SUBNET, tcp, udp, udp_lite},
+    frames::{
+        EVERYBODY, End, FAR, G2, GATEWAYS, MDNS, N, NOBODY, SSDP, SUBNET, tcp, udp, udp_lite,
+    },
     setup::{EXPOSED_UDP, TIMEOUTS, TUNNELS},
 };
 
@@ -29,6 +31,11 @@ pub(super) fn cases() -> Vec<Case> {
             .waits(TIMEOUTS.multicast + 1)
             .receives(udp(5353, 40_000).from(N), PassKnownFlow)
             .receives(udp(5353, 40_000), DropNoFlow),
+        case("gateways that share a group's link address are one host's way")
+            .sends(udp(40_000, 5000).to(GATEWAYS), PassNewFlow)
+            .receives(udp(5000, 40_000).from(FAR), PassKnownFlow)
+            .receives(udp(5001, 40_000).from(FAR), DropNoFlow)
+            .receives(udp(5000, 40_000).from(N), DropNoFlow),
         case("two groups, one query")
             .sends(udp(40_000, 5353).to(MDNS), PassNewFlow)
             .sends(udp(40_000, 1900).to(SSDP), PassRefreshedFlow),

@@ -148,8 +148,22 @@ fn transport(random: &mut Random, talk: &Talk, sender: Sender) -> Vec<u8> {
 
 /// The Ethernet header and now and then tags in front of a packet.
 fn linked(random: &mut Random, v6: bool, group: bool, packet: Vec<u8>) -> Vec<u8> {
-    let group = group != random.chance(3);
-    let mut frame = vec![2 | u8::from(group), 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
+    /// Everybody's address, and what differs from it in a byte or two.
+    const GROUPS: [[u8; 6]; 5] = [
+        [0xff; 6],
+        [0xff; 6],
+        [3, 0xbf, 0, 0, 0, 2],
+        [0xff, 0xff, 0xff, 0xff, 0xff, 0xfe],
+        [0xfd, 0xff, 0xff, 0xff, 0xff, 0xff],
+    ];
+
+    let to = if group != random.chance(3) {
+        random.pick(&GROUPS)
+    } else {
+        [2, 0, 0, 0, 0, 2]
+    };
+    let mut frame = to.to_vec();
+    frame.extend([2, 0, 0, 0, 0, 1]);
     let tags = match random.below(20) {
         0 => 1 + random.below(7),
         1 => 1,

@@ -43,6 +43,11 @@ pub const FAR: End = End {
     ipv4: Ipv4Addr::new(192, 0, 2, 1),
     ipv6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
 };
+/// Behind gateways that share a group's Ethernet address, as clusters do.
+pub const GATEWAYS: End = End {
+    mac: [0x03, 0xbf, 0x0a, 0x09, 0x00, 0x01],
+    ..FAR
+};
 /// The addresses that nobody has.
 pub const NOBODY: End = End {
     mac: P.mac,
