@@ -45,6 +45,11 @@ pub trait Address: Copy + Eq {
     /// Whether this is a multicast address, or the limited broadcast address.
     fn is_group(self) -> bool;
 
+    /// Whether what goes to this address ends here, whatever the routes say: to a group, or over
+    /// IPv4 to nobody, which is a broadcast where nobody sends it (`ip_route_input_slow`,
+    /// net/ipv4/route.c).
+    fn ends_here(self) -> bool;
+
     /// Whether this is the address of a neighbour on the interface's link.
     fn on_link(self, device: &Device) -> bool;
 
@@ -123,6 +128,13 @@ impl Address for V4 {
     }
 
     #[inline(always)]
+    fn ends_here(self) -> bool {
+        let address = u32::from_be(self.0);
+        // The last address and the first.
+        address >> 28 == 0xe || address.wrapping_add(1) <= 1
+    }
+
+    #[inline(always)]
     fn on_link(self, device: &Device) -> bool {
         config::shares_prefix(self, &device.ipv4)
     }
@@ -190,6 +202,11 @@ impl Address for V6 {
     #[inline(always)]
     fn is_group(self) -> bool {
         u64::from_be(self.high) >> 56 == 0xff
+    }
+
+    #[inline(always)]
+    fn ends_here(self) -> bool {
+        self.is_group()
     }
 
     #[inline(always)]

@@ -181,7 +181,7 @@ fn judge_datagram<A: Address>(
             let flags = || ip.tcp_flags(frame, tuple.transport);
             judge_packet(&tuple, None, flags, tables)
         }
-        Subject::Quote(tuple) => judge_quote(&tuple, ip.source, tables),
+        Subject::Quote(tuple) => judge_quote(&tuple, (ip.source, ip.destination), tables),
         Subject::Itself(outcome) => outcome,
     }
 }
@@ -226,9 +226,14 @@ fn judge_packet<A: Address>(
     Outcome::DropNoFlow
 }
 
-/// Judges an ICMP error by the flow of the packet it quotes, which this host should have sent.
+/// Judges an ICMP error by the flow of the packet it quotes, which this host should have sent. The
+/// error itself goes from one end to the other.
 #[inline(always)]
-fn judge_quote<A: Address>(tuple: &Tuple<A>, sender: A, tables: &impl Tables) -> Outcome {
+fn judge_quote<A: Address>(
+    tuple: &Tuple<A>,
+    (sender, destination): (A, A),
+    tables: &impl Tables,
+) -> Outcome {
     let port = tables.index(tuple.local_port);
     if !tables.guarded().guards(tuple.transport, port) {
         return Outcome::PassIcmpOutside;
@@ -239,7 +244,12 @@ fn judge_quote<A: Address>(tuple: &Tuple<A>, sender: A, tables: &impl Tables) ->
             return outcome;
         }
     }
-    if let Some(outcome) = excuse(tuple, sender, tables) {
+    // Whoever forges an error may quote a packet of any host, and send it here all the same.
+    let delivered = Tuple {
+        local: destination,
+        ..*tuple
+    };
+    if let Some(outcome) = excuse(&delivered, sender, tables) {
         return outcome;
     }
 

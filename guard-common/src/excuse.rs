@@ -37,7 +37,7 @@ fn is_for_another<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> bool {
     };
     device.forwards != 0
         && !tuple.local.is_own(device)
-        && !tuple.local.is_group()
+        && !tuple.local.ends_here()
         && !tables.is_local(&AddressKey::new(tuple.local))
         && tables.forwards(tuple.transport, A::FlowKey::new(tuple).sized())
 }

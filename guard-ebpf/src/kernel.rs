@@ -114,9 +114,9 @@ unsafe fn state(socket: *const bpf_sock) -> u32 {
     unsafe { (&raw const (*socket).state).read_volatile() }
 }
 
-/// Whether the kernel's routes send a packet of this flow on to another host. What they deliver
-/// here, drop, or have no answer for is not sent on. `carries` says that the interface passes on
-/// what it does not route.
+/// Whether the kernel sends a packet of this flow on to another host. What its routes deliver here,
+/// drop, or have no answer for is not sent on. `carries` says that the interface passes on what is
+/// not routed: routes say nothing then, and have no way to some of the hosts behind a bridge.
 #[inline(always)]
 pub fn forwards(
     ctx: *mut c_void,
@@ -125,18 +125,29 @@ pub fn forwards(
     key: SizedKey<'_>,
     carries: bool,
 ) -> bool {
-    let (family, source, destination) = match key {
-        SizedKey::V4(key) => (INET, key.remote.widened(), key.local.widened()),
+    if carries {
+        return true;
+    }
+    let (family, source, destination, ports) = match key {
+        SizedKey::V4(key) => {
+            let ports = (key.remote_port, key.local_port);
+            (INET, key.remote.widened(), key.local.widened(), ports)
+        }
         // The kernel says of these that they are not routed, wherever they are.
         SizedKey::V6(key) if stays_on_link(key.remote) || stays_on_link(key.local) => {
-            return carries;
+            return false;
         }
-        SizedKey::V6(key) => (INET6, key.remote, key.local),
+        SizedKey::V6(key) => {
+            let ports = (key.remote_port, key.local_port);
+            (INET6, key.remote, key.local, ports)
+        }
     };
+    // Rules may choose a route by the ports.
+    let ports = u64::from(ports.0) << 16 | u64::from(ports.1) << 32;
     // The structure as little-endian words: its fields, stored one by one, would be joined where
     // the verifier wants them apart.
     let mut lookup: [u64; size_of::<FibLookup>() / 8] = [
-        family | u64::from(transport.number()) << 8,
+        family | u64::from(transport.number()) << 8 | ports,
         u64::from(interface),
         source.high,
         source.low,
@@ -157,13 +168,8 @@ pub fn forwards(
 
     const SENT: i64 = BPF_FIB_LKUP_RET_SUCCESS as i64;
     const NOT_ROUTED: i64 = BPF_FIB_LKUP_RET_FWD_DISABLED as i64;
-    match answer {
-        SENT => true,
-        // The kernel says so before it looks whether the packet ends here.
-        NOT_ROUTED => carries,
-        // Below are the answers for packets that are dropped or end here.
-        answer => answer > NOT_ROUTED,
-    }
+    // Up to the last are the answers for packets that are dropped or end here.
+    answer == SENT || answer > NOT_ROUTED
 }
 
 /// Whether no router sends on what has this address: it is link-local, or a group.

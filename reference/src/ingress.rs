@@ -1,6 +1,6 @@
 //! What is received.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::{
     judged::Reason,
@@ -147,7 +147,11 @@ impl Model {
         } else {
             talk.remote.0
         };
-        Ok(self.excuse(&talk, sender).unwrap_or(Reason::IcmpUnrelated))
+        let mut goes = talk;
+        if self.rules.errors_go_by_destination {
+            goes.local.0 = packet.destination;
+        }
+        Ok(self.excuse(&goes, sender).unwrap_or(Reason::IcmpUnrelated))
     }
 
     /// Why a packet of this conversation passes. One that is only quoted leaves no trace.
@@ -212,6 +216,7 @@ impl Model {
         let mut own = host.addresses.iter();
         let ours = own.any(|prefix| prefix.address == to) && rules.own_is_local
             || self.is_group(to) && rules.groups_are_local
+            || to == Ipv4Addr::UNSPECIFIED && rules.nobody_is_local
             || self.in_local_table(to);
         if host.some_forward && host.forwards && !ours && host.sends_on(talk.remote.0, to) {
             return Some(Reason::NotLocal);

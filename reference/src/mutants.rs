@@ -123,6 +123,7 @@ mutants! {
     "asks groups from every address": rules => rules.query_of_address = false;
     "asks groups over UDP-Lite": rules => rules.query_udp_lite = true;
     "does not know Ethernet groups": rules => rules.ethernet_groups = false;
+    "takes a gateway of many machines for a group": rules => rules.ethernet_multicast = true;
     "takes class E for groups": rules => rules.ipv4_groups = 0xf0;
     "does not know the broadcast address": rules => rules.broadcast_is_group = false;
     "knows tunnels over every protocol": rules => rules.tunnels_udp_only = false;
@@ -136,6 +137,8 @@ mutants! {
 
     "rescues by listeners": rules => rules.listeners_rescue = true;
     "takes groups for other hosts": rules => rules.groups_are_local = false;
+    "takes nobody for another host": rules => rules.nobody_is_local = false;
+    "believes errors about whose they are": rules => rules.errors_go_by_destination = false;
     "takes its own address for another host's": rules => rules.own_is_local = false;
     "does not ask the local table": rules => rules.local_table_counts = false;
     "records what passes through": rules => rules.passing_is_not_recorded = false;

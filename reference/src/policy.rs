@@ -122,6 +122,9 @@ pub enum Taker {
 impl Host {
     /// Whether what goes from one address to another clearly goes on to another host.
     pub fn sends_on(&self, from: IpAddr, address: IpAddr) -> bool {
+        if self.carries {
+            return true;
+        }
         let (routing, of_link) = match (from, address) {
             (IpAddr::V6(from), IpAddr::V6(to)) => {
                 if from.is_loopback() || to.is_loopback() {
@@ -132,7 +135,7 @@ impl Host {
             _ => (self.routing.0, false),
         };
         if of_link || !routing {
-            return self.carries;
+            return false;
         }
         !self.delivered.contains(&address) && self.routes.iter().any(|route| route.covers(address))
     }

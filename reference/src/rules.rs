@@ -141,8 +141,10 @@ pub struct Rules {
     pub query_of_address: bool,
     /// A query over UDP-Lite is one.
     pub query_udp_lite: bool,
-    /// A frame to an Ethernet group is to a group.
+    /// A frame to everybody on the link is to a group.
     pub ethernet_groups: bool,
+    /// So is one to any other Ethernet group.
+    pub ethernet_multicast: bool,
     /// The first byte of IPv4 multicast, without its last four bits.
     pub ipv4_groups: u8,
     /// The limited broadcast address is a group.
@@ -167,6 +169,11 @@ pub struct Rules {
     pub listeners_rescue: bool,
     /// Groups are not another host's.
     pub groups_are_local: bool,
+    /// What goes to no address of IPv4 is a broadcast.
+    pub nobody_is_local: bool,
+    /// An error goes on to another host where it goes itself, not where it says its packet came
+    /// from.
+    pub errors_go_by_destination: bool,
     /// The interface's own addresses are not another host's.
     pub own_is_local: bool,
     /// The local table is asked.
@@ -243,6 +250,7 @@ impl Default for Rules {
             query_of_address: true,
             query_udp_lite: false,
             ethernet_groups: true,
+            ethernet_multicast: false,
             ipv4_groups: 0xe0,
             broadcast_is_group: true,
             tunnels_udp_only: true,
@@ -254,6 +262,8 @@ impl Default for Rules {
             fragment_id_counts: true,
             listeners_rescue: false,
             groups_are_local: true,
+            nobody_is_local: true,
+            errors_go_by_destination: true,
             own_is_local: true,
             local_table_counts: true,
             passing_is_not_recorded: true,

@@ -108,20 +108,25 @@ impl GuardedDevice {
         }
     }
 
-    /// What the programs are to know about this interface. One without addresses, such as a port
-    /// of a bridge, has its neighbours by those of the others.
+    /// What the programs are to know about this interface. A port of a bridge has the bridge's
+    /// neighbours too, and one without addresses those of all others.
     pub(super) fn describe(&self, interfaces: &[Interface]) -> Device {
         let own = interfaces
             .iter()
             .find(|interface| interface.name == self.name);
-        let addresses = match own {
-            Some(own) if !own.addresses.is_empty() => own.addresses.clone(),
-            Some(_) | None => interfaces
+        let controller = own.and_then(|own| own.controller);
+        let mut addresses: Vec<_> = interfaces
+            .iter()
+            .filter(|interface| Some(interface.index) == controller)
+            .chain(own)
+            .flat_map(|interface| interface.addresses.iter().copied())
+            .collect();
+        if addresses.is_empty() {
+            let others = interfaces
                 .iter()
-                .filter(|interface| !interface.is_loopback())
-                .flat_map(|interface| interface.addresses.iter().copied())
-                .collect(),
-        };
+                .filter(|interface| !interface.is_loopback());
+            addresses.extend(others.flat_map(|interface| interface.addresses.iter().copied()));
+        }
         let mut device = describe(&self.name, &addresses);
         device.forwards = own.map_or(0, |own| own.forwards(interfaces));
 

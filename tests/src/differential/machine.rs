@@ -1,7 +1,12 @@
 //! A host like those that sessions describe: its interfaces send on in every way that one asks for,
 //! and its sockets are those of [`places`].
 
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 
@@ -70,7 +75,7 @@ impl Sockets {
         }
         for (protocol, local, peer) in places::CONNECTED {
             if i32::from(protocol) == libc::IPPROTO_TCP {
-                let stream = peers::connect_from(local.into(), peer.into());
+                let stream = connect(local.into(), peer.into());
                 let stream = stream.with_context(|| format!("connect to {peer:?}"))?;
                 sockets._streams.push(stream);
             } else {
@@ -87,5 +92,28 @@ impl Sockets {
             }
         }
         Ok(sockets)
+    }
+}
+
+/// Connects as soon as there is a way: a busy kernel notes a while later that a link has come up,
+/// and has no route to its addresses of IPv6 before.
+fn connect(local: SocketAddr, peer: SocketAddr) -> io::Result<TcpStream> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match peers::connect_from(local, peer) {
+            Err(error)
+                if error.kind() == io::ErrorKind::NetworkUnreachable
+                    || error.kind() == io::ErrorKind::HostUnreachable
+                    || error.kind() == io::ErrorKind::AddrNotAvailable =>
+            {
+                if Instant::now() > deadline {
+                    return Err(error);
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+            connected => return connected,
+        }
     }
 }

@@ -21,7 +21,7 @@ pub const OWN: [[IpAddr; 2]; 2] = [
 ];
 
 /// Where else packets go: to another host, to groups, to nobody.
-pub const ELSEWHERE: [[IpAddr; 8]; 2] = [
+pub const ELSEWHERE: [[IpAddr; 9]; 2] = [
     [
         v4(10, 9, 0, 3),
         v4(10, 9, 0, 255),
@@ -31,6 +31,7 @@ pub const ELSEWHERE: [[IpAddr; 8]; 2] = [
         v4(239, 255, 255, 250),
         v4(255, 255, 255, 255),
         v4(240, 0, 0, 1),
+        v4(0, 0, 0, 0),
     ],
     [
         v6(0xfd09, 0, 0, 3),
@@ -40,6 +41,7 @@ pub const ELSEWHERE: [[IpAddr; 8]; 2] = [
         v6(0xff05, 0, 0, 0xc),
         v6(0xff02, 0, 0, 1),
         v6(0xfe80, 0, 0, 1),
+        v6(0xff02, 0, 0, 2),
         v6(0, 0, 0, 0),
     ],
 ];

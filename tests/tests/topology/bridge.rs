@@ -1,14 +1,17 @@
 //! O06: the guarded interface is a port of a bridge, which has the host's address.
 
-use std::{net::Ipv6Addr, time::Duration};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, UdpSocket},
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use guard_common::outcome::{
     Family,
-    Outcome::{DropNoFlow, PassNotLocal},
+    Outcome::{DropNoFlow, PassKnownFlow, PassNotLocal},
 };
 use guard_tests::{
-    frames::{End, G, N, P, udp},
+    frames::{End, G, MDNS, N, NOBODY, P, udp},
     guard::Guard,
     netns::{Direct, Namespace, link},
     peers::{Connection, Exchange, alive},
@@ -25,6 +28,19 @@ const ON_LINK: End = End {
     ..N
 };
 
+/// The other host by addresses that this host has no route to.
+const UNROUTED: End = End {
+    ipv4: Ipv4Addr::new(198, 18, 7, 3),
+    ipv6: Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, 3),
+    ..N
+};
+
+/// Nobody, by the link address of this host: a broadcast to the kernel, when nobody sends it.
+const NOBODY_HERE: End = End {
+    mac: G.mac,
+    ..NOBODY
+};
+
 #[test]
 fn o06_a_bridge_is_guarded_and_its_other_hosts_are_not() -> Result<()> {
     for mode in MODES {
@@ -34,7 +50,8 @@ fn o06_a_bridge_is_guarded_and_its_other_hosts_are_not() -> Result<()> {
         link((host, "vo"), (&other, "v"))?;
         other.ip("link set v address 02:00:00:00:00:03")?;
         other.ip(&format!("addr add {}/24 dev v", N.ipv4))?;
-        for end in [N, ON_LINK] {
+        other.ip(&format!("addr add {}/24 dev v", UNROUTED.ipv4))?;
+        for end in [N, ON_LINK, UNROUTED] {
             other.ip(&format!("addr add {}/64 dev v nodad", end.ipv6))?;
         }
         for command in [
@@ -45,6 +62,9 @@ fn o06_a_bridge_is_guarded_and_its_other_hosts_are_not() -> Result<()> {
             "link set vg master br0",
             "link set vo master br0",
             "link set br0 up",
+            // As ports of bridges have one: their neighbours are those of the bridge all the same.
+            "addr add fe80::9/64 dev vg nodad",
+            "route add 224.0.0.0/4 dev br0",
         ] {
             host.ip(command)?;
         }
@@ -56,19 +76,36 @@ fn o06_a_bridge_is_guarded_and_its_other_hosts_are_not() -> Result<()> {
         let send = |family| -> Result<()> {
             wire.send(&udp(53, 40_000).received(family))?;
             wire.send(&udp(53, 40_000).to(N).received(family))?;
-            wire.send(&udp(53, 40_000).to(ON_LINK).received(family))
+            wire.send(&udp(53, 40_000).to(ON_LINK).received(family))?;
+            wire.send(&udp(53, 40_000).to(UNROUTED).received(family))
         };
+        let nobody = udp(53, 40_000).from(NOBODY).to(NOBODY_HERE);
+        let send_from_nobody = || wire.send(&nobody.received(Family::Ipv4));
         for family in [Family::Ipv4, Family::Ipv6] {
             send(family)?;
             let heard = (own.delivered(QUIET * 4), theirs.delivered(QUIET));
-            ensure!(heard == (1, 2), "{mode}: {heard:?} heard without a guard");
+            ensure!(heard == (1, 3), "{mode}: {heard:?} heard without a guard");
         }
+        send_from_nobody()?;
+        ensure!(own.delivered(QUIET * 4) == 1, "nobody is not heard");
 
         let guard = Guard::start(host, "vg", &["--xdp-mode", mode])?;
-        for family in [Family::Ipv4, Family::Ipv6] {
-            guard.expect([(DropNoFlow, 1), (PassNotLocal, 2)], || send(family))?;
+        guard.expect([(DropNoFlow, 1)], send_from_nobody)?;
+        for (family, routes) in [
+            (Family::Ipv4, "0"),
+            (Family::Ipv6, "0"),
+            (Family::Ipv4, "1"),
+            (Family::Ipv6, "1"),
+        ] {
+            // Whether it routes besides must make no difference to what it bridges.
+            host.sysctl("net/ipv4/ip_forward", routes)?;
+            host.sysctl("net/ipv6/conf/all/forwarding", routes)?;
+            guard.expect([(DropNoFlow, 1), (PassNotLocal, 3)], || send(family))?;
             let heard = (own.delivered(QUIET), theirs.delivered(QUIET));
-            ensure!(heard == (0, 2), "{mode}, {family:?}: {heard:?} heard");
+            ensure!(
+                heard == (0, 3),
+                "{mode}, {family:?}, {routes}: {heard:?} heard"
+            );
             peer.run(|| std::net::TcpStream::connect((N.address(family), 40_000)))?;
             ensure!(acceptor.accepted(QUIET) == 1, "{mode}: no connection");
             let server = P.address(family);
@@ -81,7 +118,13 @@ fn o06_a_bridge_is_guarded_and_its_other_hosts_are_not() -> Result<()> {
             }
         }
         let packets = guard.packets()?;
-        ensure!(packets.of(DropNoFlow) == 2, "{mode}:{packets}");
+        ensure!(packets.of(DropNoFlow) == 5, "{mode}:{packets}");
+
+        let asking = host.run(|| UdpSocket::bind((G.ipv4, 40_001)))?;
+        asking.send_to(b"query", (MDNS.ipv4, 5353))?;
+        guard.expect([(PassKnownFlow, 1)], || {
+            wire.send(&udp(5353, 40_001).from(N).received(Family::Ipv4))
+        })?;
     }
     Ok(())
 }

@@ -4,10 +4,10 @@ use std::{net::IpAddr, process::Stdio, time::Duration};
 
 use anyhow::{Result, ensure};
 use guard_common::outcome::Outcome::{
-    DropNoFlow, PassKnownFlow, PassNewFlow, PassNotLocal, PassNotRecorded,
+    DropIcmpUnrelated, DropNoFlow, PassKnownFlow, PassNewFlow, PassNotLocal, PassNotRecorded,
 };
 use guard_tests::{
-    frames::{G, P, udp},
+    frames::{Error, G, P, icmp_error, udp},
     netns::Namespace,
     peers::{Connection, Exchange, Talk, alive},
     wire::{Acceptor, Listener, QUIET, Wire},
@@ -106,6 +106,15 @@ fn o03_routed_containers_are_nobodys_business() -> Result<()> {
             let moved = guard.packets()?.since(&before);
             ensure!(moved.of(PassNotLocal) == 58, "{mode}, {family:?}:{moved}");
             ensure!(moved.of(DropNoFlow) == 0, "{mode}, {family:?}:{moved}");
+
+            // Errors about what it has sent go to it, and to nobody else.
+            let error = icmp_error(Error::TooBig, udp(40_000, 53).from(C));
+            guard.expect([(PassNotLocal, 1)], || {
+                wire.send(&error.clone().to(C).received(family))
+            })?;
+            guard.expect([(DropIcmpUnrelated, 1)], || {
+                wire.send(&error.to(G).received(family))
+            })?;
 
             // Its answers are not recorded: nobody gets a flow of the host's by them.
             let before = guard.packets()?;
