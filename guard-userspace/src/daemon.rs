@@ -11,7 +11,7 @@ use rtnetlink::Handle;
 use tokio::{
     select,
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{Notify, watch},
     time::{MissedTickBehavior, interval, timeout},
 };
 
@@ -125,6 +125,7 @@ struct Daemon {
     observer: Arc<Observer>,
     netlink: Handle,
     owners: Owners,
+    sweep_now: Arc<Notify>,
     stop: watch::Sender<()>,
     servers: Vec<tokio::task::JoinHandle<()>>,
     // Last, so that it is let go of last.
@@ -178,11 +179,18 @@ impl Daemon {
         // Before there are other threads, and before anybody is answered.
         privileges::keep_only(&privileges::to_attach_again())?;
         let (stop, stopped) = watch::channel(());
+        let sweep_now = Arc::new(Notify::new());
+        let sweeps = sweep::run(
+            sweeper,
+            Arc::clone(&observer),
+            Arc::clone(&sweep_now),
+            ended(stopped.clone()),
+        );
         let shared = serve::Shared::new(Arc::clone(&observer) as Arc<_>);
         let servers = vec![
             tokio::spawn(serve::run(metrics, shared.clone(), ended(stopped.clone()))),
-            tokio::spawn(control::run(control, shared, ended(stopped.clone()))),
-            tokio::spawn(sweep::run(sweeper, Arc::clone(&observer), ended(stopped))),
+            tokio::spawn(control::run(control, shared, ended(stopped))),
+            tokio::spawn(sweeps),
         ];
 
         Ok(Self {
@@ -193,6 +201,7 @@ impl Daemon {
             observer,
             netlink,
             owners,
+            sweep_now,
             stop,
             servers,
             _lock: lock,

@@ -162,13 +162,22 @@ impl Guard {
             .guard_ports(ports, settings.unrecorded.iter().copied());
     }
 
-    /// Applies what a reload can change, but for the ports.
+    /// Applies what a reload can change, but for the `ports`, which are in force.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn apply(&mut self, settings: &Settings) -> anyhow::Result<()> {
+    pub fn apply(&mut self, settings: &Settings, ports: &GuardedPorts) -> anyhow::Result<()> {
         self.trust(settings)?;
+        let any_remote_port = self.maps.state.any_remote_port() != 0;
+        let refiltered = any_remote_port != settings.udp_filter.any_remote_port();
+        if refiltered {
+            self.learn_again(settings, ports)?;
+        }
         self.maps.state.apply(settings);
+        if refiltered {
+            // Whoever has sent meanwhile.
+            self.learn_again(settings, ports)?;
+        }
         self.timers.reconfigure(settings, &mut self.maps.state);
         // Longer timers bring back to life what sweeps had left unmarked.
         self.maps.state.doubt_filter();

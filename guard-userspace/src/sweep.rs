@@ -183,7 +183,10 @@ impl Sweeper {
             }
             self.state
                 .mark(Use::flow(socket.transport), socket.local.port(), next.epoch);
-            if self.workings.tuple_marks {
+            // Nobody asks the filter about other ports, and strangers open connections to those. It
+            // is doubted before a port becomes guarded.
+            if self.workings.tuple_marks && self.state.guards(socket.transport, socket.local.port())
+            {
                 let flow = seed::entry(socket, 0, any_remote_port);
                 next.tuples.mark(&flow, next.epoch);
             }

@@ -31,9 +31,11 @@ impl Daemon {
         let guarded = self.ports.guarded();
         self.guard.guard_ports(&self.settings, &guarded);
         self.show_ports();
-        if let Err(error) = self.guard.apply(&self.settings) {
+        if let Err(error) = self.guard.apply(&self.settings, &guarded) {
             tracing::error!("not all of the configuration is in force: {error:#}");
         }
+        // Longer timers bring flows back to life whose ports no sweep has marked since they died.
+        self.sweep_now.notify_one();
         self.observer
             .update(|knowledge| knowledge.mode = self.settings.mode);
         match changes.reloadable.as_slice() {

@@ -1,12 +1,19 @@
 //! Flows that are older than what guards them.
 
+use std::net::SocketAddr;
+
+use guard_common::{
+    flow::{Flow, Phase},
+    outcome::Protocol,
+};
+
 use super::Guard;
 use crate::{
     conntrack,
-    maps::FlowMap,
+    maps::{FlowEntry, FlowMap},
     range::GuardedPorts,
     seed::{self, Target},
-    settings::{Settings, UdpFilter},
+    settings::Settings,
     sockets,
 };
 
@@ -29,6 +36,47 @@ impl Older {
 }
 
 impl Guard {
+    /// Puts the flows of UDP into the maps as another filter looks them up: those of sockets, what
+    /// the kernel tracks and, where the new filter asks for less, what the maps know.
+    ///
+    /// # Errors
+    /// When the sockets or a map cannot be read.
+    pub(super) fn learn_again(
+        &mut self,
+        settings: &Settings,
+        ports: &GuardedPorts,
+    ) -> anyhow::Result<()> {
+        self.seed(settings, ports)?;
+        if !settings.udp_filter.any_remote_port() {
+            return Ok(());
+        }
+        let (now, timeouts) = (self.clock.now()?, self.maps.state.timeouts());
+        let flows = FlowMap::open_all(&self.pins)?;
+        for map in flows.iter().filter(|map| map.protocol == Protocol::Udp) {
+            map.walk(|entry| {
+                let query = entry.flow.phase == Phase::Query as u8;
+                if query || entry.remote.port() == 0 || !entry.flow.alive(now, &timeouts) {
+                    return;
+                }
+                // One entry stands for every port of the peer, so no single port's timer fits it.
+                let flow = Flow {
+                    phase: Phase::Datagram as u8,
+                    ..entry.flow
+                };
+                let remote = SocketAddr::new(entry.remote.ip(), 0);
+                // Without room for it, it is as if it had been evicted.
+                let _ = map.merge(&FlowEntry {
+                    remote,
+                    flow,
+                    ..entry
+                });
+            })?;
+        }
+        self.maps.state.doubt_filter();
+
+        Ok(())
+    }
+
     /// Puts every connected socket on these ports into the maps, and what the kernel tracks of
     /// flows without one. Call it before they are guarded.
     ///
@@ -40,7 +88,7 @@ impl Guard {
             flows: &flows,
             state: &self.maps.state,
             now: self.clock.now()?,
-            any_remote_port: settings.udp_filter == UdpFilter::Address,
+            any_remote_port: settings.udp_filter.any_remote_port(),
         };
         let mut older = Older::default();
         if self.workings.seeding {

@@ -19,7 +19,7 @@ use nix::sys::mman::munmap;
 use crate::{
     pins::Pins,
     range::GuardedPorts,
-    settings::{Mode, Settings, UdpFilter},
+    settings::{Mode, Settings},
 };
 
 /// What comes first in the map `state`. The programs see each store at once.
@@ -231,7 +231,7 @@ impl StateMemory {
         self.doubt_filter();
         self.set_monitor(u32::from(settings.mode == Mode::Monitor));
         self.open_window();
-        self.set_any_remote_port(u32::from(settings.udp_filter == UdpFilter::Address));
+        self.set_any_remote_port(u32::from(settings.udp_filter.any_remote_port()));
         self.set_rescue(u32::from(!settings.no_rescue));
         self.set_layout(LAYOUT_VERSION);
     }

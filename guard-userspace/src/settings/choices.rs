@@ -68,6 +68,16 @@ pub enum UdpFilter {
     Address,
 }
 
+impl UdpFilter {
+    /// Whether a flow admits every port of the peer's address.
+    pub fn any_remote_port(self) -> bool {
+        match self {
+            Self::AddressAndPort => false,
+            Self::Address => true,
+        }
+    }
+}
+
 fn word(value: &impl ValueEnum, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match value.to_possible_value() {
         Some(value) => f.pad(value.get_name()),

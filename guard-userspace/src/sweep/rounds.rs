@@ -2,11 +2,19 @@
 
 use std::{sync::Arc, time::Instant};
 
+use tokio::sync::Notify;
+
 use super::Sweeper;
 use crate::{observer::Observer, pressure::Watch};
 
-/// Sweeps until `stop`, on a thread of its own, and says when the flow maps are too small.
-pub async fn run(mut sweeper: Sweeper, observer: Arc<Observer>, stop: impl Future<Output = ()>) {
+/// Sweeps until `stop`, on a thread of its own, and says when the flow maps are too small. Does not
+/// rest before a sweep that is asked for by `now`.
+pub async fn run(
+    mut sweeper: Sweeper,
+    observer: Arc<Observer>,
+    now: Arc<Notify>,
+    stop: impl Future<Output = ()>,
+) {
     let mut watch = Watch::default();
     tokio::pin!(stop);
     loop {
@@ -18,8 +26,8 @@ pub async fn run(mut sweeper: Sweeper, observer: Arc<Observer>, stop: impl Futur
         sweeper = back;
         let fits = match swept {
             Ok(swept) => {
-                let now = Instant::now();
-                let said = watch.note(&swept.loads, swept.scales, swept.evidence, now);
+                let moment = Instant::now();
+                let said = watch.note(&swept.loads, swept.scales, swept.evidence, moment);
                 let advice = watch.advice().map(str::to_owned);
                 observer.update(|knowledge| knowledge.advice.clone_from(&advice));
                 match (said, &advice) {
@@ -36,6 +44,7 @@ pub async fn run(mut sweeper: Sweeper, observer: Arc<Observer>, stop: impl Futur
         };
         tokio::select! {
             () = &mut stop => return,
+            () = now.notified() => {}
             () = tokio::time::sleep(sweeper.rest(fits)) => {}
         }
     }
