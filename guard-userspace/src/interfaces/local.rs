@@ -108,7 +108,8 @@ fn request(family: AddressFamily) -> Vec<u8> {
     bytes
 }
 
-fn is_local(route: &RouteMessage) -> bool {
+/// Whether a route is in the local table.
+pub(super) fn is_local(route: &RouteMessage) -> bool {
     let table = route
         .attributes
         .iter()

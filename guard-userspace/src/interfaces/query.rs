@@ -4,15 +4,17 @@ use std::net::IpAddr;
 
 use anyhow::Context;
 use aya::programs::loaded_programs;
-use futures_util::{Stream, StreamExt, TryStreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt, future::ready};
 use ipnet::IpNet;
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
+    RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
     link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
 };
 use rtnetlink::{Handle, MulticastGroup};
 
-use super::{AttachedMode, Interface, XdpProgram, pick};
+use super::{AttachedMode, Interface, XdpProgram, local, pick};
 use crate::failure::Failure;
 
 /// Opens an rtnetlink connection into the calling thread's network namespace.
@@ -41,12 +43,24 @@ pub fn changes() -> anyhow::Result<impl Stream<Item = ()>> {
         MulticastGroup::Ipv4Ifaddr,
         MulticastGroup::Ipv6Ifaddr,
         MulticastGroup::Tc,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv6Route,
     ];
     let (connection, _, messages) =
         rtnetlink::new_multicast_connection(&groups).context("rtnetlink: listen for changes")?;
     tokio::spawn(connection);
 
-    Ok(messages.map(|_| ()))
+    Ok(messages.filter_map(|(message, _)| ready(concerns_us(&message).then_some(()))))
+}
+
+/// Routers hear of routes without end, hardly any of which lead here.
+fn concerns_us(message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
+    match &message.payload {
+        NetlinkPayload::InnerMessage(
+            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
+        ) => local::is_local(route),
+        _ => true,
+    }
 }
 
 /// Every interface of the namespace, in the order of their indices.

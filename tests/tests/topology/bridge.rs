@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, UdpSocket},
+    thread,
     time::Duration,
 };
 
@@ -34,6 +35,15 @@ const UNROUTED: End = End {
     ipv6: Ipv6Addr::new(0x2001, 0xdb8, 7, 0, 0, 0, 0, 3),
     ..N
 };
+
+/// This host by an address of a network that is routed to it.
+const ROUTED_HERE: End = End {
+    ipv4: Ipv4Addr::new(198, 18, 9, 9),
+    ..G
+};
+
+/// How soon the guard knows of such a network, with time to spare.
+const HEARD_OF: Duration = Duration::from_millis(700);
 
 /// Nobody, by the link address of this host: a broadcast to the kernel, when nobody sends it.
 const NOBODY_HERE: End = End {
@@ -124,6 +134,12 @@ fn o06_a_bridge_is_guarded_and_its_other_hosts_are_not() -> Result<()> {
         asking.send_to(b"query", (MDNS.ipv4, 5353))?;
         guard.expect([(PassKnownFlow, 1)], || {
             wire.send(&udp(5353, 40_001).from(N).received(Family::Ipv4))
+        })?;
+
+        host.ip("route add local 198.18.9.0/24 dev lo")?;
+        thread::sleep(HEARD_OF);
+        guard.expect([(DropNoFlow, 1)], || {
+            wire.send(&udp(53, 40_000).to(ROUTED_HERE).received(Family::Ipv4))
         })?;
     }
     Ok(())
