@@ -96,6 +96,7 @@ impl Guard {
         // An earlier run's programs may enforce what is published here.
         if found {
             guard.older = guard.seed(settings, ports)?;
+            guard.widen(settings)?;
         }
         guard.guard_ports(settings, ports);
         guard.trust(settings)?;
@@ -110,6 +111,7 @@ impl Guard {
             let now = guard.clock.now()?;
             let carried = inheritance.copy_to(&mut guard.maps, &guard.pins, now)?;
             notes.extend(carried.notes);
+            guard.widen(settings)?;
             if carried.incomplete {
                 tokio::time::sleep(SIDE_BY_SIDE).await;
             }

@@ -47,6 +47,16 @@ impl Guard {
         ports: &GuardedPorts,
     ) -> anyhow::Result<()> {
         self.seed(settings, ports)?;
+
+        self.widen(settings)
+    }
+
+    /// Puts every live flow of UDP in as the wider filter looks it up, where that is in force:
+    /// an earlier configuration or an earlier run may have recorded it by its remote port.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub(super) fn widen(&mut self, settings: &Settings) -> anyhow::Result<()> {
         if !settings.udp_filter.any_remote_port() {
             return Ok(());
         }

@@ -197,3 +197,22 @@ fn longer_timers_bring_ports_back_at_once() -> Result<()> {
     })?;
     Ok(())
 }
+
+#[test]
+fn a_start_with_a_wider_filter_keeps_flows() -> Result<()> {
+    for size in [[].as_slice(), &["--max-flows", "131072"]] {
+        let lab = Lab::new()?;
+        let mut guard = lab.guard(&[])?;
+        let (host, peer) = (&lab.topology.guarded, &lab.topology.peer);
+        let server = (P.address(Family::Ipv4), 8081);
+        let mut talk = Exchange::open(host, peer, server, false, 1)?.remove(0);
+        guard.kill()?;
+        guard.start_again(&[&["--udp-filter", "address"], size].concat())?;
+        guard.expect([(PassKnownFlow, 1)], || {
+            talk.speak()?;
+            ensure!(talk.hears(PATIENCE), "{size:?}: the start has cost a flow");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
