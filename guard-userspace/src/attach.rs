@@ -5,6 +5,7 @@
 
 mod egress;
 mod filter;
+mod qdisc;
 mod refusal;
 mod xdp;
 
@@ -28,6 +29,7 @@ pub(crate) use self::refusal::errno;
 pub use self::{
     egress::{egress, settle_egress},
     filter::has_filter,
+    qdisc::require_room_for_clsact,
     xdp::{xdp, xdp_hook},
 };
 use crate::{

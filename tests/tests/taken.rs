@@ -53,6 +53,27 @@ fn a_foreign_program_is_named_and_left() -> Result<()> {
     host.require_clean()
 }
 
+/// The kernel takes a filter for what is sent on the qdisc `ingress` too, and runs it on what is
+/// received: strangers would open flows, and no answer would come in.
+#[test]
+fn a_qdisc_in_the_place_of_clsact_is_named_and_left() -> Result<()> {
+    let host = Host::new()?;
+    host.show("tc", &["qdisc", "add", "dev", "vg", "ingress"])?;
+    let before = host.show("tc", &["qdisc", "show", "dev", "vg"])?;
+    let taken = "vg: cannot record what is sent: its qdisc ingress is in the place of clsact";
+    host.run(&["--egress-hook", "clsact"])
+        .ends(69, &[taken, "; tc qdisc del dev vg ingress"])?;
+    let check = ["check", "--iface", "vg", "--egress-hook", "clsact"];
+    let (code, printed) = host.attempt(&check).output()?;
+    ensure!(code == Some(69) && printed.contains(taken), "{printed}");
+    let filters = host.show("tc", &["filter", "show", "dev", "vg", "ingress"])?;
+    ensure!(filters.trim().is_empty(), "{filters}");
+    let after = host.show("tc", &["qdisc", "show", "dev", "vg"])?;
+    ensure!(before == after, "{before} became {after}");
+    host.show("tc", &["qdisc", "del", "dev", "vg", "ingress"])?;
+    host.require_clean()
+}
+
 #[test]
 fn a_second_instance_names_the_first() -> Result<()> {
     let host = Host::new()?;

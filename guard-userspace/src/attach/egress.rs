@@ -14,6 +14,7 @@ use aya::programs::{
 
 use super::{
     CLSACT_HANDLES, CLSACT_PRIORITY, Hold, filter_at,
+    qdisc::require_room_for_clsact,
     refusal::{cause, errno, errno_tc, refused_clsact},
     release_clsact, release_filters, release_pin,
 };
@@ -126,7 +127,8 @@ fn tcx(program: &mut SchedClassifier, name: &str, pin: &Path) -> Result<Hold, Pr
 fn clsact(program: &mut SchedClassifier, name: &str, beside: bool) -> Result<Hold, Failure> {
     match qdisc_add_clsact(name) {
         Ok(()) => {}
-        Err(error) if errno_tc(&error) == Some(libc::EEXIST) => {}
+        // Somebody has one, or what is in its place.
+        Err(error) if errno_tc(&error) == Some(libc::EEXIST) => require_room_for_clsact(name)?,
         Err(error) => return Err(refused_clsact(name, &error.into())),
     }
 

@@ -115,7 +115,17 @@ fn peculiarity(interface: &Interface) -> Option<String> {
 
 fn egress(settings: &Settings, interface: &Interface, report: &mut Report) {
     let item = format!("egress {}", interface.name);
-    match (settings.egress_hook, has_tcx(&interface.name)) {
+    let tcx = has_tcx(&interface.name);
+    let clsact = match settings.egress_hook {
+        EgressHook::Clsact => true,
+        EgressHook::Auto => !tcx,
+        EgressHook::Tcx => false,
+    };
+    if clsact && let Err(failure) = attach::require_room_for_clsact(&interface.name) {
+        report.problem(item, &failure);
+        return;
+    }
+    match (settings.egress_hook, tcx) {
         (EgressHook::Clsact, _) => report.ok(item, "recorded by clsact, as asked for"),
         (_, true) => report.ok(item, "recorded by TCX"),
         (EgressHook::Auto, false) => report.items.push(Item::note(

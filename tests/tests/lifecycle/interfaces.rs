@@ -149,6 +149,29 @@ fn f10_a_filter_that_others_take_off_comes_back() -> Result<()> {
     works(&topology, &listener, interface)
 }
 
+/// Its place is taken, too: what would record there would record what strangers send.
+#[test]
+fn f10_nothing_is_guarded_where_nothing_can_be_recorded() -> Result<()> {
+    let topology = Direct::new()?;
+    let host = &topology.guarded;
+    let guard = Guard::start(host, "vg", &["--egress-hook", "clsact"])?;
+    for words in [["del", "clsact"], ["add", "ingress"]] {
+        let words = ["-n", host.name(), "qdisc", words[0], "dev", "vg", words[1]];
+        ensure!(Command::new("tc").args(words).status()?.success(), "tc");
+    }
+    let since = Instant::now();
+    while hooks::xdp(host, "vg")?.is_some()
+        || attached(&guard, "vg", "xdp")?
+        || attached(&guard, "vg", "egress")?
+    {
+        ensure!(since.elapsed() < PROMISED, "{}", guard.said());
+        thread::sleep(Duration::from_millis(20));
+    }
+    let words = ["-n", host.name(), "qdisc", "del", "dev", "vg", "ingress"];
+    ensure!(Command::new("tc").args(words).status()?.success(), "tc");
+    guarded_again(&guard, host, "vg")
+}
+
 /// G3: the interface is somebody else's now, who wants it as it was.
 #[test]
 fn f10_an_interface_that_moves_away_is_let_go() -> Result<()> {
