@@ -282,9 +282,10 @@ impl Daemon {
         if self.settings.keep_attached {
             self.guard.stay();
         }
-        drop(self.guard);
-        // Nobody reads the channel any more when this fails.
+        // First, so that no sweep takes maps for lost that go with the guard. Nobody reads the
+        // channel any more when this fails.
         let _ = self.stop.send(());
+        drop(self.guard);
         for server in self.servers {
             // A sweep cannot be stopped half-way; whoever waits for us need not wait for it.
             let _ = timeout(FAREWELL, server).await;

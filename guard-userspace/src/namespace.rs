@@ -5,6 +5,9 @@ use std::{fs, io, os::fd::AsRawFd, os::unix::fs::MetadataExt};
 use anyhow::Context;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
+/// The calling thread's network namespace, which need not be that of its process.
+const OWN: &str = "/proc/thread-self/ns/net";
+
 /// A name of the calling thread's network namespace: its cookie, which is never used twice, or
 /// where the kernel has none (before 5.14) its inode, which is not while the namespace lives.
 ///
@@ -14,8 +17,8 @@ pub fn name() -> anyhow::Result<String> {
     match cookie() {
         Ok(cookie) => Ok(format!("netns-{cookie}")),
         Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {
-            let inode = fs::metadata("/proc/self/ns/net")
-                .context("/proc/self/ns/net: cannot be read; show the process its own /proc")?
+            let inode = fs::metadata(OWN)
+                .with_context(|| format!("{OWN}: cannot be read; show the process its own /proc"))?
                 .ino();
             Ok(format!("netns-inode-{inode}"))
         }

@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use guard_common::parse::Transport;
+use guard_common::{layout::MAX_DEVICES, parse::Transport};
 use ipnet::IpNet;
 use serde::Serialize;
 
@@ -197,6 +197,15 @@ impl Settings {
             return Err(blame
                 .failure(blame.interfaces, "no interface to guard")
                 .remedy("give --iface IFACE, or the key iface in the file of --config"));
+        }
+        let interfaces = self.iface.len() + self.egress_iface.len();
+        if interfaces > MAX_DEVICES as usize {
+            return Err(blame
+                .failure(
+                    blame.interfaces,
+                    &format!("{interfaces} interfaces: one guard serves {MAX_DEVICES}"),
+                )
+                .remedy("leave some to their own network namespace, or unguarded"));
         }
         for (flag, names) in [("iface", &self.iface), ("egress-iface", &self.egress_iface)] {
             if let Some(name) = twice(names) {

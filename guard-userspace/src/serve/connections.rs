@@ -97,6 +97,8 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(limits.request)
         .keep_alive(false)
+        // Who has sent all of a request may end its side and wait, as `nc` does.
+        .half_close(true)
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(io), TowerToHyperService::new(routes));
 

@@ -222,3 +222,22 @@ async fn a_taken_port_is_named() {
         "{failure}"
     );
 }
+
+/// As `nc` and `socat` do when they are fed by a pipe.
+#[tokio::test]
+async fn a_client_may_end_its_side_and_wait() {
+    let fake = Fake {
+        walk: Duration::from_millis(50),
+        ..Fake::default()
+    };
+    let (_, shared) = fake.shared();
+    let server = Server::start(shared, LIMITS).await;
+    let mut stream = server.connect().await;
+    let request = b"GET /metrics HTTP/1.0\r\n\r\n";
+    stream.write_all(request).await.expect("sends");
+    stream.shutdown().await.expect("ends its side");
+    let answer = read(stream).await;
+    assert!(answer.starts_with("HTTP/1.0 200 OK"), "{answer:?}");
+    assert!(answer.ends_with("# EOF\n"), "{answer:?}");
+    server.stop().await;
+}

@@ -115,6 +115,9 @@ fn the_last_of_two_timeouts_wins() {
 fn errors_say_where() {
     use Exit::{BadConfiguration, Usage};
 
+    let crowd: String = (1..=33)
+        .map(|number| format!("--iface i{number} "))
+        .collect();
     let long = format!("--iface e --control-socket /{}", "x".repeat(107));
     // flags, file, exit code, start of the line
     let table = [
@@ -209,6 +212,12 @@ fn errors_say_where() {
             "egress-iface = ['a']",
             Usage,
             "a: named as iface and as egress-iface",
+        ),
+        (
+            &crowd,
+            "",
+            Usage,
+            "33 interfaces: one guard serves 32; leave some",
         ),
         (&long, "", Usage, "/xxxxx"),
     ];

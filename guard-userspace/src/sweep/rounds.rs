@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+use futures_util::FutureExt;
 use tokio::sync::Notify;
 
 use super::Sweeper;
@@ -37,6 +38,8 @@ pub async fn run(
                 }
                 swept.fits
             }
+            // Its maps go with the guard.
+            Err(_) if (&mut stop).now_or_never().is_some() => return,
             Err(error) => {
                 tracing::warn!("ports stay marked as in use: {error:#}");
                 true

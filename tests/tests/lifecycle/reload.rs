@@ -185,7 +185,7 @@ fn longer_timers_bring_ports_back_at_once() -> Result<()> {
     // A sweep has just ended, so none is due.
     let epoch = state.epoch();
     config.reload(&mut guard, "timeout = { udp = 300 }", "reloaded: ")?;
-    let deadline = Instant::now() + REST / 2;
+    let deadline = Instant::now() + REST * 3 / 4;
     while state.epoch() == epoch {
         ensure!(Instant::now() < deadline, "no sweep has begun");
         thread::sleep(Duration::from_millis(10));
