@@ -23,7 +23,7 @@ use crate::{
     interfaces,
     listeners::Owners,
     lock::InstanceLock,
-    maps::Readings,
+    maps::{Readings, StateMemory},
     namespace,
     observer::{Knowledge, Observer},
     pins::Pins,
@@ -146,11 +146,12 @@ impl Daemon {
                 .require_guardable()?;
         }
         let lock = InstanceLock::take(&namespace)?;
-        let ports = PortsInForce::start(&settings, &mut owners)?;
+        let pins = Pins::of_layout(&settings.pin_dir, &namespace, workings.layout);
+        let earlier = StateMemory::in_force(&pins);
+        let ports = PortsInForce::start(&settings, earlier.as_ref(), &mut owners)?;
         let metrics = serve::bind(settings.metrics_listen).await?;
         let control = control::Socket::bind(&settings.control_socket).await?;
 
-        let pins = Pins::of_layout(&settings.pin_dir, &namespace, workings.layout);
         let mut notes = Vec::new();
         let guarded = ports.guarded();
         let mut guard =

@@ -17,7 +17,7 @@ use serde::{Serialize, Serializer};
 pub use self::{
     apart::Apart,
     owner::Owner,
-    verdict::{Moment, Verdict, Warning, judge},
+    verdict::{Moment, Verdict, Warning, judge, judge_start},
 };
 use crate::{
     range::{GuardedPorts, PortRange},

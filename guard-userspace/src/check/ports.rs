@@ -3,7 +3,10 @@
 use super::{Item, Report};
 use crate::{
     failure::Failure,
-    listeners::{self, Moment, Owners},
+    listeners::{self, Listener, Owners},
+    maps::StateMemory,
+    namespace,
+    pins::Pins,
     range::{GuardedPorts, LocalPorts},
     settings::Settings,
 };
@@ -21,11 +24,16 @@ pub(super) fn ports(settings: &Settings, report: &mut Report) {
 
     let guarded = GuardedPorts::new(&local, settings.exposures());
     let trusted: Vec<_> = settings.trust.iter().copied().collect();
+    let earlier = namespace::name()
+        .ok()
+        .and_then(|namespace| StateMemory::in_force(&Pins::new(&settings.pin_dir, &namespace)));
+    let open = |listener: &Listener| {
+        let earlier = earlier.as_ref();
+        earlier.is_some_and(|state| !state.guards(listener.transport, listener.port))
+    };
     let verdict = listeners::survey(&guarded, &trusted, &mut Owners::Here)
         .map_err(Failure::from)
-        .and_then(|found| {
-            listeners::judge(settings.listeners, settings.mode, Moment::Start, &found)
-        });
+        .and_then(|found| listeners::judge_start(settings.listeners, settings.mode, open, found));
     match verdict {
         Ok(verdict) if verdict.warnings.is_empty() => {
             report.ok("listeners", "nothing listens on these ports");

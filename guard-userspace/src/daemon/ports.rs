@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use crate::{
     failure::Failure,
     listeners::{self, Listener, Moment, Owners, Verdict},
+    maps::StateMemory,
     range::{GuardedPorts, LocalPorts, PortRange},
     settings::{Exposed, Settings},
 };
@@ -33,11 +34,16 @@ pub struct PortsInForce {
 }
 
 impl PortsInForce {
-    /// Reads the ports, and judges the listeners on them.
+    /// Reads the ports, and judges the listeners on them, beside what an `earlier` run has left in
+    /// force.
     ///
     /// # Errors
     /// When the ports cannot be read, or a listener forbids the start: exit code 78.
-    pub fn start(settings: &Settings, owners: &mut Owners) -> Result<Self, Failure> {
+    pub fn start(
+        settings: &Settings,
+        earlier: Option<&StateMemory>,
+        owners: &mut Owners,
+    ) -> Result<Self, Failure> {
         let local = LocalPorts::read(settings.range)?;
         let mut ports = Self {
             local,
@@ -48,8 +54,15 @@ impl PortsInForce {
             complaint: None,
         };
         let found = listeners::survey(&ports.guarded(), &trusted(settings), owners)?;
-        let verdict = listeners::judge(settings.listeners, settings.mode, Moment::Start, &found)?;
-        ports.heed(verdict);
+        let open = |listener: &Listener| {
+            earlier.is_some_and(|state| !state.guards(listener.transport, listener.port))
+        };
+        ports.heed(listeners::judge_start(
+            settings.listeners,
+            settings.mode,
+            open,
+            found,
+        )?);
 
         Ok(ports)
     }

@@ -83,6 +83,28 @@ pub fn judge(
     Ok(verdict)
 }
 
+/// Judges the listeners that a start finds. Those on ports that an earlier run has left `open`, and
+/// that is still in force, are judged as when its range had grown over them: a start must not fail
+/// over what that run allowed.
+///
+/// # Errors
+/// As [`judge`].
+pub fn judge_start(
+    policy: ListenersPolicy,
+    mode: Mode,
+    open: impl Fn(&Listener) -> bool,
+    listeners: Vec<Listener>,
+) -> Result<Verdict, Failure> {
+    let (open, guarded): (Vec<_>, Vec<_>) = listeners.into_iter().partition(open);
+    let mut verdict = judge(policy, mode, Moment::Start, &guarded)?;
+    let grown = judge(policy, mode, Moment::Growth, &open)?;
+    verdict.warnings.extend(grown.warnings);
+    verdict.exposures.extend(grown.exposures);
+    verdict.blocked.extend(grown.blocked);
+
+    Ok(verdict)
+}
+
 fn fate(policy: ListenersPolicy, mode: Mode, moment: Moment, listener: &Listener) -> Fate {
     match listener.transport {
         Transport::Udp | Transport::UdpLite if listener.owner == Owner::Kernel => Fate::Expose,

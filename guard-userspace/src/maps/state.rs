@@ -187,6 +187,13 @@ impl StateMemory {
         }
     }
 
+    /// What a run has left in force, if one has.
+    pub fn in_force(pins: &Pins) -> Option<Self> {
+        let state = Self::open(pins).ok()?;
+
+        (state.layout() != 0).then_some(state)
+    }
+
     /// Notes that `port` is used for `purpose` in `epoch`.
     pub fn mark(&self, purpose: Use, port: u16, epoch: u8) {
         self.cell()

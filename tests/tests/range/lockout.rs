@@ -85,7 +85,7 @@ fn y10_a_range_that_grows_over_a_session_leaves_its_port_open() -> Result<()> {
         // The control: nobody is being served there.
         let idle = Acceptor::new(guest, 2223)?;
         let flags = ["--xdp-mode", mode, "--no-rescue"];
-        let guard = Guard::start(guest, topology.interface(), &flags)?;
+        let mut guard = Guard::start(guest, topology.interface(), &flags)?;
         ensure!(blocked(&guard)? == 0, "Y10, {mode}: counted too early");
         let row = || format!("Y10, {mode}");
         for address in OWN {
@@ -111,6 +111,21 @@ fn y10_a_range_that_grows_over_a_session_leaves_its_port_open() -> Result<()> {
             })
             .with_context(row)?;
             session.answers().with_context(row)?;
+        }
+        // A crash must not shut out whom the range has let in, nor keep the guard from coming back.
+        let mut sitting = Session::open(&ssh, host, OWN[0])?;
+        guard.kill()?;
+        guard.start_again(&flags)?;
+        sitting.answers().with_context(row)?;
+        for address in OWN {
+            Session::open(&ssh, host, address)
+                .and_then(|mut session| session.answers())
+                .with_context(|| format!("{}, after a crash", row()))?;
+            ensure!(
+                !reached(host, address, 2223),
+                "{}: whoever listens is left open by a crash",
+                row()
+            );
         }
         let said = guard.said();
         for line in [
