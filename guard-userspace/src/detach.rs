@@ -31,6 +31,7 @@ pub async fn run(pin_dir: &Path) -> Result<(), Failure> {
         _ => failure,
     })?;
     let layouts = layouts(pin_dir, &namespace)?;
+    let _held = layouts.first().map(Pins::hold).transpose()?;
     let netlink = interfaces::connect()?;
 
     let mut removed = Removed::default();

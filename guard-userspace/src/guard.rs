@@ -10,9 +10,10 @@ mod older;
 mod start;
 mod watch;
 
-use std::{mem, sync::Arc};
+use std::{fs::File, mem, sync::Arc};
 
 use anyhow::Context;
+use nix::fcntl::Flock;
 use rtnetlink::Handle;
 
 pub use self::older::Older;
@@ -46,6 +47,8 @@ pub struct Guard {
     workings: Workings,
     older: Older,
     stays: bool,
+    // Last, so that it is let go of last.
+    _held: Flock<File>,
 }
 
 impl Guard {
@@ -67,6 +70,7 @@ impl Guard {
     ) -> Result<Self, Failure> {
         let interfaces = check_interfaces(settings, netlink, &pins).await?;
         pins.prepare()?;
+        let held = pins.hold()?;
         let found = pins.exist();
         let inheritance = release_unwanted(&pins, &interfaces, settings, netlink).await?;
         let relieved = found || inheritance.is_some();
@@ -92,6 +96,7 @@ impl Guard {
             workings,
             older: Older::default(),
             stays: false,
+            _held: held,
         };
         // An earlier run's programs may enforce what is published here.
         if found {

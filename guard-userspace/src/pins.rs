@@ -7,12 +7,17 @@ mod folders;
 mod place;
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context;
 use guard_common::layout::LAYOUT_VERSION;
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 
 use self::folders::{free_aside, is_layout, layout};
 pub use self::place::{Place, is_plain};
@@ -141,6 +146,25 @@ impl Pins {
         }
 
         Ok(place)
+    }
+
+    /// Holds the folder of this network namespace until the value is dropped, against daemons that
+    /// see another `/run`, and so another lock, such as one in a container beside this one.
+    ///
+    /// # Errors
+    /// When somebody holds it: exit code 69.
+    pub fn hold(&self) -> Result<Flock<File>, Failure> {
+        let path = self.namespace.display();
+        let folder =
+            File::open(&self.namespace).with_context(|| format!("{path}: cannot be opened"))?;
+
+        Flock::lock(folder, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+            Errno::EWOULDBLOCK => Failure::unavailable(format!(
+                "{path}: held by a daemon that shares this folder, but not /run"
+            ))
+            .remedy("stop it first, wherever it runs"),
+            error => Failure::runtime(format!("{path}: cannot be locked: {error}")),
+        })
     }
 
     /// The folder itself.

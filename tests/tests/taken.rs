@@ -1,8 +1,9 @@
 //! What is there already: other programs, other daemons, and what a killed daemon has left.
 
 use std::{
-    fs,
+    fs::{self, DirBuilder, File},
     net::TcpListener,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -12,6 +13,7 @@ use aya::{
     programs::{Xdp, XdpMode},
 };
 use guard_tests::{bad_input::Host, build, netns::Direct};
+use guard_userspace::namespace;
 
 #[test]
 fn a_foreign_program_is_named_and_left() -> Result<()> {
@@ -93,6 +95,28 @@ fn a_second_instance_names_the_first() -> Result<()> {
         before == after && host.records()?,
         "{before} became {after}"
     );
+    daemon.stop()?;
+    host.require_clean()
+}
+
+/// As a daemon in a container holds it that has a `/run` of its own, and so another lock.
+#[test]
+fn a_folder_that_is_held_elsewhere_is_left() -> Result<()> {
+    let host = Host::new()?;
+    let namespace = host.topology.guarded.run(namespace::name)?;
+    let folder = host.pins().join(namespace);
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)?;
+    let held = File::open(&folder)?;
+    held.try_lock()?;
+    host.run(&[])
+        .ends(69, &["held by a daemon that shares this folder"])?;
+    drop(held);
+    let daemon = host.run(&[]).keeps_guarding()?;
+    let held = File::open(&folder)?.try_lock();
+    ensure!(held.is_err(), "a guard does not hold its folder");
     daemon.stop()?;
     host.require_clean()
 }
