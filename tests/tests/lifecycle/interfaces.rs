@@ -154,11 +154,15 @@ fn f10_a_filter_that_others_take_off_comes_back() -> Result<()> {
 fn f10_nothing_is_guarded_where_nothing_can_be_recorded() -> Result<()> {
     let topology = Direct::new()?;
     let host = &topology.guarded;
-    let guard = Guard::start(host, "vg", &["--egress-hook", "clsact"])?;
+    let mut guard = Guard::start(host, "vg", &["--egress-hook", "clsact"])?;
+    // A daemon that runs between the two commands has put its own qdisc back before the second.
+    guard.signal(libc::SIGSTOP);
     for words in [["del", "clsact"], ["add", "ingress"]] {
         let words = ["-n", host.name(), "qdisc", words[0], "dev", "vg", words[1]];
-        ensure!(Command::new("tc").args(words).status()?.success(), "tc");
+        let done = Command::new("tc").args(words).status()?;
+        ensure!(done.success(), "tc {words:?}: {done}");
     }
+    guard.signal(libc::SIGCONT);
     let since = Instant::now();
     while hooks::xdp(host, "vg")?.is_some()
         || attached(&guard, "vg", "xdp")?
