@@ -209,11 +209,12 @@ pub struct Prefix<A> {
 pub struct Device {
     /// The interface's name, padded with zeroes, for whoever reads the counters.
     pub name: [u8; 16],
-    /// How the host sends on what comes in here: [`ROUTES`](Self::ROUTES),
-    /// [`CARRIES`](Self::CARRIES), both, or 0.
+    /// How the host sends on what comes in here: any of [`ROUTES`](Self::ROUTES),
+    /// [`CARRIES`](Self::CARRIES) and [`SHARES`](Self::SHARES), or 0.
     pub forwards: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The index of the interface that the kernel takes what comes in here to have come in by when
+    /// it routes: this one, or the bridge or bond that it is a port of.
+    pub routes_by: u32,
     /// Addresses of IPv4. Those with a mask of zero bits are not in use.
     pub ipv4: [Prefix<V4>; MAX_PREFIXES],
     /// Addresses of IPv6, as above.
@@ -221,11 +222,15 @@ pub struct Device {
 }
 
 impl Device {
-    /// In [`forwards`](Self::forwards): the host routes what comes in here.
+    /// In [`forwards`](Self::forwards): the host routes what comes in here by its own link
+    /// addresses.
     pub const ROUTES: u32 = 1;
-    /// In [`forwards`](Self::forwards): the interface is a port of a bridge, or has others on top
-    /// of it, so that frames go on without being routed.
+    /// In [`forwards`](Self::forwards): frames for other link addresses go on without being
+    /// routed, because the interface is a port of a bridge or carries those of containers.
     pub const CARRIES: u32 = 2;
+    /// In [`forwards`](Self::forwards): others have the same link address as this host, so that
+    /// nothing but the local table tells what is theirs.
+    pub const SHARES: u32 = 4;
 }
 
 /// Whether `remote` shares one of the prefixes.

@@ -104,7 +104,13 @@ fn judge_plain<A: Address, R>(
     }
     let judged = match Plain::<A>::again(frame, Direction::Ingress) {
         Some(tuple) => Judged {
-            outcome: judge_packet(&tuple, known, || plain::tcp_flags(frame, &tuple), tables),
+            outcome: judge_packet(
+                frame,
+                &tuple,
+                known,
+                || plain::tcp_flags(frame, &tuple),
+                tables,
+            ),
             family: A::FAMILY,
             protocol: tuple.transport.label(),
         },
@@ -179,9 +185,9 @@ fn judge_datagram<A: Address>(
     match subject(frame, ip) {
         Subject::Packet(tuple) => {
             let flags = || ip.tcp_flags(frame, tuple.transport);
-            judge_packet(&tuple, None, flags, tables)
+            judge_packet(frame, &tuple, None, flags, tables)
         }
-        Subject::Quote(tuple) => judge_quote(&tuple, (ip.source, ip.destination), tables),
+        Subject::Quote(tuple) => judge_quote(frame, &tuple, (ip.source, ip.destination), tables),
         Subject::Itself(outcome) => outcome,
     }
 }
@@ -190,6 +196,7 @@ fn judge_datagram<A: Address>(
 /// use; `flags` are read only when it has one.
 #[inline(always)]
 fn judge_packet<A: Address>(
+    frame: &(impl Packet + ?Sized),
     tuple: &Tuple<A>,
     known: Option<Known<'_>>,
     flags: impl FnOnce() -> TcpFlags,
@@ -215,7 +222,7 @@ fn judge_packet<A: Address>(
         return outcome;
     }
     if tables.config().asks_before_drop() {
-        if let Some(outcome) = excuse(tuple, tuple.remote, tables) {
+        if let Some(outcome) = excuse(frame, tuple, tuple.remote, tables) {
             return outcome;
         }
         if tables.config().monitor() != 0 {
@@ -230,6 +237,7 @@ fn judge_packet<A: Address>(
 /// error itself goes from one end to the other.
 #[inline(always)]
 fn judge_quote<A: Address>(
+    frame: &(impl Packet + ?Sized),
     tuple: &Tuple<A>,
     (sender, destination): (A, A),
     tables: &impl Tables,
@@ -249,7 +257,7 @@ fn judge_quote<A: Address>(
         local: destination,
         ..*tuple
     };
-    if let Some(outcome) = excuse(&delivered, sender, tables) {
+    if let Some(outcome) = excuse(frame, &delivered, sender, tables) {
         return outcome;
     }
 

@@ -4,7 +4,9 @@ use crate::{
     address::Address,
     config::Config,
     key::{AddressKey, FlowKey},
+    onward::is_for_another,
     outcome::Outcome,
+    packet::Packet,
     parse::Tuple,
     tables::{Socket, Tables, Tally},
 };
@@ -13,12 +15,13 @@ use crate::{
 /// the user trusts the sender. Neither is asked where it cannot apply.
 #[inline(always)]
 pub(crate) fn excuse<A: Address>(
+    frame: &(impl Packet + ?Sized),
     tuple: &Tuple<A>,
     sender: A,
     tables: &impl Tables,
 ) -> Option<Outcome> {
     let excuses = tables.config().excuses();
-    if excuses & Config::FORWARDS != 0 && is_for_another(tuple, tables) {
+    if excuses & Config::FORWARDS != 0 && is_for_another(frame, tuple, tables) {
         return Some(Outcome::PassNotLocal);
     }
     if excuses & Config::TRUSTS != 0 && tables.trusts(&AddressKey::new(sender)) {
@@ -26,20 +29,6 @@ pub(crate) fn excuse<A: Address>(
     }
 
     None
-}
-
-/// Whether the packet goes through this host to another. Broadcast, multicast and anycast count
-/// as local, and so does whatever the routes do not clearly send on.
-#[inline(always)]
-fn is_for_another<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> bool {
-    let Some(device) = tables.device() else {
-        return false;
-    };
-    device.forwards != 0
-        && !tuple.local.is_own(device)
-        && !tuple.local.ends_here()
-        && !tables.is_local(&AddressKey::new(tuple.local))
-        && tables.forwards(tuple.transport, A::FlowKey::new(tuple).sized())
 }
 
 /// In monitor mode the packet passes, and whoever takes it would have lost it.

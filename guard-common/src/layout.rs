@@ -8,7 +8,7 @@ use crate::outcome::Judged;
 /// An upgrade copies flows and counters from maps of the same name with keys and values of the same
 /// sizes. So whoever changes what one of these maps holds, but not how long it is, gives it another
 /// name as well.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Interfaces that one set of maps can serve.
 pub const MAX_DEVICES: u32 = 32;
@@ -22,6 +22,9 @@ pub const MAX_REFUSED: u32 = 4096;
 /// Prefixes that the local table, and those that the user's trust, can hold.
 pub const MAX_ADDRESSES: u32 = 16_384;
 
+/// Link addresses that are this host's.
+pub const MAX_LINK_ADDRESSES: u32 = 16_384;
+
 /// Counters of one interface: an element of the counter map.
 pub type Counters = [u64; Judged::SLOTS as usize];
 
@@ -34,6 +37,7 @@ mod user {
         flow::Flow,
         fragment::FragmentKey,
         key::{AddressKey, FlowKeyV4, FlowKeyV6},
+        link::LinkAddress,
     };
 
     // SAFETY: integers at multiples of their size, without padding.
@@ -48,4 +52,6 @@ mod user {
     unsafe impl Pod for AddressKey {}
     // SAFETY: integers at multiples of their size, without padding.
     unsafe impl Pod for Device {}
+    // SAFETY: an integer.
+    unsafe impl Pod for LinkAddress {}
 }

@@ -57,6 +57,8 @@ mod marks;
 
 mod steady;
 
+mod onward;
+
 mod excuse;
 
 pub mod decide;

@@ -24,6 +24,55 @@ pub enum Payload {
     NotIp,
 }
 
+/// An Ethernet address, as one word.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(transparent)]
+pub struct LinkAddress(u64);
+
+impl LinkAddress {
+    /// The address of these bytes, in the order in which they are sent.
+    pub const fn new([a, b, c, d, e, f]: [u8; 6]) -> Self {
+        Self(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+    }
+
+    /// The bytes, in the order in which they are sent.
+    pub const fn octets(self) -> [u8; 6] {
+        let [a, b, c, d, e, f, _, _] = self.0.to_le_bytes();
+        [a, b, c, d, e, f]
+    }
+
+    /// Whether it is a group's: multicast or broadcast (IEEE 802.3, section 3.2.3).
+    #[inline(always)]
+    pub const fn is_group(self) -> bool {
+        self.group_bit() != 0
+    }
+
+    #[inline(always)]
+    pub(crate) const fn group_bit(self) -> u32 {
+        self.0 as u32 & 1
+    }
+
+    #[inline(always)]
+    fn read(frame: &(impl Packet + ?Sized), offset: usize) -> Option<Self> {
+        // Two bytes more than it has, which are there in every Ethernet header.
+        let word = u64::from_le(frame.read_anew(offset)?);
+
+        Some(Self(word << 16 >> 16))
+    }
+}
+
+/// Whom a frame is for on the link.
+#[inline(always)]
+pub fn destination(frame: &(impl Packet + ?Sized)) -> Option<LinkAddress> {
+    LinkAddress::read(frame, 0)
+}
+
+/// Who sends a frame on the link.
+#[inline(always)]
+pub fn source(frame: &(impl Packet + ?Sized)) -> Option<LinkAddress> {
+    LinkAddress::read(frame, size_of::<[u8; 6]>())
+}
+
 /// Whether a frame is addressed to everybody on the link, as what is sent to a subnet's own
 /// broadcast address is. Clusters of gateways have multicast link addresses, and what goes by one
 /// of these goes to a single host.

@@ -47,7 +47,7 @@ macro_rules! words {
         })+
     };
 }
-words!(u8 u16 u32);
+words!(u8 u16 u32 u64);
 
 /// A frame, from its Ethernet header on.
 pub trait Packet {
@@ -58,6 +58,13 @@ pub trait Packet {
     /// read, in registers that there are not.
     #[inline(always)]
     fn read_again<H: Header>(&self, offset: usize) -> Option<H> {
+        self.read(offset)
+    }
+
+    /// Copies out a header of a frame that nothing is known of any more. Paths on which more or
+    /// less of it was read are one path up to here, for a verifier that follows each of them.
+    #[inline(always)]
+    fn read_anew<H: Header>(&self, offset: usize) -> Option<H> {
         self.read(offset)
     }
 

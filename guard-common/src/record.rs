@@ -4,10 +4,11 @@ use crate::{
     address::{Address, V4, V6},
     filter::remember,
     flow::{Flow, FlowCell, Phase},
-    key::{AddressKey, FlowKey, SizedKey},
+    key::{FlowKey, SizedKey},
     link::{self, Payload},
     lookup::as_recorded,
     marks::{mark, mark_flow},
+    onward::{is_carried, is_of_another},
     outcome::{Direction, Family, Judged, Outcome, Protocol},
     packet::Packet,
     parse::{Fragment, Ip, Transport, Tuple, Unreadable},
@@ -203,6 +204,9 @@ fn record_packet<A: Address>(
                 return Outcome::PassNotRecorded;
             }
             if goes_to_group(frame, tuple) {
+                if is_carried(frame, tables) {
+                    return Outcome::PassNotRecorded;
+                }
                 return record_query(tuple, port, tables);
             }
             let recorded = as_recorded(tuple, tables);
@@ -210,7 +214,7 @@ fn record_packet<A: Address>(
         }
     };
 
-    record_flow(tuple, port, found, flags(), tables)
+    record_flow(frame, tuple, port, found, flags(), tables)
 }
 
 /// Whether any neighbour may answer.
@@ -219,16 +223,9 @@ fn goes_to_group<A: Address>(frame: &(impl Packet + ?Sized), tuple: &Tuple<A>) -
     tuple.transport == Transport::Udp && (tuple.remote.is_group() || link::to_everybody(frame))
 }
 
-/// Whether what passes through is another host's. It is this host's where its source was
-/// translated to one of our addresses, and unless the routes clearly say otherwise.
-#[inline(always)]
-fn is_of_another<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> bool {
-    !tables.is_local(&AddressKey::new(tuple.local))
-        && tables.forwards(tuple.transport, A::FlowKey::new(tuple).sized())
-}
-
 #[inline(always)]
 fn record_flow<A: Address>(
+    frame: &(impl Packet + ?Sized),
     tuple: &Tuple<A>,
     port: usize,
     known: Option<&FlowCell>,
@@ -246,6 +243,9 @@ fn record_flow<A: Address>(
         }
     }
 
+    if is_carried(frame, tables) {
+        return Outcome::PassNotRecorded;
+    }
     let Some(mut flow) = Flow::opened_by(tuple, flags, now) else {
         return Outcome::PassNotRecorded;
     };

@@ -5,6 +5,7 @@ use crate::{
     flow::{Flow, FlowCell},
     fragment::{FragmentKey, RefusedAt},
     key::{AddressKey, SizedKey},
+    link::LinkAddress,
     parse::Transport,
     ports::{GuardedPorts, Occupancy},
 };
@@ -131,6 +132,9 @@ pub trait Tables {
 
     /// Whether this address is in the local table, as far as the daemon has told.
     fn is_local(&self, address: &AddressKey) -> bool;
+
+    /// Whether an interface of this host has this link address, as far as the daemon has told.
+    fn is_own_link(&self, address: LinkAddress) -> bool;
 
     /// Whether the kernel's routes send this packet on to another host.
     fn forwards(&self, transport: Transport, key: SizedKey<'_>) -> bool;

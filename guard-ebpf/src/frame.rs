@@ -88,6 +88,16 @@ impl Packet for XdpFrame<'_> {
     }
 
     #[inline(always)]
+    fn read_anew<H: Header>(&self, offset: usize) -> Option<H> {
+        let ctx = self.ctx.ctx.cast();
+        Linear {
+            start: verifier::context_pointer::<{ offset_of!(xdp_md, data) }>(ctx),
+            end: verifier::context_pointer::<{ offset_of!(xdp_md, data_end) }>(ctx),
+        }
+        .read(offset)
+    }
+
+    #[inline(always)]
     fn rejoin(&self, offset: usize) -> usize {
         verifier::forget(offset, queue(self.ctx)).min(MAX_OFFSET + 1)
     }
@@ -122,6 +132,16 @@ impl Packet for TcFrame<'_> {
     #[inline(always)]
     fn read_again<H: Header>(&self, offset: usize) -> Option<H> {
         self.linear.read_again(offset)
+    }
+
+    #[inline(always)]
+    fn read_anew<H: Header>(&self, offset: usize) -> Option<H> {
+        let ctx = self.ctx.skb.skb.cast();
+        Linear {
+            start: verifier::context_pointer::<{ offset_of!(__sk_buff, data) }>(ctx),
+            end: verifier::context_pointer::<{ offset_of!(__sk_buff, data_end) }>(ctx),
+        }
+        .read(offset)
     }
 
     #[inline(always)]

@@ -115,19 +115,15 @@ unsafe fn state(socket: *const bpf_sock) -> u32 {
 }
 
 /// Whether the kernel sends a packet of this flow on to another host. What its routes deliver here,
-/// drop, or have no answer for is not sent on. `carries` says that the interface passes on what is
-/// not routed: routes say nothing then, and have no way to some of the hosts behind a bridge.
+/// drop, or have no answer for is not sent on. `interface` is the one that it has come in by, as the
+/// kernel sees it.
 #[inline(always)]
 pub fn forwards(
     ctx: *mut c_void,
     interface: u32,
     transport: Transport,
     key: SizedKey<'_>,
-    carries: bool,
 ) -> bool {
-    if carries {
-        return true;
-    }
     let (family, source, destination, ports) = match key {
         SizedKey::V4(key) => {
             let ports = (key.remote_port, key.local_port);

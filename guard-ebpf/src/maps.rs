@@ -5,8 +5,8 @@
 
 use aya_ebpf::{
     Global,
-    bindings::BPF_F_MMAPABLE,
-    btf_maps::{Array, LpmTrie, LruHashMap, PerCpuArray},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
     macros::btf_map,
 };
 use guard_common::{
@@ -14,13 +14,17 @@ use guard_common::{
     flow::Flow,
     fragment::FragmentKey,
     key::{AddressKey, FlowKeyV4, FlowKeyV6},
-    layout::{Counters, DEFAULT_MAX_FLOWS, MAX_ADDRESSES, MAX_DEVICES, MAX_REFUSED},
+    link::LinkAddress,
+    layout::{
+        Counters, DEFAULT_MAX_FLOWS, MAX_ADDRESSES, MAX_DEVICES, MAX_LINK_ADDRESSES, MAX_REFUSED,
+    },
     state::Element,
     tables::Tally,
 };
 
 const MAX_FLOWS: usize = DEFAULT_MAX_FLOWS as usize;
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 /// The slot of the interface this copy of the programs is attached to. Set at load time.
 #[unsafe(no_mangle)]
@@ -73,6 +77,16 @@ pub static TALLIES: PerCpuArray<u64, { Tally::COUNT }> = PerCpuArray::new();
 /// kernel's local table, asked only on hosts that forward.
 #[btf_map(name = "local")]
 pub static LOCAL: LpmTrie<AddressKey, u32, { MAX_ADDRESSES as usize }> = LpmTrie::new();
+
+/// Link addresses of this host's interfaces. Written by the daemon, asked only where frames for
+/// others go on. Nobody else's may be in it, so it takes memory as it fills.
+#[btf_map(name = "link_addresses")]
+pub static LINK_ADDRESSES: HashMap<
+    LinkAddress,
+    u32,
+    { MAX_LINK_ADDRESSES as usize },
+    NO_PREALLOC,
+> = HashMap::new();
 
 /// Prefixes that the user trusts. Written by the daemon.
 #[btf_map(name = "trusted")]

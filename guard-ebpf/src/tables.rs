@@ -12,6 +12,7 @@ use guard_common::{
     flow::{Flow, FlowCell},
     fragment::{FragmentKey, RefusedAt},
     key::{AddressKey, SizedKey},
+    link::LinkAddress,
     outcome::{Action, Judged},
     parse::Transport,
     ports::{GuardedPorts, Occupancy},
@@ -47,9 +48,6 @@ pub trait Context {
     /// Its address, for helpers.
     fn address(&self) -> *mut c_void;
 
-    /// The interface the frame is on.
-    fn interface(&self) -> u32;
-
     /// The interface the frame came in by, or 0 when this host made it.
     fn came_in_by(&self) -> u32;
 }
@@ -61,13 +59,8 @@ impl Context for &XdpContext {
     }
 
     #[inline(always)]
-    fn interface(&self) -> u32 {
-        self.ingress_ifindex() as u32
-    }
-
-    #[inline(always)]
     fn came_in_by(&self) -> u32 {
-        self.interface()
+        self.ingress_ifindex() as u32
     }
 }
 
@@ -75,12 +68,6 @@ impl Context for &TcContext {
     #[inline(always)]
     fn address(&self) -> *mut c_void {
         self.skb.skb.cast()
-    }
-
-    #[inline(always)]
-    fn interface(&self) -> u32 {
-        // SAFETY: the context is this program's own.
-        unsafe { (*self.skb.skb).ifindex }
     }
 
     #[inline(always)]
@@ -232,17 +219,16 @@ impl<C: Context> Tables for KernelTables<C> {
     }
 
     #[inline(always)]
+    fn is_own_link(&self, address: LinkAddress) -> bool {
+        maps::LINK_ADDRESSES.get_ptr(&address).is_some()
+    }
+
+    #[inline(always)]
     fn forwards(&self, transport: Transport, key: SizedKey<'_>) -> bool {
-        let carries = self
-            .device()
-            .is_some_and(|device| device.forwards & Device::CARRIES != 0);
-        kernel::forwards(
-            self.ctx.address(),
-            self.ctx.interface(),
-            transport,
-            key,
-            carries,
-        )
+        let Some(device) = self.device() else {
+            return false;
+        };
+        kernel::forwards(self.ctx.address(), device.routes_by, transport, key)
     }
 
     #[inline(always)]

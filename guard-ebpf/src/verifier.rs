@@ -31,6 +31,12 @@ pub fn forget(value: usize, unknown: u32) -> usize {
 /// the compiler likes to share the sum of that and an offset.
 #[inline(always)]
 pub fn context_word<const OFFSET: usize>(ctx: *const c_void) -> u32 {
+    context_pointer::<OFFSET>(ctx) as u32
+}
+
+/// As [`context_word`], for the words that the kernel turns into pointers to packet memory.
+#[inline(always)]
+pub fn context_pointer<const OFFSET: usize>(ctx: *const c_void) -> usize {
     let word: u64;
     // SAFETY: the kernel checks every access to a context before it runs the program.
     unsafe {
@@ -43,5 +49,5 @@ pub fn context_word<const OFFSET: usize>(ctx: *const c_void) -> u32 {
         );
     }
 
-    word as u32
+    word as usize
 }

@@ -1,15 +1,19 @@
 //! The network interfaces of a namespace, and which of them can be guarded.
 
+mod accepted;
 mod local;
+mod onward;
 mod query;
 
-use std::{fmt, fs};
+use std::fmt;
 
-use guard_common::config::Device;
+use guard_common::link::LinkAddress;
 use ipnet::IpNet;
 
 pub use self::{
+    accepted::accepted,
     local::{LocalAddresses, local_table},
+    onward::{Onward, own_links},
     query::{changes, connect, find, list, program_name},
 };
 use crate::failure::Failure;
@@ -23,6 +27,7 @@ pub(crate) fn read_any(message: &netlink_packet_route::RouteNetlinkMessage) {
         RouteNetlinkMessage::NewLink(link) => drop(query::interface(link)),
         RouteNetlinkMessage::NewAddress(address) => drop(query::own_address(address)),
         RouteNetlinkMessage::NewRoute(route) => drop(local::read_route(route)),
+        RouteNetlinkMessage::NewNeighbour(entry) => drop(accepted::read(entry)),
         _ => {}
     }
 }
@@ -41,7 +46,7 @@ pub struct Interface {
     /// Its name.
     pub name: String,
     /// Its hardware address, when that is one of Ethernet's.
-    pub mac: Option<[u8; 6]>,
+    pub mac: Option<LinkAddress>,
     /// What its frames start with, as an `ARPHRD_*` number.
     pub link_type: u16,
     /// Its driver's kind, such as `veth` or `bridge`; hardware has none.
@@ -54,7 +59,7 @@ pub struct Interface {
     pub addresses: Vec<IpNet>,
     /// The bridge, bond or the like that it is a port of.
     pub controller: Option<u32>,
-    /// The interface that it sits on, such as a macvlan on its hardware.
+    /// The interface of the same namespace that it sits on, such as a VLAN on its hardware.
     pub lower: Option<u32>,
     /// The XDP programs on it, one at most for each mode.
     pub xdp: Vec<XdpProgram>,
@@ -94,33 +99,6 @@ impl Interface {
     /// Whether it is a loopback interface.
     pub fn is_loopback(&self) -> bool {
         self.link_type == LOOPBACK
-    }
-
-    /// Whether this host sends frames that come in here on to others, and how:
-    /// [`Device::ROUTES`], [`Device::CARRIES`] where it bridges them or has interfaces of
-    /// containers on top, both, or 0. An interface forwards what those above it do.
-    pub fn forwards(&self, others: &[Self]) -> u32 {
-        let routes = ["ipv4", "ipv6"].into_iter().any(|family| {
-            let name = &self.name;
-            fs::read_to_string(format!("/proc/sys/net/{family}/conf/{name}/forwarding"))
-                .is_ok_and(|text| text.trim() != "0")
-        });
-        let mut ways = if routes { Device::ROUTES } else { 0 };
-        if self.controller.is_some() {
-            ways |= Device::CARRIES;
-        }
-        // Interfaces that sit on each other in a circle cannot exist, and indices only grow.
-        for above in others
-            .iter()
-            .filter(|other| other.lower == Some(self.index) && other.index > self.index)
-        {
-            ways |= match above.kind.as_deref() {
-                Some("macvlan" | "macvtap" | "ipvlan" | "ipvtap") => Device::CARRIES,
-                _ => above.forwards(others),
-            };
-        }
-
-        ways
     }
 
     /// Refuses an interface that no guard makes sense on.

@@ -1,6 +1,7 @@
 //! The maps, as the daemon writes them ([`Maps`]) and everybody reads them ([`Readings`]).
 
 mod flows;
+mod links;
 mod prefixes;
 mod readings;
 mod state;
@@ -21,6 +22,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 
 pub use self::{
     flows::{FlowEntry, FlowMap},
+    links::Links,
     prefixes::Prefixes,
     readings::Readings,
     state::StateMemory,
@@ -37,6 +39,8 @@ pub struct Maps {
     pub state: StateMemory,
     /// Addresses of this host.
     pub local: Prefixes,
+    /// Link addresses of this host.
+    pub links: Links,
     /// Prefixes that the user trusts.
     pub trusted: Prefixes,
     devices: Array<MapData, Device>,
@@ -53,6 +57,7 @@ impl Maps {
         Ok(Self {
             state: StateMemory::open(pins)?,
             local: Prefixes::open(pins, "local")?,
+            links: Links::open(pins)?,
             trusted: Prefixes::open(pins, "trusted")?,
             devices: Array::try_from(Map::Array(open(&pins.map("devices"))?))
                 .context("devices: not as this build lays it out")?,

@@ -24,7 +24,7 @@ pub use self::place::{Place, is_plain};
 use crate::failure::Failure;
 
 /// The maps that outlive the daemon, by their names in the object.
-pub const MAPS: [&str; 11] = [
+pub const MAPS: [&str; 12] = [
     "flows_tcp4",
     "flows_udp4",
     "flows_tcp6",
@@ -35,6 +35,7 @@ pub const MAPS: [&str; 11] = [
     "refused",
     "tallies",
     "local",
+    "link_addresses",
     "trusted",
 ];
 

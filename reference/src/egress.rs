@@ -45,6 +45,15 @@ impl Model {
         !self.in_local_table(source) && self.host.sends_on(talk.remote.0, source)
     }
 
+    /// Whether a guest or a container has sent it, which no address of this host's does.
+    fn is_carried(&self) -> bool {
+        let host = &self.host;
+        host.some_forward
+            && host.carries
+            && !self.is_own_link()
+            && self.rules.containers_are_not_recorded
+    }
+
     fn is_tunnel(&self, talk: &Conversation) -> bool {
         let udp = talk.protocol == self.rules.udp || !self.rules.tunnels_udp_only;
         udp && self.policy.unrecorded.contains(&talk.remote.1)
@@ -63,6 +72,9 @@ impl Model {
                 self.mark(purpose, talk.local.1);
             }
             return Reason::Refreshed;
+        }
+        if self.is_carried() {
+            return Reason::NotRecorded;
         }
 
         let Some(flow) = opened_by(talk, self.policy.by_address, now, rules) else {
@@ -84,7 +96,7 @@ impl Model {
 
     /// A query to a group: any neighbour may answer.
     fn query(&mut self, talk: &Conversation) -> Reason {
-        if self.is_tunnel(talk) {
+        if self.is_tunnel(talk) || self.is_carried() {
             return Reason::NotRecorded;
         }
         let id = self.query_id(talk);

@@ -25,6 +25,8 @@ pub struct Model {
     pub memory: Memory,
     /// The flows that the last frame was judged by, or might have been.
     pub touched: Vec<FlowId>,
+    /// The link address of whom the present frame is for, or from where this host sends it.
+    pub(crate) link: [u8; 6],
     /// What it goes by.
     pub(crate) rules: Rules,
 }
@@ -53,6 +55,7 @@ impl Model {
             epoch: 3,
             memory: Memory::default(),
             touched: Vec::new(),
+            link: [0; 6],
             rules,
         }
     }
@@ -60,12 +63,14 @@ impl Model {
     /// A frame that the interface receives.
     pub fn receive(&mut self, frame: &[u8]) -> Judged {
         self.touched.clear();
+        self.link = link_at(frame, 0);
         self.each(frame, Broken::reason, Self::received)
     }
 
     /// A frame that the interface sends; `passes` where another interface has received it.
     pub fn send(&mut self, frame: &[u8], passes: bool) -> Judged {
         self.touched.clear();
+        self.link = link_at(frame, 6);
         let everybody = frame.len() >= 6 && frame[..6].iter().all(|byte| *byte == 0xff);
         let multicast = frame.first().is_some_and(|byte| byte & 1 != 0);
         let group = everybody || multicast && self.rules.ethernet_multicast;
@@ -107,6 +112,25 @@ impl Model {
             protocol,
             verdict: if drops { "drop" } else { "pass" },
         }
+    }
+
+    /// Whether a packet is between other hosts, given that neither end of it is known to be here.
+    pub(crate) fn goes_on(&self, from: IpAddr, to: IpAddr) -> bool {
+        let (host, rules) = (&self.host, &self.rules);
+        if host.shares {
+            return true;
+        }
+        let group = self.link[0] & 1 != 0 && rules.group_links_are_nobodys;
+        let theirs = if group {
+            !host.router
+        } else {
+            !self.is_own_link()
+        };
+        host.carries && theirs || host.router && host.sends_on(from, to)
+    }
+
+    pub(crate) fn is_own_link(&self) -> bool {
+        self.host.own_links.contains(&self.link) && self.rules.links_count
     }
 
     fn packet<'a>(&self, carried: Carried<'a>) -> Result<Packet<'a>, Broken> {
@@ -242,4 +266,9 @@ impl Model {
     pub(crate) fn tally(&mut self, name: &'static str) {
         *self.memory.tallies.entry(name).or_insert(0) += 1;
     }
+}
+
+fn link_at(frame: &[u8], at: usize) -> [u8; 6] {
+    let octets = frame.get(at..at + 6);
+    octets.map_or([0; 6], |octets| octets.try_into().unwrap_or([0; 6]))
 }

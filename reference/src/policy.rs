@@ -88,10 +88,14 @@ pub struct Socket {
 pub struct Host {
     /// Addresses of the interface, with the prefixes of its link.
     pub addresses: Vec<Prefix>,
-    /// The host sends on what this interface receives: by routes, or beneath them.
-    pub forwards: bool,
-    /// It does so beneath the routes: a bridge, or devices on top of it.
+    /// The host routes what this interface receives.
+    pub router: bool,
+    /// Frames for other link addresses go on: a bridge, or devices on top of it.
     pub carries: bool,
+    /// Others have this host's link address.
+    pub shares: bool,
+    /// The link addresses of this host.
+    pub own_links: Vec<[u8; 6]>,
     /// Some interface of the guard does.
     pub some_forward: bool,
     /// The local table, as far as the daemon has told it.
@@ -120,11 +124,13 @@ pub enum Taker {
 }
 
 impl Host {
-    /// Whether what goes from one address to another clearly goes on to another host.
+    /// Whether this interface has to do with other hosts' packets.
+    pub fn forwards(&self) -> bool {
+        self.router || self.carries || self.shares
+    }
+
+    /// Whether the kernel's routes clearly send on what goes from one address to another.
     pub fn sends_on(&self, from: IpAddr, address: IpAddr) -> bool {
-        if self.carries {
-            return true;
-        }
         let (routing, of_link) = match (from, address) {
             (IpAddr::V6(from), IpAddr::V6(to)) => {
                 if from.is_loopback() || to.is_loopback() {

@@ -178,6 +178,12 @@ pub struct Rules {
     pub own_is_local: bool,
     /// The local table is asked.
     pub local_table_counts: bool,
+    /// Where others' frames go on, whose a frame is shows by its link address.
+    pub links_count: bool,
+    /// A group's link address does not tell.
+    pub group_links_are_nobodys: bool,
+    /// What a container above the interface sends is not recorded.
+    pub containers_are_not_recorded: bool,
     /// What passes through is recorded only where its source is this host's.
     pub passing_is_not_recorded: bool,
 }
@@ -266,6 +272,9 @@ impl Default for Rules {
             errors_go_by_destination: true,
             own_is_local: true,
             local_table_counts: true,
+            links_count: true,
+            group_links_are_nobodys: true,
+            containers_are_not_recorded: true,
             passing_is_not_recorded: true,
         }
     }

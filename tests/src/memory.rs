@@ -13,6 +13,7 @@ use guard_common::{
     flow::{Flow, FlowCell},
     fragment::{FragmentKey, RefusedAt},
     key::{AddressKey, SizedKey},
+    link::LinkAddress,
     parse::Transport,
     ports::{GuardedPorts, Occupancy, PORTS},
     tables::{Inserted, Socket, Tables, Tally, Use},
@@ -249,6 +250,10 @@ impl Tables for MemoryTables {
 
     fn is_local(&self, address: &AddressKey) -> bool {
         self.surroundings.is_local(address)
+    }
+
+    fn is_own_link(&self, address: LinkAddress) -> bool {
+        self.surroundings.is_own_link(address)
     }
 
     fn forwards(&self, _transport: Transport, key: SizedKey<'_>) -> bool {

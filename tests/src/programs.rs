@@ -206,6 +206,7 @@ impl Programs {
         let data = match self.ebpf.map(name).with_context(|| name.to_owned())? {
             Map::Array(data)
             | Map::PerCpuArray(data)
+            | Map::HashMap(data)
             | Map::LruHashMap(data)
             | Map::LpmTrie(data) => data,
             other => bail!("{name} is of a kind that nobody asks for: {other:?}"),

@@ -8,6 +8,7 @@ use guard_common::{
     config::Config,
     decide,
     key::{AddressKey, FlowKey, FlowKeyV4, SizedKey},
+    link::LinkAddress,
     outcome::{Family, Outcome},
     parse::{Transport, Tuple},
     record,
@@ -37,6 +38,10 @@ impl Surroundings for Sockets {
     }
 
     fn is_local(&self, _address: &AddressKey) -> bool {
+        true
+    }
+
+    fn is_own_link(&self, _address: LinkAddress) -> bool {
         true
     }
 

@@ -110,7 +110,7 @@ impl GuardedDevice {
 
     /// What the programs are to know about this interface. A port of a bridge has the bridge's
     /// neighbours too, and one without addresses those of all others.
-    pub(super) fn describe(&self, interfaces: &[Interface]) -> Device {
+    pub(super) fn describe(&self, interfaces: &[Interface]) -> anyhow::Result<Device> {
         let own = interfaces
             .iter()
             .find(|interface| interface.name == self.name);
@@ -128,9 +128,13 @@ impl GuardedDevice {
             addresses.extend(others.flat_map(|interface| interface.addresses.iter().copied()));
         }
         let mut device = describe(&self.name, &addresses);
-        device.forwards = own.map_or(0, |own| own.forwards(interfaces));
+        if let Some(own) = own {
+            let onward = own.onward(interfaces)?;
+            device.forwards = onward.forwards;
+            device.routes_by = onward.routes_by;
+        }
 
-        device
+        Ok(device)
     }
 }
 
@@ -146,7 +150,7 @@ fn describe(name: &str, addresses: &[IpNet]) -> Device {
     let mut device = Device {
         name: [0; 16],
         forwards: 0,
-        reserved: 0,
+        routes_by: 0,
         ipv4: [unused_v4; MAX_PREFIXES],
         ipv6: [unused_v6; MAX_PREFIXES],
     };

@@ -14,15 +14,19 @@ impl Guard {
     /// When the kernel refuses.
     pub async fn refresh(&mut self, netlink: &Handle) -> anyhow::Result<()> {
         let interfaces = interfaces::list(netlink).await?;
-        let mut forwards = false;
-        for device in &self.devices {
-            let described = device.describe(&interfaces);
-            forwards |= described.forwards != 0;
-            self.maps.set_device(device.slot, described)?;
-        }
+        let described = self
+            .devices
+            .iter()
+            .map(|device| Ok((device.slot, device.describe(&interfaces)?)))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let forwards = described.iter().any(|(_, device)| device.forwards != 0);
         // Before the programs ask for it.
         if forwards {
             self.maps.local.set(&interfaces::local_table()?)?;
+            self.maps.links.set(&interfaces::own_links(&interfaces))?;
+        }
+        for (slot, device) in described {
+            self.maps.set_device(slot, device)?;
         }
         self.set_excuse(Config::FORWARDS, forwards);
 

@@ -139,7 +139,7 @@ fn load(
             none => none.insert(Maps::open(pins)?),
         };
         // Takes the slot, so that the next interface finds another.
-        maps.set_device(slot, device.describe(interfaces))?;
+        maps.set_device(slot, device.describe(interfaces)?)?;
         devices.push(device);
     }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use anyhow::Context;
 use aya::programs::loaded_programs;
 use futures_util::{Stream, StreamExt, TryStreamExt, future::ready};
+use guard_common::link::LinkAddress;
 use ipnet::IpNet;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
@@ -128,17 +129,26 @@ pub(super) fn interface(link: &LinkMessage) -> Interface {
         lower: None,
         xdp: Vec::new(),
     };
+    let mut elsewhere = false;
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(name) => interface.name.clone_from(name),
-            LinkAttribute::Address(address) => interface.mac = address.as_slice().try_into().ok(),
+            LinkAttribute::Address(address) => {
+                interface.mac = address.as_slice().try_into().ok().map(LinkAddress::new);
+            }
             LinkAttribute::Mtu(mtu) => interface.mtu = *mtu,
             LinkAttribute::LinkInfo(infos) => interface.kind = kind(infos),
             LinkAttribute::Controller(index) => interface.controller = Some(*index),
             LinkAttribute::Link(index) => interface.lower = Some(*index),
             LinkAttribute::Xdp(attributes) => interface.xdp = programs(attributes),
+            LinkAttribute::LinkNetNsId(_) => elsewhere = true,
             _ => {}
         }
+    }
+    // A veth names its peer, which it does not sit on, and both may be in other namespaces, where
+    // the same index is another interface.
+    if elsewhere || interface.kind.as_deref() == Some("veth") {
+        interface.lower = None;
     }
 
     interface

@@ -54,8 +54,10 @@ pub fn plain() -> Session {
         },
         host: Host {
             addresses: prefixes(&["10.9.0.2/24", "fd09::2/64"]),
-            forwards: false,
+            router: false,
             carries: false,
+            shares: false,
+            own_links: places::OWN_LINKS.to_vec(),
             some_forward: false,
             local_table: Vec::new(),
             routing: (false, false),

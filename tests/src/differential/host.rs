@@ -4,6 +4,7 @@ use std::{cell::RefCell, net::IpAddr, rc::Rc};
 
 use guard_common::{
     key::{AddressKey, SizedKey},
+    link::LinkAddress,
     parse::Transport,
     tables::Socket,
 };
@@ -36,6 +37,10 @@ impl Surroundings for Described {
 
     fn is_local(&self, address: &AddressKey) -> bool {
         covers(&self.0.borrow().0.local_table, translate::ip(address))
+    }
+
+    fn is_own_link(&self, address: LinkAddress) -> bool {
+        self.0.borrow().0.own_links.contains(&address.octets())
     }
 
     fn forwards(&self, key: SizedKey<'_>) -> bool {

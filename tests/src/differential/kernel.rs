@@ -10,6 +10,7 @@ use guard_common::{
     flow::Flow,
     fragment::FragmentKey,
     key::{FlowKeyV4, FlowKeyV6},
+    link::LinkAddress,
     outcome::Judged,
     parse::Transport,
     ports::{GuardedPorts, Occupancy, PORTS},
@@ -45,6 +46,7 @@ pub struct Kernel {
     trusted: Trie,
     local: Trie,
     devices: RawMap<u32, Device>,
+    links: RawMap<LinkAddress, u32>,
     counters: Vec<u64>,
     page: u32,
 }
@@ -57,7 +59,7 @@ impl Kernel {
         let programs = Programs::load(entry)?;
         let names = (0..places::FORWARDING.len()).map(|index| format!("v{index}"));
         // SAFETY: the maps have these keys and values.
-        let (flows4, flows6, refused, trusted, local, devices) = unsafe {
+        let (flows4, flows6, refused, trusted, local, devices, links) = unsafe {
             (
                 [
                     RawMap::new(programs.map_fd("flows_udp4")?),
@@ -71,6 +73,7 @@ impl Kernel {
                 RawMap::new(programs.map_fd("trusted")?),
                 RawMap::new(programs.map_fd("local")?),
                 RawMap::new(programs.map_fd("devices")?),
+                RawMap::new(programs.map_fd("link_addresses")?),
             )
         };
         Ok(Self {
@@ -83,6 +86,7 @@ impl Kernel {
             trusted: Trie::new(trusted),
             local: Trie::new(local),
             devices,
+            links,
             counters: vec![0; Judged::SLOTS as usize * programs.processors()],
             page: 0,
             programs,
@@ -96,13 +100,23 @@ impl Kernel {
         self.state.bytes_mut()[occupancy..].fill(0);
         self.set_epoch(Occupancy::FIRST_EPOCH);
         let host = &session.host;
-        let like = |(forwards, carries, routing): &(bool, bool, (bool, bool))| {
-            (*forwards, *carries, *routing) == (host.forwards, host.carries, host.routing)
+        let like = places::Forwarding {
+            routes: host.router,
+            carries: host.carries,
+            shares: host.shares,
+            routing: host.routing,
         };
-        let interface = places::FORWARDING.iter().position(like);
+        let interface = places::FORWARDING.iter().position(|one| *one == like);
         let interface = interface.context("no interface sends on like the session's")?;
         self.interface = self.interfaces[interface];
-        self.devices.set(&setup::DEVICE, &translate::device(host))?;
+        let device = Device {
+            routes_by: self.interface,
+            ..translate::device(host)
+        };
+        self.devices.set(&setup::DEVICE, &device)?;
+        for link in &host.own_links {
+            self.links.set(&LinkAddress::new(*link), &1)?;
+        }
         self.local.hold(&host.local_table)?;
         self.configure(&session.policy, host)
     }

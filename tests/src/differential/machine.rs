@@ -25,14 +25,15 @@ impl Machine {
         let namespace = Namespace::new("fuzz")?;
         namespace.sysctl("net/ipv6/bindv6only", "1")?;
         namespace.sysctl("net/ipv6/conf/default/addr_gen_mode", "1")?;
-        for (index, (_, _, (v4, v6))) in places::FORWARDING.iter().enumerate() {
+        for (index, forwarding) in places::FORWARDING.iter().enumerate() {
+            let (v4, v6) = forwarding.routing;
             let name = format!("v{index}");
             namespace.ip(&format!("link add {name} type veth peer name p{index}"))?;
             namespace.ip(&format!("link set {name} up"))?;
             namespace.ip(&format!("link set p{index} up"))?;
             let flag = |on: bool| if on { "1" } else { "0" };
-            namespace.sysctl(&format!("net/ipv4/conf/{name}/forwarding"), flag(*v4))?;
-            namespace.sysctl(&format!("net/ipv6/conf/{name}/forwarding"), flag(*v6))?;
+            namespace.sysctl(&format!("net/ipv4/conf/{name}/forwarding"), flag(v4))?;
+            namespace.sysctl(&format!("net/ipv6/conf/{name}/forwarding"), flag(v6))?;
         }
         for command in [
             "addr add 10.9.0.2/24 brd 10.9.0.255 dev v0",

@@ -4,7 +4,7 @@ mod ip;
 
 use std::net::IpAddr;
 
-use super::{random::Random, scene::Talk};
+use super::{places::OWN_LINKS, random::Random, scene::Talk};
 
 use ip::packet;
 
@@ -157,13 +157,23 @@ fn linked(random: &mut Random, v6: bool, group: bool, packet: Vec<u8>) -> Vec<u8
         [0xfd, 0xff, 0xff, 0xff, 0xff, 0xff],
     ];
 
+    /// This host's link address, and what differs from it.
+    const LINKS: [[u8; 6]; 6] = [
+        OWN_LINKS[0],
+        OWN_LINKS[0],
+        OWN_LINKS[0],
+        [2, 0, 0, 0, 0, 3],
+        [2, 0, 0, 0, 1, 2],
+        [6, 0, 0, 0, 0, 2],
+    ];
+
     let to = if group != random.chance(3) {
         random.pick(&GROUPS)
     } else {
-        [2, 0, 0, 0, 0, 2]
+        random.pick(&LINKS)
     };
     let mut frame = to.to_vec();
-    frame.extend([2, 0, 0, 0, 0, 1]);
+    frame.extend(random.pick(&LINKS));
     let tags = match random.below(20) {
         0 => 1 + random.below(7),
         1 => 1,

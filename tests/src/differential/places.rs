@@ -146,14 +146,56 @@ pub fn sockets() -> Vec<Socket> {
     connected.chain(accepted).chain(listeners).collect()
 }
 
-/// How a host sends on: `forwards`, `carries`, `routing`.
-pub type Forwarding = (bool, bool, (bool, bool));
+/// The link addresses of the guarded host.
+pub const OWN_LINKS: [[u8; 6]; 1] = [[2, 0, 0, 0, 0, 2]];
+
+/// How a host sends on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Forwarding {
+    /// As [`Host::routes`](guard_reference::policy::Host::router).
+    pub routes: bool,
+    /// As [`Host::carries`](guard_reference::policy::Host::carries).
+    pub carries: bool,
+    /// As [`Host::shares`](guard_reference::policy::Host::shares).
+    pub shares: bool,
+    /// As [`Host::routing`](guard_reference::policy::Host::routing).
+    pub routing: (bool, bool),
+}
+
+/// A host that sends on nothing.
+pub const ENDS_HERE: Forwarding = Forwarding {
+    routes: false,
+    carries: false,
+    shares: false,
+    routing: (false, false),
+};
 
 /// What the kernel can be made to do, in the order of the interfaces that do it.
-pub const FORWARDING: [Forwarding; 5] = [
-    (false, false, (false, false)),
-    (true, false, (true, true)),
-    (true, false, (true, false)),
-    (true, true, (false, false)),
-    (true, true, (true, true)),
+pub const FORWARDING: [Forwarding; 6] = [
+    ENDS_HERE,
+    Forwarding {
+        routes: true,
+        routing: (true, true),
+        ..ENDS_HERE
+    },
+    Forwarding {
+        routes: true,
+        routing: (true, false),
+        ..ENDS_HERE
+    },
+    Forwarding {
+        carries: true,
+        ..ENDS_HERE
+    },
+    Forwarding {
+        routes: true,
+        carries: true,
+        routing: (true, true),
+        ..ENDS_HERE
+    },
+    Forwarding {
+        shares: true,
+        routing: (true, true),
+        ..ENDS_HERE
+    },
 ];

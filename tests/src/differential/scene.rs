@@ -5,8 +5,8 @@ use guard_reference::policy::{Host, Policy, Timers};
 use super::{
     packets,
     places::{
-        CONNECTED, DELIVERED, ELSEWHERE, End, FORWARDING, OWN, PEERS, ROUTES, SOCKET_PORTS, TCP,
-        UDP, prefix, sockets, v4, v6,
+        CONNECTED, DELIVERED, ELSEWHERE, ENDS_HERE, End, FORWARDING, OWN, OWN_LINKS, PEERS, ROUTES,
+        SOCKET_PORTS, TCP, UDP, prefix, sockets, v4, v6,
     },
     random::Random,
 };
@@ -194,18 +194,20 @@ fn host(random: &mut Random, kernel: bool) -> Host {
             .chain([prefix(v4(127, 0, 0, 0), 8), prefix(v6(0xff00, 0, 0, 0), 8)])
             .collect(),
     };
-    let (forwards, carries, routing) = if random.chance(50) {
-        FORWARDING[0]
+    let forwarding = if random.chance(50) {
+        ENDS_HERE
     } else {
         random.pick(&FORWARDING)
     };
     Host {
         addresses,
-        forwards,
-        carries,
-        some_forward: forwards || random.chance(10),
+        router: forwarding.routes,
+        carries: forwarding.carries,
+        shares: forwarding.shares,
+        own_links: OWN_LINKS.to_vec(),
+        some_forward: forwarding != ENDS_HERE || random.chance(10),
         local_table,
-        routing,
+        routing: forwarding.routing,
         delivered: DELIVERED.to_vec(),
         routes: ROUTES.to_vec(),
         sockets: sockets(),

@@ -200,8 +200,9 @@ const HOSTS: [fn(&mut Session, &Session); 5] = [
     |session, plain| session.host.some_forward = plain.host.some_forward,
     |session, plain| session.host.local_table.clone_from(&plain.host.local_table),
     |session, plain| {
-        session.host.forwards = plain.host.forwards;
+        session.host.router = plain.host.router;
         session.host.carries = plain.host.carries;
+        session.host.shares = plain.host.shares;
         session.host.routing = plain.host.routing;
     },
     |session, plain| session.host.room = plain.host.room,

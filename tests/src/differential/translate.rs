@@ -223,7 +223,7 @@ pub fn device(host: &Host) -> Device {
     let mut device = Device {
         name: *b"fuzzed\0\0\0\0\0\0\0\0\0\0",
         forwards: 0,
-        reserved: 0,
+        routes_by: 0,
         ipv4: [Prefix {
             address: V4(0),
             mask: V4(0),
@@ -233,12 +233,12 @@ pub fn device(host: &Host) -> Device {
             mask: V6 { high: 0, low: 0 },
         }; MAX_PREFIXES],
     };
-    if host.forwards {
-        device.forwards = if host.carries {
-            Device::CARRIES
-        } else {
-            Device::ROUTES
-        };
+    for (applies, way) in [
+        (host.router, Device::ROUTES),
+        (host.carries, Device::CARRIES),
+        (host.shares, Device::SHARES),
+    ] {
+        device.forwards |= if applies { way } else { 0 };
     }
     let (mut fourth, mut sixth) = (0, 0);
     for prefix in &host.addresses {

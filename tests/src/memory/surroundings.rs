@@ -2,6 +2,7 @@
 
 use guard_common::{
     key::{AddressKey, SizedKey},
+    link::LinkAddress,
     parse::Transport,
     tables::Socket,
 };
@@ -18,6 +19,9 @@ pub trait Surroundings {
 
     /// Whether this address is in the local table.
     fn is_local(&self, address: &AddressKey) -> bool;
+
+    /// Whether this host has this link address.
+    fn is_own_link(&self, address: LinkAddress) -> bool;
 
     /// Whether the kernel's routes send this packet on.
     fn forwards(&self, key: SizedKey<'_>) -> bool;
@@ -39,6 +43,10 @@ impl Surroundings for Usual {
 
     /// Without interfaces that forward, nobody asks.
     fn is_local(&self, _address: &AddressKey) -> bool {
+        true
+    }
+
+    fn is_own_link(&self, _address: LinkAddress) -> bool {
         true
     }
 

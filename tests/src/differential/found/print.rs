@@ -96,7 +96,7 @@ fn host(f: &mut fmt::Formatter<'_>, ours: &Host, plain: &Host) -> fmt::Result {
         "host",
         ours,
         plain,
-        [forwards, carries, some_forward, routing, room],
+        [router, carries, shares, some_forward, routing, room],
         [addresses, local_table]
     );
     writeln!(f, "            }})")

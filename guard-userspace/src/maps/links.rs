@@ -1,0 +1,55 @@
+//! The map `link_addresses`.
+
+use std::collections::BTreeSet;
+
+use anyhow::Context;
+use aya::maps::{HashMap, Map, MapData};
+use guard_common::link::LinkAddress;
+
+use crate::pins::Pins;
+
+/// The link addresses of this host, as the programs know them.
+pub struct Links {
+    map: HashMap<MapData, LinkAddress, u32>,
+    held: BTreeSet<LinkAddress>,
+}
+
+impl Links {
+    /// Opens the pinned map, and reads what an earlier run has left in it.
+    ///
+    /// # Errors
+    /// When there is none, or the kernel refuses.
+    pub fn open(pins: &Pins) -> anyhow::Result<Self> {
+        let name = "link_addresses";
+        let map = HashMap::try_from(Map::HashMap(super::open(&pins.map(name))?))
+            .with_context(|| format!("{name}: not as this build lays it out"))?;
+        let held = map
+            .keys()
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("{name}: cannot be read"))?;
+
+        Ok(Self { map, held })
+    }
+
+    /// Makes the map hold these addresses and no others. New ones come first, so that what stays
+    /// is there all along.
+    ///
+    /// # Errors
+    /// When the kernel refuses, for instance when the map is full.
+    pub fn set(&mut self, wanted: &BTreeSet<LinkAddress>) -> anyhow::Result<()> {
+        for address in wanted.difference(&self.held.clone()) {
+            self.map
+                .insert(address, 1, 0)
+                .context("link_addresses: cannot be written")?;
+            self.held.insert(*address);
+        }
+        for address in self.held.clone().difference(wanted) {
+            self.map
+                .remove(address)
+                .context("link_addresses: cannot be written")?;
+            self.held.remove(address);
+        }
+
+        Ok(())
+    }
+}
