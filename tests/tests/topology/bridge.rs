@@ -2,7 +2,6 @@
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, UdpSocket},
-    thread,
     time::Duration,
 };
 
@@ -42,8 +41,18 @@ const ROUTED_HERE: End = End {
     ..G
 };
 
-/// How soon the guard knows of such a network, with time to spare.
-const HEARD_OF: Duration = Duration::from_millis(700);
+/// This host by an address of a network that a rule routes to it.
+const RULED_HERE: End = End {
+    ipv4: Ipv4Addr::new(198, 18, 8, 8),
+    ..G
+};
+
+/// This host by an address that it has just got.
+const NEW_HERE: End = End {
+    ipv4: Ipv4Addr::new(198, 18, 6, 1),
+    ipv6: Ipv6Addr::new(0x2001, 0xdb8, 6, 0, 0, 0, 0, 1),
+    ..G
+};
 
 /// Nobody, by the link address of this host: a broadcast to the kernel, when nobody sends it.
 const NOBODY_HERE: End = End {
@@ -51,35 +60,43 @@ const NOBODY_HERE: End = End {
     ..NOBODY
 };
 
+/// The guarded host with its addresses on the bridge `br0`, of which `vg` is a port, and another
+/// host behind a second one.
+fn bridged() -> Result<(Direct, Namespace)> {
+    let topology = Direct::new()?;
+    let host = &topology.guarded;
+    let other = Namespace::new("o")?;
+    link((host, "vo"), (&other, "v"))?;
+    other.ip("link set v address 02:00:00:00:00:03")?;
+    other.ip(&format!("addr add {}/24 dev v", N.ipv4))?;
+    other.ip(&format!("addr add {}/24 dev v", UNROUTED.ipv4))?;
+    for end in [N, ON_LINK, UNROUTED] {
+        other.ip(&format!("addr add {}/64 dev v nodad", end.ipv6))?;
+    }
+    for command in [
+        "addr flush dev vg",
+        "link add br0 type bridge",
+        "link set br0 address 02:00:00:00:00:02",
+        "link set vg address 02:00:00:00:00:09",
+        "link set vg master br0",
+        "link set vo master br0",
+        "link set br0 up",
+        // As ports of bridges have one: their neighbours are those of the bridge all the same.
+        "addr add fe80::9/64 dev vg nodad",
+        "route add 224.0.0.0/4 dev br0",
+    ] {
+        host.ip(command)?;
+    }
+    host.ip(&format!("addr add {}/24 dev br0", G.ipv4))?;
+    host.ip(&format!("addr add {}/64 dev br0 nodad", G.ipv6))?;
+    Ok((topology, other))
+}
+
 #[test]
 fn o06_a_bridge_is_guarded_and_its_other_hosts_are_not() -> Result<()> {
     for mode in MODES {
-        let topology = Direct::new()?;
+        let (topology, other) = bridged()?;
         let (host, peer) = (&topology.guarded, &topology.peer);
-        let other = Namespace::new("o")?;
-        link((host, "vo"), (&other, "v"))?;
-        other.ip("link set v address 02:00:00:00:00:03")?;
-        other.ip(&format!("addr add {}/24 dev v", N.ipv4))?;
-        other.ip(&format!("addr add {}/24 dev v", UNROUTED.ipv4))?;
-        for end in [N, ON_LINK, UNROUTED] {
-            other.ip(&format!("addr add {}/64 dev v nodad", end.ipv6))?;
-        }
-        for command in [
-            "addr flush dev vg",
-            "link add br0 type bridge",
-            "link set br0 address 02:00:00:00:00:02",
-            "link set vg address 02:00:00:00:00:09",
-            "link set vg master br0",
-            "link set vo master br0",
-            "link set br0 up",
-            // As ports of bridges have one: their neighbours are those of the bridge all the same.
-            "addr add fe80::9/64 dev vg nodad",
-            "route add 224.0.0.0/4 dev br0",
-        ] {
-            host.ip(command)?;
-        }
-        host.ip(&format!("addr add {}/24 dev br0", G.ipv4))?;
-        host.ip(&format!("addr add {}/64 dev br0 nodad", G.ipv6))?;
         let wire = Wire::open(peer, topology.peer_interface())?;
         let (own, theirs) = (Listener::new(host, 40_000)?, Listener::new(&other, 40_000)?);
         let acceptor = Acceptor::new(&other, 40_000)?;
@@ -135,12 +152,58 @@ fn o06_a_bridge_is_guarded_and_its_other_hosts_are_not() -> Result<()> {
         guard.expect([(PassKnownFlow, 1)], || {
             wire.send(&udp(5353, 40_001).from(N).received(Family::Ipv4))
         })?;
+    }
+    Ok(())
+}
 
-        host.ip("route add local 198.18.9.0/24 dev lo")?;
-        thread::sleep(HEARD_OF);
-        guard.expect([(DropNoFlow, 1)], || {
-            wire.send(&udp(53, 40_000).to(ROUTED_HERE).received(Family::Ipv4))
-        })?;
+/// H3, O06: whom a frame is for shows by its link address, so that nobody need tell the guard of
+/// an address before it is guarded.
+#[test]
+fn o06_a_new_address_is_guarded_before_the_daemon_knows() -> Result<()> {
+    for (mode, routes) in [
+        ("native", "0"),
+        ("native", "1"),
+        ("generic", "0"),
+        ("generic", "1"),
+    ] {
+        let (topology, other) = bridged()?;
+        let host = &topology.guarded;
+        host.sysctl("net/ipv4/ip_forward", routes)?;
+        host.sysctl("net/ipv6/conf/all/forwarding", routes)?;
+        let wire = Wire::open(&topology.peer, topology.peer_interface())?;
+        let (own, theirs) = (Listener::new(host, 40_000)?, Listener::new(&other, 40_000)?);
+        let mut guard = Guard::start(host, "vg", &["--xdp-mode", mode])?;
+        let before = guard.packets()?;
+
+        guard.signal(libc::SIGSTOP);
+        for command in [
+            "addr add 198.18.6.1/32 dev br0",
+            "addr add 2001:db8:6::1/128 dev br0 nodad",
+            "route add local 198.18.9.0/24 dev lo",
+            // A table that nobody reads.
+            "rule add to 198.18.8.0/24 lookup 77",
+            "route add local 198.18.8.0/24 dev lo table 77",
+        ] {
+            host.ip(command)?;
+        }
+        let send = |end, family| wire.send(&udp(53, 40_000).to(end).received(family));
+        for family in [Family::Ipv4, Family::Ipv6] {
+            send(NEW_HERE, family)?;
+            send(UNROUTED, family)?;
+        }
+        send(ROUTED_HERE, Family::Ipv4)?;
+        send(RULED_HERE, Family::Ipv4)?;
+        let heard = (own.delivered(QUIET), theirs.delivered(QUIET));
+        guard.signal(libc::SIGCONT);
+        ensure!(heard == (0, 2), "{mode}, {routes}: {heard:?} heard");
+        let since = guard.packets()?.since(&before);
+        let counted = (since.of(DropNoFlow), since.of(PassNotLocal));
+        ensure!(counted == (4, 2), "{mode}, {routes}:{since}");
+
+        guard.stop()?;
+        send(NEW_HERE, Family::Ipv4)?;
+        send(RULED_HERE, Family::Ipv4)?;
+        ensure!(own.delivered(QUIET * 4) == 2, "not heard without a guard");
     }
     Ok(())
 }

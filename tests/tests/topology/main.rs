@@ -5,6 +5,7 @@ mod behind;
 mod bridge;
 mod containers;
 mod evicted;
+mod macvlan;
 mod older;
 mod own;
 mod resets;
