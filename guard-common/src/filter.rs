@@ -13,16 +13,20 @@
 use crate::{
     address::Address,
     parse::Tuple,
+    ports::Occupancy,
     state::{Element, State},
     tables::Tables,
 };
 
-/// Bytes that there are, whether they are in use or not: what the [rest of the state](State) leaves
-/// of [`Element::SIZE`], but for a line.
-pub const TUPLES: usize = Element::SIZE - size_of::<State>() - LINE;
+/// Bytes that there are for few flows, whether they are in use or not: what the [rest of the
+/// state](State) leaves of [`Element::SIZE`].
+pub const TUPLES: usize = Element::SIZE - size_of::<State>();
 
 /// Bytes of a line of a processor's cache.
 pub const LINE: usize = 64;
+
+/// Such a line of the filter.
+pub type Line = [Occupancy; LINE];
 
 const _: () = assert!(TUPLES.is_multiple_of(LINE) && size_of::<State>().is_multiple_of(LINE));
 
@@ -36,6 +40,17 @@ const TOO_MANY_A_MARK: u64 = 32;
 
 /// Bytes in use for the fewest marks.
 const FEWEST: u64 = 1 << 17;
+
+/// Bytes that there are for each flow that a flow map has room for, where there are more than
+/// [`TUPLES`]: two marks a flow of two of the four maps.
+const BYTES_A_FLOW: u64 = 4 * BYTES_A_MARK;
+
+/// Elements that the map `state` has where each flow map has room for so many flows: one, and
+/// behind it those that a filter takes for which that one has no room.
+pub const fn elements(max_flows: u32) -> u32 {
+    let more = max_flows as u64 * BYTES_A_FLOW / Element::SIZE as u64;
+    if more > 1 { 1 + more as u32 } else { 1 }
+}
 
 /// How tuples are hashed, and whether the answer counts.
 ///
@@ -74,7 +89,8 @@ impl Reach {
         self.0 as u32
     }
 
-    /// Bytes in use, at most [`TUPLES`].
+    /// Bytes in use: at most [`TUPLES`], which are in the first element of the map `state`, or a
+    /// multiple of [`Element::SIZE`] in those behind it.
     #[inline(always)]
     pub const fn bytes(self) -> u32 {
         (self.0 >> 32) as u32
@@ -105,17 +121,37 @@ impl Reach {
         self.span() == Self::TRUSTED
     }
 
-    /// What suits so many marks of one sweep: this, unless it is too short or much too long.
-    pub fn fitting(self, marks: u64) -> Self {
+    /// Where the bytes in use begin, in the map `state`.
+    #[inline(always)]
+    pub const fn base(self) -> usize {
+        if self.bytes() as usize > TUPLES {
+            Element::SIZE
+        } else {
+            size_of::<State>()
+        }
+    }
+
+    /// What suits so many marks of one sweep, where the map `state` has so many elements: this,
+    /// unless it is too short or much too long.
+    pub fn fitting(self, marks: u64, elements: u32) -> Self {
+        let room = match elements.saturating_sub(1) {
+            0 | 1 => TUPLES as u64,
+            more => u64::from(more) << Element::SIZE.ilog2(),
+        };
         let least = marks.saturating_mul(BYTES_A_MARK).max(FEWEST);
         let most = marks.saturating_mul(TOO_MANY_A_MARK).max(FEWEST);
         let bytes = u64::from(self.bytes());
-        if (least.min(TUPLES as u64)..=most).contains(&bytes) {
+        if (least.min(room)..=most).contains(&bytes) {
             return self;
         }
 
-        let bytes = least.min(TUPLES as u64).next_power_of_two();
-        let bytes = bytes.min(TUPLES as u64);
+        let bytes = least.min(room).next_power_of_two().min(room);
+        // A whole element would be no more than what the first has left.
+        let bytes = if bytes <= Element::SIZE as u64 {
+            bytes.min(TUPLES as u64)
+        } else {
+            bytes
+        };
         Self::new(Self::DOUBTED, bytes as u32)
     }
 }
@@ -129,16 +165,17 @@ impl Filter {
         }
     }
 
-    /// Which two bytes stand for a tuple, as it is recorded.
+    /// Where in the map `state` the two bytes are that stand for a tuple, as it is recorded: both
+    /// in one line.
     #[inline(always)]
-    pub fn indices<A: Address>(&self, tuple: &Tuple<A>) -> [usize; 2] {
+    pub fn places<A: Address>(&self, tuple: &Tuple<A>) -> [usize; 2] {
         let ports = u32::from(tuple.local_port) << 16 | u32::from(tuple.remote_port);
         let hash = tuple.remote.hash(ports, &self.seeds);
         // The highest bits alone repeat for tuples in arithmetic progression, such as the flows of
         // one client: the middle of the product does not.
         let mixed = (hash ^ hash << MIDDLE) >> 32;
         let place = mixed.wrapping_mul(u64::from(self.reach.bytes()));
-        let first = (place >> 32) as usize;
+        let first = self.reach.base() + (place >> 32) as usize;
         // What is left of the hash chooses a byte of the same line: the same byte for one in 64.
         let second = (first & !(LINE - 1)) + ((place >> (32 - LINE.ilog2())) as usize & (LINE - 1));
 
@@ -156,22 +193,22 @@ pub(crate) fn may_be_known<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -
     let filter = config.filter();
 
     let (epoch, span) = (config.epoch() as u8, filter.reach.span());
-    let fresh = |index| {
-        let mark = tables.remembered(index);
-        mark.is_none_or(|mark| mark.within(epoch, span))
+    let [first, second] = filter.places(tuple);
+    let Some(line) = tables.line(first) else {
+        return true;
     };
-    let [first, second] = filter.indices(tuple);
 
-    fresh(first) && fresh(second)
+    line[first & (LINE - 1)].within(epoch, span) && line[second & (LINE - 1)].within(epoch, span)
 }
 
 /// Notes that a tuple has a flow. `tuple` is as it is recorded.
 #[inline(always)]
 pub(crate) fn remember<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) {
     let config = tables.config();
-    for index in config.filter().indices(tuple) {
-        if let Some(mark) = tables.remembered(index) {
-            mark.set(config.epoch() as u8);
+    let [first, second] = config.filter().places(tuple);
+    if let Some(line) = tables.line(first) {
+        for place in [first, second] {
+            line[place & (LINE - 1)].set(config.epoch() as u8);
         }
     }
 }
@@ -206,11 +243,35 @@ mod tests {
             ((1 << 18) + 1, TUPLES as u32),
             (u64::MAX, TUPLES as u32),
         ] {
-            let fitting = new.fitting(marks);
-            assert_eq!(fitting.bytes(), bytes, "{marks}");
-            assert_eq!(fitting.fitting(marks), fitting, "{marks}");
-            assert!(!fitting.decides());
+            for elements in [0, 1, 2] {
+                let fitting = new.fitting(marks, elements);
+                assert_eq!(fitting.bytes(), bytes, "{marks}");
+                assert_eq!(fitting.fitting(marks, elements), fitting, "{marks}");
+                assert!(!fitting.decides());
+                assert_eq!(fitting.base(), size_of::<State>());
+            }
         }
+    }
+
+    #[test]
+    fn many_marks_take_elements_of_their_own() {
+        let new = Filter::new(SEEDS).reach;
+        for (flows, marks, bytes, base) in [
+            (1 << 18, 1 << 19, TUPLES as u32, size_of::<State>()),
+            (1 << 18, (1 << 19) + 1, 1 << 23, Element::SIZE),
+            (1 << 20, 2_000_000, 1 << 24, Element::SIZE),
+            (1 << 20, u64::MAX, 1 << 25, Element::SIZE),
+            (1 << 24, u64::MAX, 1 << 29, Element::SIZE),
+        ] {
+            let elements = elements(flows);
+            let fitting = new.fitting(marks, elements);
+            assert_eq!(fitting.bytes(), bytes, "{marks}");
+            assert_eq!(fitting.base(), base, "{marks}");
+            assert_eq!(fitting.fitting(marks, elements), fitting, "{marks}");
+            let end = base + bytes as usize;
+            assert!(end <= elements as usize * Element::SIZE, "{flows}");
+        }
+        assert_eq!([1 << 10, 1 << 17, 1 << 18].map(elements), [1, 1, 3]);
     }
 
     /// Whoever is in doubt looks everything up, so the size must not follow every connection.
@@ -218,11 +279,11 @@ mod tests {
     fn what_fits_stays_as_it_is() {
         let trusted = Reach::new(Reach::TRUSTED, 1 << 18);
         for marks in [1 << 13, 1 << 15] {
-            assert_eq!(trusted.fitting(marks), trusted, "{marks}");
+            assert_eq!(trusted.fitting(marks, 1), trusted, "{marks}");
         }
         for (marks, bytes) in [((1 << 13) - 1, 1 << 17), ((1 << 15) + 1, 1 << 19)] {
             let other = Reach::new(Reach::DOUBTED, bytes);
-            assert_eq!(trusted.fitting(marks), other, "{marks}");
+            assert_eq!(trusted.fitting(marks, 1), other, "{marks}");
         }
     }
 
@@ -237,8 +298,8 @@ mod tests {
     #[test]
     fn what_counts_are_the_remote_end_and_both_ports() {
         let filter = Filter::new(SEEDS);
-        let indices = |remote, local_port, remote_port| {
-            filter.indices(&Tuple {
+        let places = |remote, local_port, remote_port| {
+            filter.places(&Tuple {
                 transport: Transport::Udp,
                 local: V4::from([192, 0, 2, 1]),
                 remote,
@@ -246,10 +307,10 @@ mod tests {
                 remote_port,
             })
         };
-        let known = indices(V4::from([198, 51, 100, 1]), 40_000, 53);
-        assert_ne!(known, indices(V4::from([198, 51, 100, 2]), 40_000, 53));
-        assert_ne!(known, indices(V4::from([198, 51, 100, 1]), 40_001, 53));
-        assert_ne!(known, indices(V4::from([198, 51, 100, 1]), 40_000, 54));
+        let known = places(V4::from([198, 51, 100, 1]), 40_000, 53);
+        assert_ne!(known, places(V4::from([198, 51, 100, 2]), 40_000, 53));
+        assert_ne!(known, places(V4::from([198, 51, 100, 1]), 40_001, 53));
+        assert_ne!(known, places(V4::from([198, 51, 100, 1]), 40_000, 54));
     }
 
     /// The flows of a busy client differ in little; so do those of its IPv6 twin.
@@ -260,8 +321,8 @@ mod tests {
         let mut ipv4 = HashSet::new();
         let mut ipv6 = HashSet::new();
         for port in 32_768..=60_999u16 {
-            ipv4.insert(filter.indices(&tuple(V4::from([198, 51, 100, 1]), port)));
-            ipv6.insert(filter.indices(&tuple(
+            ipv4.insert(filter.places(&tuple(V4::from([198, 51, 100, 1]), port)));
+            ipv6.insert(filter.places(&tuple(
                 V6 {
                     high: 0x20,
                     low: 1 << 56,
@@ -271,7 +332,8 @@ mod tests {
         }
         for indices in [ipv4, ipv6] {
             for [first, second] in &indices {
-                assert!(*first < bytes && *second < bytes);
+                let end = size_of::<State>() + bytes;
+                assert!(*first < end && *second < end);
                 assert_eq!(first / LINE, second / LINE);
             }
             assert!(indices.len() > 28_000, "{}", indices.len());

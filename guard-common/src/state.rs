@@ -7,7 +7,7 @@ use core::cell::UnsafeCell;
 
 use crate::{
     config::{Config, ConfigCell},
-    filter::{LINE, TUPLES},
+    filter::{LINE, Line, TUPLES},
     ports::{GuardedPorts, Occupancy, PORTS},
     tables::Use,
 };
@@ -33,9 +33,6 @@ pub struct Element {
     /// The tuple filter: the epoch in which a tuple of each hash was last in use. Last, so that user
     /// space can do without it.
     pub tuples: [u8; TUPLES],
-    /// Nothing. A verifier that has seen that a byte is one of those above does not see that its
-    /// whole line is.
-    pub reserved: [u8; LINE],
 }
 
 const _: () = assert!(size_of::<Element>() == Element::SIZE);
@@ -58,18 +55,13 @@ impl ElementCell {
         unsafe { &*(&raw const (*self.0.get()).state).cast::<StateCell>() }
     }
 
-    /// One byte of the tuple filter. `None` when there are not as many.
+    /// The line at this place of the map `state`, which this element must be the right one for.
     #[inline(always)]
-    pub fn remembered(&self, index: usize) -> Option<&Occupancy> {
-        if index >= TUPLES {
-            return None;
-        }
-        // SAFETY: an `Occupancy` is a byte that is only accessed as a whole, and there are more of
-        // them than the index.
-        unsafe {
-            let marks = (&raw const (*self.0.get()).tuples).cast::<Occupancy>();
-            Some(&*marks.add(index))
-        }
+    pub fn line(&self, place: usize) -> &Line {
+        let place = place & (Element::SIZE - 1) & !(LINE - 1);
+        // SAFETY: an `Occupancy` is a byte that is only accessed as a whole, and the element is a
+        // multiple of lines long, of which the place is masked to the start of one.
+        unsafe { &*self.0.get().cast::<u8>().add(place).cast::<Line>() }
     }
 }
 

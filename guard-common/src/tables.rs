@@ -2,6 +2,7 @@
 
 use crate::{
     config::{ConfigCell, Device},
+    filter::Line,
     flow::{Flow, FlowCell},
     fragment::{FragmentKey, RefusedAt},
     key::{AddressKey, SizedKey},
@@ -103,8 +104,9 @@ pub trait Tables {
     /// verifier that cannot know.
     fn occupancy(&self, purpose: Use, port: usize) -> Option<&Occupancy>;
 
-    /// The byte of the tuple filter at this index. `None` is for a verifier, as above.
-    fn remembered(&self, index: usize) -> Option<&Occupancy>;
+    /// The line of the tuple filter in which this place of the map `state` is. `None` is for a
+    /// verifier, as above.
+    fn line(&self, place: usize) -> Option<&Line>;
 
     /// The flow with this key.
     fn flow(&self, transport: Transport, key: SizedKey<'_>) -> Option<&FlowCell>;

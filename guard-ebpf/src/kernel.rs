@@ -26,6 +26,9 @@ const INET: u64 = 2;
 /// `AF_INET6`.
 const INET6: u64 = 10;
 
+/// `ENODEV`, negated.
+const NO_DEVICE: i64 = -19;
+
 /// The addresses and ports of a packet that comes in, as the kernel looks them up.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
@@ -115,12 +118,12 @@ unsafe fn state(socket: *const bpf_sock) -> u32 {
 }
 
 /// Whether the kernel sends a packet of this flow on to another host. What its routes deliver here,
-/// drop, or have no answer for is not sent on. `interface` is the one that it has come in by, as the
-/// kernel sees it.
+/// drop, or have no answer for is not sent on. It has come in by the first of the `interfaces`, as the
+/// kernel sees it; if that is gone, by the second.
 #[inline(always)]
 pub fn forwards(
     ctx: *mut c_void,
-    interface: u32,
+    interfaces: [u32; 2],
     transport: Transport,
     key: SizedKey<'_>,
 ) -> bool {
@@ -144,7 +147,7 @@ pub fn forwards(
     // the verifier wants them apart.
     let mut lookup: [u64; size_of::<FibLookup>() / 8] = [
         family | u64::from(transport.number()) << 8 | ports,
-        u64::from(interface),
+        u64::from(interfaces[0]),
         source.high,
         source.low,
         destination.high,
@@ -152,20 +155,29 @@ pub fn forwards(
         0,
         0,
     ];
+    let mut answer = fib_lookup(ctx, &mut lookup);
+    if answer == NO_DEVICE {
+        lookup[1] = u64::from(interfaces[1]);
+        answer = fib_lookup(ctx, &mut lookup);
+    }
+
+    const SENT: i64 = BPF_FIB_LKUP_RET_SUCCESS as i64;
+    const NOT_ROUTED: i64 = BPF_FIB_LKUP_RET_FWD_DISABLED as i64;
+    // Up to the last are the answers for packets that are dropped or end here.
+    answer == SENT || answer > NOT_ROUTED
+}
+
+#[inline(always)]
+fn fib_lookup(ctx: *mut c_void, lookup: &mut [u64; size_of::<FibLookup>() / 8]) -> i64 {
     // SAFETY: `lookup` is as long and as aligned as the structure, and laid out as it is.
-    let answer = unsafe {
+    unsafe {
         bpf_fib_lookup(
             ctx,
             lookup.as_mut_ptr().cast(),
             size_of::<FibLookup>() as i32,
             0,
         )
-    };
-
-    const SENT: i64 = BPF_FIB_LKUP_RET_SUCCESS as i64;
-    const NOT_ROUTED: i64 = BPF_FIB_LKUP_RET_FWD_DISABLED as i64;
-    // Up to the last are the answers for packets that are dropped or end here.
-    answer == SENT || answer > NOT_ROUTED
+    }
 }
 
 /// Whether no router sends on what has this address: it is link-local, or a group.

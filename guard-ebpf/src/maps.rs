@@ -50,7 +50,8 @@ pub static FLOWS_TCP6: LruHashMap<FlowKeyV6, Flow, MAX_FLOWS> = LruHashMap::new(
 pub static FLOWS_UDP6: LruHashMap<FlowKeyV6, Flow, MAX_FLOWS> = LruHashMap::new();
 
 /// What both programs ask of every frame: the configuration, the guarded ports, and which of them
-/// and which tuples are in use. Written by the daemon a word at a time, and by egress and rescues a byte.
+/// and which tuples are in use. Written by the daemon a word at a time, and by egress and rescues a
+/// byte. Where there is room for many flows, more elements follow, which hold tuples alone.
 #[btf_map(name = "state")]
 pub static STATE: Array<Element, 1, MMAPABLE> = Array::new();
 

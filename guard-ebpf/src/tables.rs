@@ -9,6 +9,7 @@ use aya_ebpf::{
 };
 use guard_common::{
     config::{ConfigCell, Device},
+    filter::Line,
     flow::{Flow, FlowCell},
     fragment::{FragmentKey, RefusedAt},
     key::{AddressKey, SizedKey},
@@ -16,7 +17,7 @@ use guard_common::{
     outcome::{Action, Judged},
     parse::Transport,
     ports::{GuardedPorts, Occupancy},
-    state::ElementCell,
+    state::{Element, ElementCell},
     tables::{Inserted, Socket, Tables, Tally, Use},
 };
 
@@ -43,10 +44,21 @@ pub struct KernelTables<C> {
     element: &'static ElementCell,
 }
 
+/// One element of the map `state`.
+#[inline(always)]
+fn element(index: usize) -> Option<&'static ElementCell> {
+    let element = maps::STATE.get_ptr(index as u32)?.cast::<ElementCell>();
+    // SAFETY: a map's element lives as long as the program, and an `ElementCell` is an `Element`.
+    Some(unsafe { &*element })
+}
+
 /// The context that a program was called with.
 pub trait Context {
     /// Its address, for helpers.
     fn address(&self) -> *mut c_void;
+
+    /// The interface the frame is on.
+    fn interface(&self) -> u32;
 
     /// The interface the frame came in by, or 0 when this host made it.
     fn came_in_by(&self) -> u32;
@@ -59,8 +71,13 @@ impl Context for &XdpContext {
     }
 
     #[inline(always)]
-    fn came_in_by(&self) -> u32 {
+    fn interface(&self) -> u32 {
         self.ingress_ifindex() as u32
+    }
+
+    #[inline(always)]
+    fn came_in_by(&self) -> u32 {
+        self.interface()
     }
 }
 
@@ -68,6 +85,12 @@ impl Context for &TcContext {
     #[inline(always)]
     fn address(&self) -> *mut c_void {
         self.skb.skb.cast()
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        // SAFETY: the context is this program's own.
+        unsafe { (*self.skb.skb).ifindex }
     }
 
     #[inline(always)]
@@ -81,10 +104,7 @@ impl<C: Context> KernelTables<C> {
     /// The tables in force. `None` is impossible, but only the kernel knows.
     #[inline(always)]
     pub fn get(ctx: C) -> Option<Self> {
-        let element = maps::STATE.get_ptr(0)?.cast::<ElementCell>();
-        // SAFETY: a map's element lives as long as the program, and an `ElementCell` is an
-        // `Element`.
-        let element = unsafe { &*element };
+        let element = element(0)?;
 
         Some(Self { ctx, element })
     }
@@ -128,8 +148,13 @@ impl<C: Context> Tables for KernelTables<C> {
     }
 
     #[inline(always)]
-    fn remembered(&self, index: usize) -> Option<&Occupancy> {
-        self.element.remembered(index)
+    fn line(&self, place: usize) -> Option<&Line> {
+        if place < Element::SIZE {
+            return Some(self.element.line(place));
+        }
+        let element = element(place / Element::SIZE)?;
+
+        Some(element.line(verifier::only_here(place)))
     }
 
     #[inline(always)]
@@ -228,7 +253,9 @@ impl<C: Context> Tables for KernelTables<C> {
         let Some(device) = self.device() else {
             return false;
         };
-        kernel::forwards(self.ctx.address(), device.routes_by, transport, key)
+        let interfaces = [device.routes_by, self.ctx.interface()];
+
+        kernel::forwards(self.ctx.address(), interfaces, transport, key)
     }
 
     #[inline(always)]

@@ -13,6 +13,15 @@ pub fn opaque(mut value: usize) -> usize {
     value
 }
 
+/// Returns `value`, on this path alone: the compiler computes nothing from it before the branch that
+/// leads here, such as a place behind a pointer that is not known to be one yet.
+#[inline(always)]
+pub fn only_here(mut value: usize) -> usize {
+    // SAFETY: as in `opaque`. It is not said to be pure, so it stays where it is.
+    unsafe { asm!("{0} = {0}", inout(reg) value, options(nomem, nostack)) }
+    value
+}
+
 /// Returns `value`, of which the verifier forgets what it knew, so that paths which differ only
 /// in it are one path from here on.
 ///

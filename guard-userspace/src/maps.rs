@@ -165,17 +165,20 @@ fn name_of(devices: &Array<MapData, Device>, slot: u32) -> anyhow::Result<String
     Ok(String::from_utf8_lossy(name.unwrap_or_default()).into_owned())
 }
 
-/// Shares the first bytes of the map `state`.
+/// Shares the first `length` bytes of the map `state`, or all of it, and returns how many elements
+/// it has.
 ///
 /// # Errors
 /// When there is none, it is another build's, or the kernel refuses, as it does before 5.5.
-fn share(pins: &Pins, length: usize) -> anyhow::Result<NonNull<c_void>> {
+fn share(pins: &Pins, length: Option<usize>) -> anyhow::Result<(NonNull<c_void>, u32)> {
     let map = open(&pins.map("state"))?;
-    let value = map.info().context("state: cannot be read")?.value_size();
+    let info = map.info().context("state: cannot be read")?;
     ensure!(
-        value as usize == size_of::<Element>(),
+        info.value_size() as usize == size_of::<Element>(),
         "state: not as this build lays it out"
     );
+    let elements = info.max_entries();
+    let length = length.unwrap_or(elements as usize * size_of::<Element>());
     let length = NonZeroUsize::new(length).context("empty")?;
     // SAFETY: a new mapping, at an address of the kernel's choice.
     let memory = unsafe {
@@ -189,7 +192,9 @@ fn share(pins: &Pins, length: usize) -> anyhow::Result<NonNull<c_void>> {
         )
     };
 
-    memory.context("state: cannot be mapped into memory")
+    let memory = memory.context("state: cannot be mapped into memory")?;
+
+    Ok((memory, elements))
 }
 
 fn open(path: &Path) -> anyhow::Result<MapData> {

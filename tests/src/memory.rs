@@ -9,13 +9,14 @@ use std::{cell::Cell, ptr, slice};
 
 use guard_common::{
     config::{Config, ConfigCell, Device},
-    filter::TUPLES,
+    filter::{LINE, Line, TUPLES},
     flow::{Flow, FlowCell},
     fragment::{FragmentKey, RefusedAt},
     key::{AddressKey, SizedKey},
     link::LinkAddress,
     parse::Transport,
     ports::{GuardedPorts, Occupancy, PORTS},
+    state::State,
     tables::{Inserted, Socket, Tables, Tally, Use},
 };
 
@@ -204,8 +205,9 @@ impl Tables for MemoryTables {
         self.occupancy.get(purpose as usize * PORTS + port)
     }
 
-    fn remembered(&self, index: usize) -> Option<&Occupancy> {
-        self.tuples.get(index)
+    fn line(&self, place: usize) -> Option<&Line> {
+        let lines = self.tuples.as_chunks().0;
+        lines.get((place - size_of::<State>()) / LINE)
     }
 
     fn flow(&self, _transport: Transport, key: SizedKey<'_>) -> Option<&FlowCell> {

@@ -3,6 +3,7 @@
 use std::fs;
 
 use aya::maps::MapType;
+use guard_common::filter;
 
 use super::Report;
 use crate::{
@@ -44,10 +45,10 @@ pub(super) fn memory(programs: &Programs, settings: &Settings, report: &mut Repo
 fn maps(programs: &Programs, flows: u32) -> u64 {
     let processors = aya::util::nr_cpus().unwrap_or(1) as u64;
     let sizes = programs.maps().map(|(name, map)| {
-        let entries = if FLOW_MAPS.contains(&name) {
-            flows
-        } else {
-            map.max_entries()
+        let entries = match name {
+            "state" => filter::elements(flows),
+            name if FLOW_MAPS.contains(&name) => flows,
+            _ => map.max_entries(),
         };
         let value = rounded(map.value_size());
         match map.map_type() {

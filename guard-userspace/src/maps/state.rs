@@ -26,6 +26,8 @@ use crate::{
 #[derive(Debug)]
 pub struct StateMemory {
     state: NonNull<State>,
+    /// Elements of the map.
+    pub(super) elements: u32,
 }
 
 // SAFETY: the memory belongs to the map, not to a thread, and is only accessed a word at a time.
@@ -79,10 +81,11 @@ impl StateMemory {
     /// # Errors
     /// When there is none, or the kernel refuses (before 5.5).
     pub fn open(pins: &Pins) -> anyhow::Result<Self> {
-        let memory = super::share(pins, size_of::<State>())?;
+        let (memory, elements) = super::share(pins, Some(size_of::<State>()))?;
 
         Ok(Self {
             state: memory.cast(),
+            elements,
         })
     }
 

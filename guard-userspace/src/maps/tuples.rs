@@ -8,7 +8,7 @@ use std::{
 };
 
 use guard_common::{
-    filter::{Filter, Reach},
+    filter::{Filter, LINE, Reach},
     ports::PORTS,
     state::{Element, ElementCell},
     tables::Use,
@@ -48,7 +48,7 @@ impl StateMemory {
     /// it was: other bytes are doubted until a sweep has filled them.
     pub fn fit_filter(&mut self, marks: u64) -> bool {
         let reach = self.filter().reach;
-        let fitting = reach.fitting(marks);
+        let fitting = reach.fitting(marks, self.elements);
         if fitting.bytes() == reach.bytes() {
             return true;
         }
@@ -71,7 +71,8 @@ impl StateMemory {
 /// The map `state` with the tuple filter, in memory that is shared with the programs.
 #[derive(Debug)]
 pub struct Tuples {
-    element: NonNull<Element>,
+    elements: NonNull<Element>,
+    count: usize,
     filter: Filter,
     marks: Cell<u64>,
 }
@@ -82,10 +83,11 @@ impl Tuples {
     /// # Errors
     /// When there is none, or the kernel refuses.
     pub fn open(pins: &Pins, filter: Filter) -> anyhow::Result<Self> {
-        let memory = super::share(pins, size_of::<Element>())?;
+        let (memory, count) = super::share(pins, None)?;
 
         Ok(Self {
-            element: memory.cast(),
+            elements: memory.cast(),
+            count: count as usize,
             filter,
             marks: Cell::new(0),
         })
@@ -98,9 +100,9 @@ impl Tuples {
         // SAFETY: the memory is mapped for as long as `self` lives, is a multiple of a word long and
         // aligned as one, and is only accessed by whole words or bytes.
         let (occupancy, tuples) = unsafe {
-            let element = self.element.as_ptr();
-            let tuples = (&raw const (*element).tuples).cast::<AtomicU8>();
-            let occupancy = (&raw const (*element).state.occupancy).cast::<AtomicU8>();
+            let elements = self.elements.as_ptr();
+            let tuples = elements.cast::<AtomicU8>().add(self.filter.reach.base());
+            let occupancy = (&raw const (*elements).state.occupancy).cast::<AtomicU8>();
             (
                 slice::from_raw_parts(occupancy, Use::COUNT * PORTS),
                 slice::from_raw_parts(tuples, self.filter.reach.bytes() as usize),
@@ -125,17 +127,23 @@ impl Tuples {
     /// Notes that the ends of a flow, as it is recorded, are in use in `epoch`. Nothing is sent
     /// between ends of two families.
     pub fn mark(&self, flow: &FlowEntry, epoch: u8) {
-        let indices = match ends(flow) {
-            Some(Ends::V4(tuple)) => self.filter.indices(&tuple),
-            Some(Ends::V6(tuple)) => self.filter.indices(&tuple),
+        let places = match ends(flow) {
+            Some(Ends::V4(tuple)) => self.filter.places(&tuple),
+            Some(Ends::V6(tuple)) => self.filter.places(&tuple),
             None => return,
         };
-        // SAFETY: the memory is mapped for as long as `self` lives, and an `ElementCell` is an
-        // `Element`.
-        let element = unsafe { self.element.cast::<ElementCell>().as_ref() };
-        for index in indices {
-            let mark = element.remembered(index);
-            if mark.is_some_and(|mark| mark.mark(epoch)) {
+        let element = places[0] / Element::SIZE;
+        if element >= self.count {
+            return;
+        }
+        // SAFETY: the memory is mapped for as long as `self` lives, there are more elements in it
+        // than the index, and an `ElementCell` is an `Element`.
+        let line = unsafe {
+            let elements = self.elements.cast::<ElementCell>();
+            elements.add(element).as_ref().line(places[0])
+        };
+        for place in places {
+            if line[place & (LINE - 1)].mark(epoch) {
                 self.marks.update(|marks| marks + 1);
             }
         }
@@ -154,6 +162,6 @@ impl Tuples {
 impl Drop for Tuples {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and nothing refers into it any more.
-        let _ = unsafe { munmap(self.element.cast(), size_of::<Element>()) };
+        let _ = unsafe { munmap(self.elements.cast(), self.count * size_of::<Element>()) };
     }
 }

@@ -5,6 +5,7 @@ use guard_common::{
     filter::Reach,
     flow::Phase,
     parse::{Transport, Tuple},
+    state::State,
     tables::Use,
 };
 
@@ -23,11 +24,11 @@ impl MemoryTables {
             .chain(sockets.iter().map(|key| (*key, false)))
             .collect();
         for (key, query) in found {
-            let (protocol, port, bytes) = self.place_of(&key);
+            let (protocol, port, places) = self.place_of(&key);
             // The protocol's number is in the key: TCP in two of the four maps alone.
             let transport = Transport::from_number(protocol as u8).unwrap_or(Transport::Udp);
-            for byte in bytes {
-                self.tuples[byte].mark(epoch);
+            for place in places {
+                self.tuples[place - size_of::<State>()].mark(epoch);
             }
             self.set_mark(Use::flow(transport), port, epoch);
             if query {
@@ -50,7 +51,7 @@ impl MemoryTables {
 
     /// Makes the filter as long as suits so many marks.
     pub fn fit_filter(&mut self, marks: u64) {
-        self.set_reach(|reach| reach.fitting(marks));
+        self.set_reach(|reach| reach.fitting(marks, 1));
     }
 
     /// Whether it does.
@@ -63,19 +64,19 @@ impl MemoryTables {
         self.cell = ConfigCell::new(self.config);
     }
 
-    /// The protocol and the local port of a flow, and its bytes in the filter.
+    /// The protocol and the local port of a flow, and the places of its bytes.
     fn place_of(&self, key: &Key) -> (u32, u16, [usize; 2]) {
         let filter = self.config.filter;
         match key {
             Key::V4(key) => {
                 let ports = (key.local_port, key.remote_port);
-                let bytes = filter.indices(&tuple(key.local, key.remote, ports));
-                (key.protocol, u16::from_be(key.local_port), bytes)
+                let places = filter.places(&tuple(key.local, key.remote, ports));
+                (key.protocol, u16::from_be(key.local_port), places)
             }
             Key::V6(key) => {
                 let ports = (key.local_port, key.remote_port);
-                let bytes = filter.indices(&tuple(key.local, key.remote, ports));
-                (key.protocol, u16::from_be(key.local_port), bytes)
+                let places = filter.places(&tuple(key.local, key.remote, ports));
+                (key.protocol, u16::from_be(key.local_port), places)
             }
         }
     }

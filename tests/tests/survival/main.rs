@@ -8,6 +8,7 @@ mod eviction;
 mod fill;
 mod fit;
 mod idle;
+mod many;
 mod pressure;
 mod refused;
 mod repair;

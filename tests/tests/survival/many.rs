@@ -1,0 +1,109 @@
+//! So many flows that the tuple filter takes more than the first element of its map.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use guard_common::{
+    filter::TUPLES,
+    outcome::{
+        Family,
+        Outcome::{DropNoFlow, PassKnownFlow, PassNewFlow},
+    },
+};
+use guard_tests::{
+    frames::{FAR, Frame, tcp, udp},
+    netns::Direct,
+    wire::Wire,
+};
+use guard_userspace::{maps::StateMemory, namespace, pins::Pins};
+
+use super::sweeps::altered;
+
+/// Flows of each transport that are opened.
+const FLOWS: u32 = 150_000;
+/// Every so many of them are tried.
+const STEP: usize = 300;
+/// How long a busy machine may take to sweep them a few times.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The local port and the last bytes of the remote address of a flow.
+fn numbered(number: u32) -> ([u8; 2], [u8; 3]) {
+    let port = 32_768 + (number % 28_000) as u16;
+    let [_, address @ ..] = number.to_be_bytes();
+    (port.to_be_bytes(), address)
+}
+
+/// The same frame from or to every one of these flows. Nobody here looks at its checksums.
+fn each(
+    frame: &[u8],
+    [port, address]: [usize; 2],
+    numbers: impl Iterator<Item = u32>,
+    mut send: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut frame = frame.to_vec();
+    for number in numbers {
+        let (ports, octets) = numbered(number);
+        frame[port..port + 2].copy_from_slice(&ports);
+        frame[address + 1..address + 4].copy_from_slice(&octets);
+        send(&frame)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_filter_of_several_elements_knows_every_flow() -> Result<()> {
+    /// Where the ports and addresses are in a plain frame.
+    const SOURCE: usize = 26;
+    const DESTINATION: usize = 30;
+    const SOURCE_PORT: usize = 34;
+    const DESTINATION_PORT: usize = 36;
+
+    let topology = Direct::new()?;
+    let (host, peer) = (&topology.guarded, &topology.peer);
+    let guard = altered(&topology, &["repair"], &["--max-flows", "262144"])?;
+    let (here, there) = (
+        Wire::open(host, topology.interface())?,
+        Wire::open(peer, topology.peer_interface())?,
+    );
+    let opening: [Frame; 2] = [udp(40_000, 443), tcp(40_000, 443).syn()];
+    let before = guard.packets()?;
+    // The filter does not tell transports apart, so no two flows have the same ends.
+    for (frame, first) in opening.into_iter().zip([0, FLOWS]) {
+        let frame = frame.to(FAR).sent(Family::Ipv4);
+        let numbers = first..first + FLOWS;
+        each(&frame, [SOURCE_PORT, DESTINATION], numbers, |frame| {
+            here.send(frame)
+        })?;
+    }
+    let opened = guard.packets()?.since(&before).of(PassNewFlow);
+    ensure!(opened == 2 * u64::from(FLOWS), "{opened} flows are new");
+
+    let namespace = host.run(namespace::name)?;
+    let state = StateMemory::open(&Pins::new(guard.pins(), &namespace))?;
+    let since = Instant::now();
+    while state.filter().reach.bytes() as usize <= TUPLES || !state.filters() {
+        let reach = state.filter().reach;
+        ensure!(since.elapsed() < PATIENCE, "{reach:?}: {}", guard.said());
+        thread::sleep(Duration::from_millis(50));
+    }
+
+    let answers = [udp(443, 40_000), tcp(443, 40_000).syn_ack()];
+    let tried = 2 * u64::from(FLOWS).div_ceil(STEP as u64);
+    for (starts, due) in [
+        ([0, FLOWS], PassKnownFlow),
+        ([2 * FLOWS, 3 * FLOWS], DropNoFlow),
+    ] {
+        guard.expect([(due, tried)], || {
+            answers.iter().zip(starts).try_for_each(|(frame, first)| {
+                let frame = frame.clone().from(FAR).received(Family::Ipv4);
+                let numbers = (first..first + FLOWS).step_by(STEP);
+                let places = [DESTINATION_PORT, SOURCE];
+                each(&frame, places, numbers, |frame| there.send(frame))
+            })
+        })?;
+    }
+    Ok(())
+}
