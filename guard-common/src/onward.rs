@@ -6,7 +6,7 @@ use crate::{
     key::{AddressKey, FlowKey},
     link::{self, LinkAddress},
     packet::Packet,
-    parse::Tuple,
+    parse::{Transport, Tuple},
     tables::Tables,
 };
 
@@ -38,20 +38,28 @@ pub(crate) fn is_of_another<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) 
 }
 
 /// Whether a sent frame comes from a guest behind the bridge, or from a container that has an
-/// interface of its own above this one: neither sends by a link address of this host.
+/// interface of its own above this one: neither sends by a link address of this host. Link
+/// addresses may be new to the daemon, and a guest's may carry what was translated to one of our
+/// addresses: those tell that it is this host's all the same.
 #[inline(always)]
-pub(crate) fn is_carried(frame: &(impl Packet + ?Sized), tables: &impl Tables) -> bool {
+pub(crate) fn is_carried<A: Address>(
+    frame: &(impl Packet + ?Sized),
+    tuple: &Tuple<A>,
+    tables: &impl Tables,
+) -> bool {
     tables.config().excuses() & Config::FORWARDS != 0
         && tables
             .device()
             .is_some_and(|device| device.forwards & Device::CARRIES != 0)
         && !is_own(link::source(frame), tables)
+        && !tables.is_local(&AddressKey::new(tuple.local))
 }
 
-/// Whether the other host at `link` is the one that the packet is for, or from.
+/// Whether a received packet is for the other host at `link`.
 ///
 /// The routes alone cannot tell: for what a bridge carries there need not be one, and
-/// `bpf_fib_lookup` answers as it does for what ends here.
+/// `bpf_fib_lookup` answers as it does for what ends here. A group's frame reaches both this host
+/// and others, but not to end here over TCP (`tcp_v4_rcv`, net/ipv4/tcp_ipv4.c).
 #[inline(always)]
 fn goes_on<A: Address>(
     device: &Device,
@@ -63,9 +71,10 @@ fn goes_on<A: Address>(
     if ways & (Device::CARRIES | Device::SHARES) != 0 {
         let own = u32::from(is_own(link, tables));
         let group = link.map_or(0, LinkAddress::group_bit);
-        // A group's frame reaches both this host and others. Where the host routes, it knows.
-        let theirs = (group & !(ways / Device::ROUTES)) | (!group & !own);
-        if (ways / Device::SHARES | ways / Device::CARRIES & theirs) & 1 != 0 {
+        let over_tcp = u32::from(tuple.transport == Transport::Tcp);
+        let theirs = (group & over_tcp) | (!group & !own);
+        let carried = (ways / Device::CARRIES) & theirs;
+        if (ways / Device::SHARES | carried) & 1 != 0 {
             return true;
         }
     }

@@ -204,7 +204,7 @@ fn record_packet<A: Address>(
                 return Outcome::PassNotRecorded;
             }
             if goes_to_group(frame, tuple) {
-                if is_carried(frame, tables) {
+                if is_carried(frame, tuple, tables) {
                     return Outcome::PassNotRecorded;
                 }
                 return record_query(tuple, port, tables);
@@ -243,7 +243,7 @@ fn record_flow<A: Address>(
         }
     }
 
-    if is_carried(frame, tables) {
+    if is_carried(frame, tuple, tables) {
         return Outcome::PassNotRecorded;
     }
     let Some(mut flow) = Flow::opened_by(tuple, flags, now) else {

@@ -262,13 +262,11 @@ impl Daemon {
             .guard
             .follow_interfaces(&self.settings, &guarded, &self.netlink, &mut notes)
             .await;
+        let refreshed = self.guard.refresh(&self.netlink, &mut notes).await;
         for note in notes {
             tracing::warn!("{note}");
         }
-        if let Err(error) = followed {
-            tracing::warn!("{error:#}");
-        }
-        if let Err(error) = self.guard.refresh(&self.netlink).await {
+        for error in [followed.err(), refreshed.err()].into_iter().flatten() {
             tracing::warn!("{error:#}");
         }
         self.observer.update(|knowledge| {

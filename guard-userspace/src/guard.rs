@@ -47,6 +47,8 @@ pub struct Guard {
     workings: Workings,
     older: Older,
     stays: bool,
+    /// What the programs could not be told, as far as the administrator knows.
+    untold: Vec<String>,
     // Last, so that it is let go of last.
     _held: Flock<File>,
 }
@@ -96,6 +98,7 @@ impl Guard {
             workings,
             older: Older::default(),
             stays: false,
+            untold: Vec::new(),
             _held: held,
         };
         // An earlier run's programs may enforce what is published here.
@@ -105,7 +108,7 @@ impl Guard {
         }
         guard.guard_ports(settings, ports);
         guard.trust(settings)?;
-        guard.refresh(netlink).await?;
+        guard.refresh(netlink, notes).await?;
         let beside = guard.inheritance.is_some();
         for device in &mut guard.devices {
             notes.extend(device.attach_egress(settings.egress_hook, &guard.pins, beside)?);

@@ -46,11 +46,12 @@ impl Model {
     }
 
     /// Whether a guest or a container has sent it, which no address of this host's does.
-    fn is_carried(&self) -> bool {
+    fn is_carried(&self, talk: &Conversation) -> bool {
         let host = &self.host;
         host.some_forward
             && host.carries
             && !self.is_own_link()
+            && !self.in_local_table(talk.local.0)
             && self.rules.containers_are_not_recorded
     }
 
@@ -73,7 +74,7 @@ impl Model {
             }
             return Reason::Refreshed;
         }
-        if self.is_carried() {
+        if self.is_carried(talk) {
             return Reason::NotRecorded;
         }
 
@@ -96,7 +97,7 @@ impl Model {
 
     /// A query to a group: any neighbour may answer.
     fn query(&mut self, talk: &Conversation) -> Reason {
-        if self.is_tunnel(talk) || self.is_carried() {
+        if self.is_tunnel(talk) || self.is_carried(talk) {
             return Reason::NotRecorded;
         }
         let id = self.query_id(talk);

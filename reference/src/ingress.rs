@@ -218,7 +218,7 @@ impl Model {
             || self.is_group(to) && rules.groups_are_local
             || to == Ipv4Addr::UNSPECIFIED && rules.nobody_is_local
             || self.in_local_table(to);
-        if host.some_forward && host.forwards() && !ours && self.goes_on(talk.remote.0, to) {
+        if host.some_forward && host.forwards() && !ours && self.goes_on(talk) {
             return Some(Reason::NotLocal);
         }
         let mut trusted = self.policy.trusted.iter();

@@ -114,19 +114,19 @@ impl Model {
         }
     }
 
-    /// Whether a packet is between other hosts, given that neither end of it is known to be here.
-    pub(crate) fn goes_on(&self, from: IpAddr, to: IpAddr) -> bool {
+    /// Whether a packet is for another host, given that its destination is not known to be here.
+    pub(crate) fn goes_on(&self, talk: &Conversation) -> bool {
         let (host, rules) = (&self.host, &self.rules);
         if host.shares {
             return true;
         }
         let group = self.link[0] & 1 != 0 && rules.group_links_are_nobodys;
         let theirs = if group {
-            !host.router
+            talk.protocol == rules.tcp
         } else {
             !self.is_own_link()
         };
-        host.carries && theirs || host.router && host.sends_on(from, to)
+        host.carries && theirs || host.router && host.sends_on(talk.remote.0, talk.local.0)
     }
 
     pub(crate) fn is_own_link(&self) -> bool {

@@ -108,17 +108,24 @@ impl GuardedDevice {
         }
     }
 
-    /// What the programs are to know about this interface. A port of a bridge has the bridge's
-    /// neighbours too, and one without addresses those of all others.
+    /// What the programs know about this interface before it was looked at.
+    pub(super) fn unknown(&self) -> Device {
+        describe(&self.name, &[])
+    }
+
+    /// What the programs are to know about this interface, given all there are. The neighbours of
+    /// those above it, such as a bridge that it is a port of, are its own; one without addresses
+    /// has those of all others.
+    ///
+    /// # Errors
+    /// When the kernel does not tell which link addresses the interface accepts.
     pub(super) fn describe(&self, interfaces: &[Interface]) -> anyhow::Result<Device> {
         let own = interfaces
             .iter()
             .find(|interface| interface.name == self.name);
-        let controller = own.and_then(|own| own.controller);
-        let mut addresses: Vec<_> = interfaces
+        let above = own.map(|own| own.above(interfaces)).unwrap_or_default();
+        let mut addresses: Vec<_> = above
             .iter()
-            .filter(|interface| Some(interface.index) == controller)
-            .chain(own)
             .flat_map(|interface| interface.addresses.iter().copied())
             .collect();
         if addresses.is_empty() {

@@ -1,6 +1,7 @@
 //! What else than a flow may let a packet in: it is another host's, or its sender is trusted.
 
 use guard_common::config::Config;
+use ipnet::IpNet;
 use rtnetlink::Handle;
 
 use super::Guard;
@@ -8,11 +9,16 @@ use crate::{interfaces, settings::Settings};
 
 impl Guard {
     /// Tells the programs which addresses are this host's and which are on the interfaces' links,
-    /// and whether this host forwards.
+    /// and whether this host forwards. What one map has no room for keeps nobody from hearing the
+    /// rest: lines for the administrator are added to `notes`, once.
     ///
     /// # Errors
-    /// When the kernel refuses.
-    pub async fn refresh(&mut self, netlink: &Handle) -> anyhow::Result<()> {
+    /// When the kernel does not tell about interfaces.
+    pub async fn refresh(
+        &mut self,
+        netlink: &Handle,
+        notes: &mut Vec<String>,
+    ) -> anyhow::Result<()> {
         let interfaces = interfaces::list(netlink).await?;
         let described = self
             .devices
@@ -20,15 +26,30 @@ impl Guard {
             .map(|device| Ok((device.slot, device.describe(&interfaces)?)))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let forwards = described.iter().any(|(_, device)| device.forwards != 0);
+        let mut told = Vec::new();
         // Before the programs ask for it.
         if forwards {
-            self.maps.local.set(&interfaces::local_table()?)?;
-            self.maps.links.set(&interfaces::own_links(&interfaces))?;
+            let mut local = interfaces::local_table()?;
+            // Those of a VRF are in its own table.
+            let addresses = interfaces.iter().flat_map(|interface| &interface.addresses);
+            local.extend(addresses.map(|net| IpNet::from(net.addr())));
+            told.push(self.maps.local.set(&local));
+            told.push(self.maps.links.set(&interfaces::own_links(&interfaces)));
         }
         for (slot, device) in described {
-            self.maps.set_device(slot, device)?;
+            told.push(self.maps.set_device(slot, device));
         }
         self.set_excuse(Config::FORWARDS, forwards);
+
+        let untold: Vec<_> = told
+            .into_iter()
+            .filter_map(Result::err)
+            .map(|error| format!("{error:#}"))
+            .collect();
+        if untold != self.untold {
+            notes.extend(untold.iter().cloned());
+            self.untold = untold;
+        }
 
         Ok(())
     }

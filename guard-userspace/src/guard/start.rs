@@ -138,8 +138,11 @@ fn load(
             // The first load has created and pinned them.
             none => none.insert(Maps::open(pins)?),
         };
-        // Takes the slot, so that the next interface finds another.
-        maps.set_device(slot, device.describe(interfaces)?)?;
+        // Takes the slot, so that the next interface finds another. Programs that are in force keep
+        // what they know until all there is to tell is known.
+        if maps.device_name(slot)? != interface.name {
+            maps.set_device(slot, device.unknown())?;
+        }
         devices.push(device);
     }
 

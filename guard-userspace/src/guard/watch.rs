@@ -132,6 +132,7 @@ impl Guard {
             return Ok(());
         }
 
+        self.refresh(netlink, notes).await?;
         let device = &mut self.devices[number];
         notes.extend(device.attach_xdp(settings.xdp_mode, &self.pins, &[])?);
         let interface = interfaces::find(netlink, &device.name).await?;

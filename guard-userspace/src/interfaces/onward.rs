@@ -32,13 +32,13 @@ impl Interface {
     /// # Errors
     /// When the kernel does not tell which link addresses the interface accepts.
     pub fn onward(&self, interfaces: &[Self]) -> anyhow::Result<Onward> {
+        let own = own_links(interfaces);
         let above = self.above(interfaces);
         let mut forwards = above
             .iter()
-            .map(|interface| interface.passes_on(self, interfaces))
+            .map(|interface| interface.passes_on(&own, interfaces))
             .fold(0, |ways, way| ways | way);
         if forwards & Device::CARRIES == 0 {
-            let own = own_links(interfaces);
             if accepted(self.index)?.iter().any(|link| !own.contains(link)) {
                 forwards |= Device::CARRIES;
             }
@@ -59,8 +59,8 @@ impl Interface {
         })
     }
 
-    /// This interface and all that get frames from it.
-    fn above<'a>(&'a self, interfaces: &'a [Self]) -> Vec<&'a Self> {
+    /// This interface and all that get frames from it, nearest first.
+    pub fn above<'a>(&'a self, interfaces: &'a [Self]) -> Vec<&'a Self> {
         let mut above = vec![self];
         let mut next = 0;
         while let Some(&one) = above.get(next) {
@@ -76,12 +76,12 @@ impl Interface {
         above
     }
 
-    /// How this interface passes on frames that `lowest`, which is below it, receives.
-    fn passes_on(&self, lowest: &Self, interfaces: &[Self]) -> u32 {
+    /// How this interface passes on what it gets, on a host with these link addresses.
+    fn passes_on(&self, own: &BTreeSet<LinkAddress>, interfaces: &[Self]) -> u32 {
         let controller = self.controlled_by(interfaces);
         let bridged = controller.is_some_and(|controller| !controller.is_transparent());
         let carries = if bridged { Device::CARRIES } else { 0 };
-        let shared = self.index != lowest.index && self.mac == lowest.mac;
+        let shared = self.mac.is_none_or(|mac| own.contains(&mac));
 
         carries
             | match self.kind.as_deref() {

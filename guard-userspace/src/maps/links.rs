@@ -31,25 +31,28 @@ impl Links {
         Ok(Self { map, held })
     }
 
-    /// Makes the map hold these addresses and no others. New ones come first, so that what stays
-    /// is there all along.
+    /// Makes the map hold these addresses and no others. What stays is there all along. One that
+    /// the kernel refuses keeps none of the others out.
     ///
     /// # Errors
-    /// When the kernel refuses, for instance when the map is full.
+    /// The first that the kernel refuses, for instance because the map is full.
     pub fn set(&mut self, wanted: &BTreeSet<LinkAddress>) -> anyhow::Result<()> {
-        for address in wanted.difference(&self.held.clone()) {
-            self.map
-                .insert(address, 1, 0)
-                .context("link_addresses: cannot be written")?;
-            self.held.insert(*address);
-        }
+        let mut outcome = Ok(());
         for address in self.held.clone().difference(wanted) {
-            self.map
-                .remove(address)
-                .context("link_addresses: cannot be written")?;
-            self.held.remove(address);
+            let removed = self.map.remove(address);
+            if removed.is_ok() {
+                self.held.remove(address);
+            }
+            outcome = outcome.and(removed);
+        }
+        for address in wanted.difference(&self.held.clone()) {
+            let inserted = self.map.insert(address, 1, 0);
+            if inserted.is_ok() {
+                self.held.insert(*address);
+            }
+            outcome = outcome.and(inserted);
         }
 
-        Ok(())
+        outcome.context("link_addresses: cannot be written")
     }
 }

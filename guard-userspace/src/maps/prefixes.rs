@@ -37,26 +37,39 @@ impl Prefixes {
         Ok(Self { trie, held })
     }
 
-    /// Makes the trie hold these prefixes and no others. New ones come first, so that what stays
-    /// is there all along.
+    /// Makes the trie hold these prefixes and no others. What stays is there all along. One that
+    /// the kernel refuses keeps none of the others out.
     ///
     /// # Errors
-    /// When the kernel refuses, for instance when the trie is full.
+    /// The first that the kernel refuses, for instance because the trie is full.
     pub fn set(&mut self, wanted: &BTreeSet<IpNet>) -> anyhow::Result<()> {
-        for net in wanted.difference(&self.held.clone()) {
-            self.trie
-                .insert(&key(*net), 1, 0)
-                .with_context(|| format!("{net}: cannot be told to the programs"))?;
-            self.held.insert(*net);
-        }
+        let mut outcome = Ok(());
         for net in self.held.clone().difference(wanted) {
-            self.trie
-                .remove(&key(*net))
-                .with_context(|| format!("{net}: cannot be taken back from the programs"))?;
-            self.held.remove(net);
+            match self.trie.remove(&key(*net)) {
+                Ok(()) => {
+                    self.held.remove(net);
+                }
+                Err(error) => {
+                    let error = anyhow::Error::new(error)
+                        .context(format!("{net}: cannot be taken back from the programs"));
+                    outcome = outcome.and(Err(error));
+                }
+            }
+        }
+        for net in wanted.difference(&self.held.clone()) {
+            match self.trie.insert(&key(*net), 1, 0) {
+                Ok(()) => {
+                    self.held.insert(*net);
+                }
+                Err(error) => {
+                    let error = anyhow::Error::new(error)
+                        .context(format!("{net}: cannot be told to the programs"));
+                    outcome = outcome.and(Err(error));
+                }
+            }
         }
 
-        Ok(())
+        outcome
     }
 
     /// Whether the trie holds anything.

@@ -8,6 +8,7 @@ mod evicted;
 mod macvlan;
 mod older;
 mod own;
+mod rebridged;
 mod resets;
 mod stateful;
 
