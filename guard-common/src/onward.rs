@@ -74,7 +74,7 @@ fn goes_on<A: Address>(
         let over_tcp = u32::from(tuple.transport == Transport::Tcp);
         let theirs = (group & over_tcp) | (!group & !own);
         let carried = (ways / Device::CARRIES) & theirs;
-        if (ways / Device::SHARES | carried) & 1 != 0 {
+        if ((ways / Device::SHARES) | carried) & 1 != 0 {
             return true;
         }
     }

@@ -38,10 +38,10 @@ impl Interface {
             .iter()
             .map(|interface| interface.passes_on(&own, interfaces))
             .fold(0, |ways, way| ways | way);
-        if forwards & Device::CARRIES == 0 {
-            if accepted(self.index)?.iter().any(|link| !own.contains(link)) {
-                forwards |= Device::CARRIES;
-            }
+        if forwards & Device::CARRIES == 0
+            && accepted(self.index)?.iter().any(|link| !own.contains(link))
+        {
+            forwards |= Device::CARRIES;
         }
 
         let receiver = self.receiver(interfaces);
