@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, chown},
+    process::Command,
 };
 
 use anyhow::{Result, ensure};
@@ -139,7 +140,9 @@ fn wrong_configuration_files() -> Result<()> {
         ensure!(code == Some(78), "check: {code:?}: {printed}");
         ensure!(printed.contains(said[1]), "check: {printed}");
     }
-    for unreadable in [missing.as_path(), host.files()] {
+    let pipe = host.files().join("pipe.toml");
+    ensure!(Command::new("mkfifo").arg(&pipe).status()?.success());
+    for unreadable in [missing.as_path(), host.files(), &pipe] {
         let shown = unreadable.display().to_string();
         host.run(&["--config", &shown])
             .is_refused(78, &[&shown, "; give --config a readable file"])?;

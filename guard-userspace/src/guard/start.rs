@@ -1,7 +1,7 @@
 //! What stands before anything is attached: the interfaces, what an earlier run has left, and
 //! the programs.
 
-use std::os::fd::OwnedFd;
+use std::{cmp::Reverse, os::fd::OwnedFd};
 
 use rtnetlink::Handle;
 
@@ -17,15 +17,16 @@ use crate::{
     settings::{Settings, XdpMode},
 };
 
-/// The interfaces of the settings, in their order: guarded ones first.
+/// The interfaces of the settings, in the order in which they are attached to.
 pub(super) async fn check_interfaces(
     settings: &Settings,
     netlink: &Handle,
     pins: &Pins,
 ) -> Result<Vec<Interface>, Failure> {
+    let all = interfaces::list(netlink).await?;
     let mut interfaces = Vec::new();
     for name in settings.iface.iter().chain(&settings.egress_iface) {
-        let interface = interfaces::find(netlink, name).await?;
+        let interface = interfaces::pick(all.clone(), name)?;
         interface.require_guardable()?;
         if settings.iface.contains(name) {
             let ours = attach::pinned_xdp(pins, interface.index);
@@ -33,6 +34,8 @@ pub(super) async fn check_interfaces(
         }
         interfaces.push(interface);
     }
+    // The kernel refuses XDP below an interface that has it.
+    interfaces.sort_by_key(|interface| Reverse(interface.above(&all).len()));
 
     Ok(interfaces)
 }

@@ -7,6 +7,7 @@ use std::{
     sync::atomic::{self, AtomicU8, Ordering},
 };
 
+use anyhow::ensure;
 use guard_common::{
     filter::{Filter, LINE, Reach},
     ports::PORTS,
@@ -84,13 +85,19 @@ impl Tuples {
     /// When there is none, or the kernel refuses.
     pub fn open(pins: &Pins, filter: Filter) -> anyhow::Result<Self> {
         let (memory, count) = super::share(pins, None)?;
-
-        Ok(Self {
+        let tuples = Self {
             elements: memory.cast(),
             count: count as usize,
             filter,
             marks: Cell::new(0),
-        })
+        };
+        let end = filter.reach.base() + filter.reach.bytes() as usize;
+        ensure!(
+            end <= tuples.count * size_of::<Element>(),
+            "state: ends before its filter"
+        );
+
+        Ok(tuples)
     }
 
     /// Makes marks look no younger that were left 255 epochs ago, and would be fresh again in the

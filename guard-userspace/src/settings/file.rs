@@ -1,6 +1,6 @@
 //! The configuration file: TOML with one key for every flag.
 
-use std::{fs, path::Path};
+use std::{fs, io, os::unix::fs::FileTypeExt, path::Path};
 
 use super::Layer;
 use crate::failure::{Exit, Failure};
@@ -11,7 +11,14 @@ use crate::failure::{Exit, Failure};
 /// When it cannot be read, or [`parse`] refuses it; exit code 78.
 pub(super) fn read(path: &Path) -> Result<Layer, Failure> {
     let shown = path.display();
-    let text = fs::read_to_string(path).map_err(|error| {
+    // Whoever reads a pipe waits for its other end.
+    let text = fs::metadata(path).and_then(|metadata| {
+        if metadata.file_type().is_fifo() {
+            return Err(io::Error::other("a pipe, which cannot be read again"));
+        }
+        fs::read_to_string(path)
+    });
+    let text = text.map_err(|error| {
         Failure::new(
             Exit::BadConfiguration,
             anyhow::Error::from(error).context(shown.to_string()),

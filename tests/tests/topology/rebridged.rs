@@ -11,6 +11,7 @@ use guard_common::outcome::{Family, Outcome::PassNotLocal};
 use guard_tests::{
     frames::{G, N, P, udp},
     guard::Guard,
+    metrics,
     netns::{Namespace, link},
     peers::{Connection, Exchange, alive},
     wire::{Listener, QUIET, Wire},
@@ -130,5 +131,23 @@ fn o06_a_bridge_goes_and_the_host_routes_on() -> Result<()> {
     host.ip(&format!("addr add {}/24 dev vg", G.ipv4))?;
     send()?;
     ensure!(theirs.delivered(QUIET) == 1, "routed no longer");
+    Ok(())
+}
+
+/// The kernel refuses XDP on a port below a bridge that has it, whatever order they are named in.
+#[test]
+fn o06_a_bridge_and_its_port_are_guarded_both() -> Result<()> {
+    let (topology, _other) = bridged()?;
+    let guard = Guard::start(&topology.guarded, "br0", &["--iface", "vg"])?;
+    let attached = |device: &str| -> Result<u64> {
+        let labels = [("device", device), ("hook", "xdp")];
+        let samples = guard.scrape()?;
+        Ok(metrics::sum(&samples, "portguard_attached", &labels))
+    };
+    ensure!(
+        (attached("br0")?, attached("vg")?) == (1, 1),
+        "{}",
+        guard.said()
+    );
     Ok(())
 }
