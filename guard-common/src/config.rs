@@ -212,9 +212,11 @@ pub struct Device {
     /// How the host sends on what comes in here: any of [`ROUTES`](Self::ROUTES),
     /// [`CARRIES`](Self::CARRIES) and [`SHARES`](Self::SHARES), or 0.
     pub forwards: u32,
+    /// Zero.
+    pub reserved: u32,
     /// The index of the interface that the kernel takes what comes in here to have come in by when
-    /// it routes: this one, or the bridge or bond that it is a port of.
-    pub routes_by: u32,
+    /// it routes IPv4, and IPv6: this one, or the bridge or bond that it is a port of.
+    pub routes_by: [u32; 2],
     /// Addresses of IPv4. Those with a mask of zero bits are not in use.
     pub ipv4: [Prefix<V4>; MAX_PREFIXES],
     /// Addresses of IPv6, as above.

@@ -253,7 +253,11 @@ impl<C: Context> Tables for KernelTables<C> {
         let Some(device) = self.device() else {
             return false;
         };
-        let interfaces = [device.routes_by, self.ctx.interface()];
+        let router = match key {
+            SizedKey::V4(_) => device.routes_by[0],
+            SizedKey::V6(_) => device.routes_by[1],
+        };
+        let interfaces = [router, self.ctx.interface()];
 
         kernel::forwards(self.ctx.address(), interfaces, transport, key)
     }

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 pub use self::{
     accepted::accepted,
     local::{LocalAddresses, local_table},
-    onward::{Onward, own_links},
+    onward::{Layers, Onward},
     query::{changes, connect, find, list, program_name},
 };
 use crate::failure::Failure;

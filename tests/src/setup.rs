@@ -108,7 +108,8 @@ pub fn device() -> Device {
     let mut device = Device {
         name: *b"guarded\0\0\0\0\0\0\0\0\0",
         forwards: 0,
-        routes_by: 0,
+        reserved: 0,
+        routes_by: [0; 2],
         ipv4: [Prefix {
             address: V4(0),
             mask: V4(0),

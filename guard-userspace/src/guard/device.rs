@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use crate::{
     attach::{self, Hold},
     failure::Failure,
-    interfaces::Interface,
+    interfaces::{Interface, Layers},
     observation::{Attachment, EgressHook, XdpHook},
     pins::{Hook, Pins},
     programs::Programs,
@@ -119,11 +119,15 @@ impl GuardedDevice {
     ///
     /// # Errors
     /// When the kernel does not tell which link addresses the interface accepts.
-    pub(super) fn describe(&self, interfaces: &[Interface]) -> anyhow::Result<Device> {
+    pub(super) fn describe(
+        &self,
+        interfaces: &[Interface],
+        layers: &Layers<'_>,
+    ) -> anyhow::Result<Device> {
         let own = interfaces
             .iter()
             .find(|interface| interface.name == self.name);
-        let above = own.map(|own| own.above(interfaces)).unwrap_or_default();
+        let above = own.map(|own| layers.above(own)).unwrap_or_default();
         let mut addresses: Vec<_> = above
             .iter()
             .flat_map(|interface| interface.addresses.iter().copied())
@@ -136,7 +140,7 @@ impl GuardedDevice {
         }
         let mut device = describe(&self.name, &addresses);
         if let Some(own) = own {
-            let onward = own.onward(interfaces)?;
+            let onward = layers.onward(own)?;
             device.forwards = onward.forwards;
             device.routes_by = onward.routes_by;
         }
@@ -157,7 +161,8 @@ fn describe(name: &str, addresses: &[IpNet]) -> Device {
     let mut device = Device {
         name: [0; 16],
         forwards: 0,
-        routes_by: 0,
+        reserved: 0,
+        routes_by: [0; 2],
         ipv4: [unused_v4; MAX_PREFIXES],
         ipv6: [unused_v6; MAX_PREFIXES],
     };

@@ -5,7 +5,10 @@ use ipnet::IpNet;
 use rtnetlink::Handle;
 
 use super::Guard;
-use crate::{interfaces, settings::Settings};
+use crate::{
+    interfaces::{self, Layers},
+    settings::Settings,
+};
 
 impl Guard {
     /// Tells the programs which addresses are this host's and which are on the interfaces' links,
@@ -20,21 +23,24 @@ impl Guard {
         notes: &mut Vec<String>,
     ) -> anyhow::Result<()> {
         let interfaces = interfaces::list(netlink).await?;
+        let layers = Layers::new(&interfaces);
         let described = self
             .devices
             .iter()
-            .map(|device| Ok((device.slot, device.describe(&interfaces)?)))
+            .map(|device| Ok((device.slot, device.describe(&interfaces, &layers)?)))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let forwards = described.iter().any(|(_, device)| device.forwards != 0);
         let mut told = Vec::new();
         // Before the programs ask for it.
         if forwards {
             let mut local = interfaces::local_table()?;
-            // Those of a VRF are in its own table.
-            let addresses = interfaces.iter().flat_map(|interface| &interface.addresses);
+            let elsewhere = interfaces
+                .iter()
+                .filter(|one| one.up && layers.is_in_vrf(one));
+            let addresses = elsewhere.flat_map(|interface| &interface.addresses);
             local.extend(addresses.map(|net| IpNet::from(net.addr())));
             told.push(self.maps.local.set(&local));
-            told.push(self.maps.links.set(&interfaces::own_links(&interfaces)));
+            told.push(self.maps.links.set(layers.own_links()));
         }
         for (slot, device) in described {
             told.push(self.maps.set_device(slot, device));
@@ -46,10 +52,9 @@ impl Guard {
             .filter_map(Result::err)
             .map(|error| format!("{error:#}"))
             .collect();
-        if untold != self.untold {
-            notes.extend(untold.iter().cloned());
-            self.untold = untold;
-        }
+        let new = untold.iter().filter(|line| !self.untold.contains(line));
+        notes.extend(new.cloned());
+        self.untold = untold;
 
         Ok(())
     }

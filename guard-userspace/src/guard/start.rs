@@ -10,7 +10,7 @@ use crate::{
     attach,
     clock::Clock,
     failure::Failure,
-    interfaces::{self, AttachedMode, Interface},
+    interfaces::{self, AttachedMode, Interface, Layers},
     maps::Maps,
     pins::{Hook, Pins},
     programs::Programs,
@@ -35,7 +35,8 @@ pub(super) async fn check_interfaces(
         interfaces.push(interface);
     }
     // The kernel refuses XDP below an interface that has it.
-    interfaces.sort_by_key(|interface| Reverse(interface.above(&all).len()));
+    let layers = Layers::new(&all);
+    interfaces.sort_by_key(|interface| Reverse(layers.above(interface).len()));
 
     Ok(interfaces)
 }

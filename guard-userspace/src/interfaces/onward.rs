@@ -1,10 +1,17 @@
 //! How what comes in by an interface goes on to other hosts.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    fs,
+};
 
-use guard_common::{config::Device, link::LinkAddress};
+use guard_common::{config::Device, link::LinkAddress, outcome::Family};
 
 use super::{Interface, accepted};
+
+/// Interfaces on top of one that are asked whether they route. A host has thousands of them where
+/// they are of containers, and hardly any that routes.
+const ASKED: usize = 64;
 
 /// How what comes in by an interface goes on to other hosts, and by which interface the kernel
 /// takes it to have come in then.
@@ -13,60 +20,53 @@ pub struct Onward {
     /// As [`Device::forwards`].
     pub forwards: u32,
     /// As [`Device::routes_by`].
-    pub routes_by: u32,
+    pub routes_by: [u32; 2],
 }
 
-/// Link addresses by which frames come to this host itself. Those of a macvtap come to whoever has
-/// it open: a guest.
-pub fn own_links(interfaces: &[Interface]) -> BTreeSet<LinkAddress> {
-    interfaces
-        .iter()
-        .filter(|interface| interface.kind.as_deref() != Some("macvtap"))
-        .filter_map(|interface| interface.mac)
-        .collect()
+/// The interfaces of a namespace, and which of them sit on which.
+pub struct Layers<'a> {
+    by_index: HashMap<u32, &'a Interface>,
+    upon: HashMap<u32, Vec<&'a Interface>>,
+    own: BTreeSet<LinkAddress>,
 }
 
-impl Interface {
-    /// How this host sends on what comes in here, given all its interfaces.
-    ///
-    /// # Errors
-    /// When the kernel does not tell which link addresses the interface accepts.
-    pub fn onward(&self, interfaces: &[Self]) -> anyhow::Result<Onward> {
-        let own = own_links(interfaces);
-        let above = self.above(interfaces);
-        let mut forwards = above
+impl<'a> Layers<'a> {
+    /// Those of these interfaces.
+    pub fn new(interfaces: &'a [Interface]) -> Self {
+        let mut upon: HashMap<_, Vec<_>> = HashMap::new();
+        for interface in interfaces {
+            if let Some(lower) = interface.lower {
+                upon.entry(lower).or_default().push(interface);
+            }
+        }
+        // What comes to a macvtap comes to whoever has it open: a guest.
+        let own = interfaces
             .iter()
-            .map(|interface| interface.passes_on(&own, interfaces))
-            .fold(0, |ways, way| ways | way);
-        if forwards & Device::CARRIES == 0
-            && accepted(self.index)?.iter().any(|link| !own.contains(link))
-        {
-            forwards |= Device::CARRIES;
-        }
+            .filter(|interface| interface.kind.as_deref() != Some("macvtap"))
+            .filter_map(|interface| interface.mac)
+            .collect();
 
-        let receiver = self.receiver(interfaces);
-        let router = receiver
-            .above(interfaces)
-            .into_iter()
-            .find(|interface| interface.routes());
-        if router.is_some() {
-            forwards |= Device::ROUTES;
+        Self {
+            by_index: interfaces.iter().map(|one| (one.index, one)).collect(),
+            upon,
+            own,
         }
+    }
 
-        Ok(Onward {
-            forwards,
-            routes_by: router.unwrap_or(receiver).index,
-        })
+    /// Link addresses by which frames come to this host itself.
+    pub const fn own_links(&self) -> &BTreeSet<LinkAddress> {
+        &self.own
     }
 
     /// This interface and all that get frames from it, nearest first.
-    pub fn above<'a>(&'a self, interfaces: &'a [Self]) -> Vec<&'a Self> {
-        let mut above = vec![self];
+    pub fn above(&self, interface: &'a Interface) -> Vec<&'a Interface> {
+        let mut above = vec![interface];
+        let mut known = HashSet::from([interface.index]);
         let mut next = 0;
         while let Some(&one) = above.get(next) {
-            for other in interfaces {
-                let gets = one.controller == Some(other.index) || other.lower == Some(one.index);
-                if gets && above.iter().all(|known| known.index != other.index) {
+            let upon = self.upon.get(&one.index).into_iter().flatten().copied();
+            for other in self.controller(one).into_iter().chain(upon) {
+                if known.insert(other.index) {
                     above.push(other);
                 }
             }
@@ -76,15 +76,51 @@ impl Interface {
         above
     }
 
-    /// How this interface passes on what it gets, on a host with these link addresses.
-    fn passes_on(&self, own: &BTreeSet<LinkAddress>, interfaces: &[Self]) -> u32 {
-        let controller = self.controlled_by(interfaces);
+    /// How this host sends on what comes in by an interface.
+    ///
+    /// # Errors
+    /// When the kernel does not tell which link addresses the interface accepts.
+    pub fn onward(&self, interface: &'a Interface) -> anyhow::Result<Onward> {
+        let above = self.above(interface);
+        let mut forwards = above
+            .iter()
+            .map(|one| self.passes_on(one))
+            .fold(0, |ways, way| ways | way);
+        if forwards & Device::CARRIES == 0 {
+            let carried = |link| !self.own.contains(link);
+            if accepted(interface.index)?.iter().any(carried) {
+                forwards |= Device::CARRIES;
+            }
+        }
+
+        let receiver = self.receiver(interface);
+        let routers = self.above(receiver);
+        let routes_by = [Family::Ipv4, Family::Ipv6].map(|family| {
+            let mut asked = routers.iter().take(ASKED);
+            match asked.find(|one| one.routes(family)) {
+                Some(router) => {
+                    forwards |= Device::ROUTES;
+                    router.index
+                }
+                None => receiver.index,
+            }
+        });
+
+        Ok(Onward {
+            forwards,
+            routes_by,
+        })
+    }
+
+    /// How an interface passes on what it gets.
+    fn passes_on(&self, interface: &Interface) -> u32 {
+        let controller = self.controller(interface);
         let bridged = controller.is_some_and(|controller| !controller.is_transparent());
         let carries = if bridged { Device::CARRIES } else { 0 };
-        let shared = self.mac.is_none_or(|mac| own.contains(&mac));
+        let shared = interface.mac.is_none_or(|mac| self.own.contains(&mac));
 
         carries
-            | match self.kind.as_deref() {
+            | match interface.kind.as_deref() {
                 Some("macvtap") if !shared => Device::CARRIES,
                 // What is above in other namespaces, or in guests, has the same link address.
                 Some("macvtap" | "ipvlan" | "ipvtap") => Device::SHARES,
@@ -92,16 +128,14 @@ impl Interface {
             }
     }
 
-    /// The interface by which the kernel's stack gets what comes in here.
-    fn receiver<'a>(&'a self, interfaces: &'a [Self]) -> &'a Self {
-        let mut receiver = self;
+    /// The interface by which the kernel's stack gets what comes in by another.
+    fn receiver(&self, interface: &'a Interface) -> &'a Interface {
+        let mut receiver = interface;
         // A bridge of a bond, and nothing deeper: interfaces change while they are listed, and may
         // seem to control each other.
         for _ in 0..2 {
-            match receiver.controlled_by(interfaces) {
-                Some(controller) if controller.kind.as_deref() != Some("vrf") => {
-                    receiver = controller;
-                }
+            match self.controller(receiver) {
+                Some(controller) if !controller.is_vrf() => receiver = controller,
                 _ => break,
             }
         }
@@ -109,23 +143,145 @@ impl Interface {
         receiver
     }
 
-    fn controlled_by<'a>(&self, interfaces: &'a [Self]) -> Option<&'a Self> {
-        interfaces
-            .iter()
-            .find(|interface| Some(interface.index) == self.controller)
+    /// The bridge, bond or the like that an interface is a port of.
+    fn controller(&self, interface: &Interface) -> Option<&'a Interface> {
+        let index = interface.controller?;
+
+        self.by_index.get(&index).copied()
+    }
+
+    /// Whether an interface has routes of its own, in which its addresses are.
+    pub fn is_in_vrf(&self, interface: &Interface) -> bool {
+        self.controller(interface).is_some_and(Interface::is_vrf)
+    }
+}
+
+impl Interface {
+    fn is_vrf(&self) -> bool {
+        self.kind.as_deref() == Some("vrf")
     }
 
     /// Whether it controls others without sending anything on from one to another.
     fn is_transparent(&self) -> bool {
-        matches!(self.kind.as_deref(), Some("bond" | "team" | "vrf"))
+        self.is_vrf() || matches!(self.kind.as_deref(), Some("bond" | "team"))
     }
 
     /// Whether the kernel routes what it gets by this interface.
-    fn routes(&self) -> bool {
-        ["ipv4", "ipv6"].into_iter().any(|family| {
-            let name = &self.name;
-            fs::read_to_string(format!("/proc/sys/net/{family}/conf/{name}/forwarding"))
-                .is_ok_and(|text| text.trim() != "0")
-        })
+    fn routes(&self, family: Family) -> bool {
+        let family = match family {
+            Family::Ipv6 => "ipv6",
+            Family::Ipv4 | Family::Other => "ipv4",
+        };
+        let name = &self.name;
+
+        fs::read_to_string(format!("/proc/sys/net/{family}/conf/{name}/forwarding"))
+            .is_ok_and(|text| text.trim() != "0")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nothing has this index but what is made up here.
+    const FIRST: u32 = 1 << 30;
+
+    fn interface(
+        number: u32,
+        kind: &str,
+        controller: Option<u32>,
+        lower: Option<u32>,
+    ) -> Interface {
+        Interface {
+            index: FIRST + number,
+            name: format!("made up {number}"),
+            mac: Some(LinkAddress::new([2, 0, 0, 0, 0, number as u8])),
+            link_type: 1,
+            kind: Some(kind.to_owned()),
+            up: true,
+            mtu: 1500,
+            addresses: Vec::new(),
+            controller: controller.map(|number| FIRST + number),
+            lower: lower.map(|number| FIRST + number),
+            xdp: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_sits_on_an_interface_says_how_frames_go_on() {
+        let (carries, shares) = (Device::CARRIES, Device::SHARES);
+        // what there is beside the first                        ways     by   above
+        let table = [
+            (vec![], 0, 0, 1),
+            (vec![interface(1, "vlan", None, Some(0))], 0, 0, 2),
+            (vec![interface(1, "macvlan", None, Some(0))], 0, 0, 2),
+            (vec![interface(1, "macvtap", None, Some(0))], carries, 0, 2),
+            (vec![interface(1, "ipvlan", None, Some(0))], shares, 0, 2),
+            (vec![interface(1, "bridge", None, None)], carries, 1, 2),
+            (vec![interface(1, "bond", None, None)], 0, 1, 2),
+            (vec![interface(1, "vrf", None, None)], 0, 0, 2),
+            (
+                vec![
+                    interface(1, "bond", Some(2), None),
+                    interface(2, "bridge", None, None),
+                    interface(3, "vlan", None, Some(2)),
+                ],
+                carries,
+                2,
+                4,
+            ),
+            (
+                vec![
+                    interface(1, "bridge", None, None),
+                    interface(2, "ipvlan", None, Some(1)),
+                ],
+                carries | shares,
+                1,
+                3,
+            ),
+        ];
+        for (others, forwards, receiver, above) in table {
+            let controlled = others.first().is_some_and(|other| other.lower.is_none());
+            let first = interface(0, "veth", controlled.then_some(1), None);
+            let all: Vec<_> = [first].into_iter().chain(others).collect();
+            let layers = Layers::new(&all);
+            let routes_by = [FIRST + receiver; 2];
+            let expected = Onward {
+                forwards,
+                routes_by,
+            };
+            let found = layers.onward(&all[0]).expect("is for everybody to list");
+            assert_eq!(found, expected, "{all:?}");
+            assert_eq!(layers.above(&all[0]).len(), above, "{all:?}");
+        }
+    }
+
+    /// Interfaces change while they are listed.
+    #[test]
+    fn interfaces_that_sit_on_each_other_end() {
+        let all = [
+            interface(0, "bond", Some(1), Some(1)),
+            interface(1, "bridge", Some(0), Some(0)),
+        ];
+        let layers = Layers::new(&all);
+        assert_eq!(layers.above(&all[0]).len(), 2);
+        layers.onward(&all[0]).expect("is for everybody to list");
+    }
+
+    #[test]
+    fn a_guest_has_the_link_address_of_its_macvtap_alone() {
+        let own = interface(0, "veth", None, None);
+        let guest = interface(1, "macvtap", None, Some(0));
+        let passthru = Interface {
+            mac: own.mac,
+            ..guest.clone()
+        };
+        let all = [own.clone(), guest.clone()];
+        let layers = Layers::new(&all);
+        assert!(!layers.own_links().contains(&guest.mac.expect("has one")));
+        let all = [own, passthru];
+        let found = Layers::new(&all).onward(&all[0]);
+        let found = found.expect("is for everybody to list");
+        assert_eq!(found.forwards, Device::SHARES);
     }
 }

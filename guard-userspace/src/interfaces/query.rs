@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    address::{AddressAttribute, AddressMessage},
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
     link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
 };
 use rtnetlink::{Handle, MulticastGroup};
@@ -87,11 +87,8 @@ pub async fn list(netlink: &Handle) -> anyhow::Result<Vec<Interface>> {
     let mut interfaces: Vec<_> = links.iter().map(interface).collect();
     interfaces.sort_by_key(|interface| interface.index);
     for (index, address) in addresses.iter().filter_map(own_address) {
-        if let Some(interface) = interfaces
-            .iter_mut()
-            .find(|interface| interface.index == index)
-        {
-            interface.addresses.push(address);
+        if let Ok(place) = interfaces.binary_search_by_key(&index, |interface| interface.index) {
+            interfaces[place].addresses.push(address);
         }
     }
 
@@ -197,8 +194,15 @@ fn lone_program(attributes: &[LinkXdp]) -> Option<XdpProgram> {
     Some(XdpProgram { mode, id })
 }
 
-/// The index of an interface and one of its own addresses.
+/// The index of an interface and one of its own addresses. One that another host may have first is
+/// not its own yet, or never (RFC 4862, section 5.4), unless it is used before that is known.
 pub(super) fn own_address(message: &AddressMessage) -> Option<(u32, IpNet)> {
+    let flags = message.header.flags;
+    if flags.contains(AddressHeaderFlags::Tentative)
+        && !flags.contains(AddressHeaderFlags::Optimistic)
+    {
+        return None;
+    }
     let mut local = None;
     let mut address = None;
     for attribute in &message.attributes {

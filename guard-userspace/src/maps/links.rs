@@ -53,6 +53,6 @@ impl Links {
             outcome = outcome.and(inserted);
         }
 
-        outcome.context("link_addresses: cannot be written")
+        outcome.context("link_addresses: not all can be told to the programs")
     }
 }

@@ -19,6 +19,7 @@ use crate::pins::Pins;
 pub struct Prefixes {
     trie: LpmTrie<MapData, AddressKey, u32>,
     held: BTreeSet<IpNet>,
+    name: &'static str,
 }
 
 impl Prefixes {
@@ -26,7 +27,7 @@ impl Prefixes {
     ///
     /// # Errors
     /// When there is none, or the kernel refuses.
-    pub fn open(pins: &Pins, name: &str) -> anyhow::Result<Self> {
+    pub fn open(pins: &Pins, name: &'static str) -> anyhow::Result<Self> {
         let trie = LpmTrie::try_from(Map::LpmTrie(super::open(&pins.map(name))?))
             .with_context(|| format!("{name}: not as this build lays it out"))?;
         let mut held = BTreeSet::new();
@@ -34,7 +35,7 @@ impl Prefixes {
             held.extend(net(&key.context("prefixes: cannot be read")?));
         }
 
-        Ok(Self { trie, held })
+        Ok(Self { trie, held, name })
     }
 
     /// Makes the trie hold these prefixes and no others. What stays is there all along. One that
@@ -45,31 +46,21 @@ impl Prefixes {
     pub fn set(&mut self, wanted: &BTreeSet<IpNet>) -> anyhow::Result<()> {
         let mut outcome = Ok(());
         for net in self.held.clone().difference(wanted) {
-            match self.trie.remove(&key(*net)) {
-                Ok(()) => {
-                    self.held.remove(net);
-                }
-                Err(error) => {
-                    let error = anyhow::Error::new(error)
-                        .context(format!("{net}: cannot be taken back from the programs"));
-                    outcome = outcome.and(Err(error));
-                }
+            let removed = self.trie.remove(&key(*net));
+            if removed.is_ok() {
+                self.held.remove(net);
             }
+            outcome = outcome.and(removed);
         }
         for net in wanted.difference(&self.held.clone()) {
-            match self.trie.insert(&key(*net), 1, 0) {
-                Ok(()) => {
-                    self.held.insert(*net);
-                }
-                Err(error) => {
-                    let error = anyhow::Error::new(error)
-                        .context(format!("{net}: cannot be told to the programs"));
-                    outcome = outcome.and(Err(error));
-                }
+            let inserted = self.trie.insert(&key(*net), 1, 0);
+            if inserted.is_ok() {
+                self.held.insert(*net);
             }
+            outcome = outcome.and(inserted);
         }
 
-        outcome
+        outcome.with_context(|| format!("{}: not all can be told to the programs", self.name))
     }
 
     /// Whether the trie holds anything.

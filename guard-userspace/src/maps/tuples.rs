@@ -160,7 +160,8 @@ impl Tuples {
     /// (Whang, Vander-Zanden and Taylor 1990). Of a filter that is full, more than there can be.
     pub fn marks(&self) -> u64 {
         let bytes = f64::from(self.filter.reach.bytes());
-        let free = 1.0 - self.marks.get() as f64 / bytes;
+        // Bytes that egress marks anew while the sweep runs are counted twice.
+        let free = (1.0 - self.marks.get() as f64 / bytes).max(0.0);
 
         (-bytes * free.ln()) as u64
     }

@@ -110,7 +110,7 @@ impl Kernel {
         let interface = interface.context("no interface sends on like the session's")?;
         self.interface = self.interfaces[interface];
         let device = Device {
-            routes_by: self.interface,
+            routes_by: [self.interface; 2],
             ..translate::device(host)
         };
         self.devices.set(&setup::DEVICE, &device)?;

@@ -14,6 +14,9 @@ use crate::{flawless, lab::Lab, report};
 const CLIENTS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// A sweep in between would put the flows back.
+const UNREPAIRED: [&str; 2] = ["--without", "repair"];
+
 /// How much of everything.
 #[derive(Clone, Copy)]
 struct Amount {
@@ -65,7 +68,7 @@ fn load(lab: &Lab, idle: &mut Idle, amount: Amount) -> Result<Figures> {
     })
 }
 
-fn run(size: Size, flags: &[&str]) -> Result<Figures> {
+fn run(size: Size, alterations: &[&str], flags: &[&str]) -> Result<Figures> {
     let amount = size.choose(SHORT, FULL);
     let lab = Lab::new()?;
     let mut idle = Idle::open(&lab.topology, amount.idle, amount.idle)?;
@@ -74,7 +77,7 @@ fn run(size: Size, flags: &[&str]) -> Result<Figures> {
     flawless(&figures)?;
 
     let flags = [&["--max-flows", amount.max_flows], flags].concat();
-    let guard = lab.guard(&flags)?;
+    let guard = lab.guard_altered(alterations, &flags)?;
     let before = guard.packets()?;
     let figures = load(&lab, &mut idle, amount)?;
     let moved = guard.packets()?.since(&before);
@@ -87,7 +90,7 @@ fn run(size: Size, flags: &[&str]) -> Result<Figures> {
 #[test]
 fn l3_idle_connections_outlive_their_entries() -> Result<()> {
     let size = Size::asked();
-    let figures = run(size, &[])?;
+    let figures = run(size, &[], &[])?;
     flawless(&figures)?;
     // Else nothing was evicted, and nothing is shown.
     let idle = size.choose(SHORT, FULL).idle as u64;
@@ -97,7 +100,7 @@ fn l3_idle_connections_outlive_their_entries() -> Result<()> {
 
 #[test]
 fn l3_without_rescue_eviction_cuts_them() -> Result<()> {
-    let figures = run(Size::Short, &["--no-rescue"])?;
+    let figures = run(Size::Short, &UNREPAIRED, &["--no-rescue"])?;
     ensure!(figures.failed > 0 && figures.dropped > 0, "{figures}");
     ensure!(figures.rescued == 0, "{figures}");
     Ok(())
