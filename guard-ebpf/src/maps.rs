@@ -14,10 +14,10 @@ use guard_common::{
     flow::Flow,
     fragment::FragmentKey,
     key::{AddressKey, FlowKeyV4, FlowKeyV6},
-    link::LinkAddress,
     layout::{
         Counters, DEFAULT_MAX_FLOWS, MAX_ADDRESSES, MAX_DEVICES, MAX_LINK_ADDRESSES, MAX_REFUSED,
     },
+    link::LinkAddress,
     state::Element,
     tables::Tally,
 };
@@ -82,12 +82,8 @@ pub static LOCAL: LpmTrie<AddressKey, u32, { MAX_ADDRESSES as usize }> = LpmTrie
 /// Link addresses of this host's interfaces. Written by the daemon, asked only where frames for
 /// others go on. Nobody else's may be in it, so it takes memory as it fills.
 #[btf_map(name = "link_addresses")]
-pub static LINK_ADDRESSES: HashMap<
-    LinkAddress,
-    u32,
-    { MAX_LINK_ADDRESSES as usize },
-    NO_PREALLOC,
-> = HashMap::new();
+pub static LINK_ADDRESSES: HashMap<LinkAddress, u32, { MAX_LINK_ADDRESSES as usize }, NO_PREALLOC> =
+    HashMap::new();
 
 /// Prefixes that the user trusts. Written by the daemon.
 #[btf_map(name = "trusted")]
