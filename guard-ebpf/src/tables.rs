@@ -245,7 +245,7 @@ impl<C: Context> Tables for KernelTables<C> {
 
     #[inline(always)]
     fn is_own_link(&self, address: LinkAddress) -> bool {
-        maps::LINK_ADDRESSES.get_ptr(&address).is_some()
+        maps::LINK_ADDRESSES.get_ptr(address).is_some()
     }
 
     #[inline(always)]
