@@ -9,6 +9,7 @@ use anyhow::{Result, ensure};
 use guard_common::outcome::Outcome::{PassInsertFailed, PassNewFlow, PassRefreshedFlow};
 use guard_tests::{
     metrics::Packets,
+    processors,
     soak::{self, Figures, Idle, Size},
 };
 
@@ -46,7 +47,14 @@ fn scan(lab: &Lab, hosts: u32) -> Result<u64> {
     let (host, interface) = (&lab.topology.guarded, lab.topology.interface());
     let share = hosts / SCANNERS;
     thread::scope(|scope| {
-        let scan = |number| scope.spawn(move || soak::scan(host, interface, number * share, share));
+        let scan = |number| {
+            scope.spawn(move || {
+                // One to each: entries that a processor has put in wait on a list of its own, where
+                // the others evict none of them.
+                processors::pin(number as usize % processors::count())?;
+                soak::scan(host, interface, number * share, share)
+            })
+        };
         let scanners: Vec<_> = (0..SCANNERS).map(scan).collect();
         let join =
             |scanner: ScopedJoinHandle<'_, _>| scanner.join().expect("a scanner does not panic");
