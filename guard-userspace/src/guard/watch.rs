@@ -8,7 +8,7 @@ use super::{Guard, device::GuardedDevice};
 use crate::{
     attach::{self, Hold},
     failure::Failure,
-    interfaces::{self, Interface},
+    interfaces::{self, Interface, Layers},
     pins::Hook,
     range::GuardedPorts,
     settings::Settings,
@@ -57,7 +57,9 @@ impl Guard {
                     continue;
                 }
             }
-            fresh |= self.restore(number, settings, ports, netlink, notes).await;
+            fresh |= self
+                .restore(number, &interfaces, settings, ports, netlink, notes)
+                .await;
         }
 
         Ok(fresh || before != self.attachments())
@@ -67,6 +69,7 @@ impl Guard {
     async fn restore(
         &mut self,
         number: usize,
+        interfaces: &[Interface],
         settings: &Settings,
         ports: &GuardedPorts,
         netlink: &Handle,
@@ -80,7 +83,7 @@ impl Guard {
 
         let name = device.name.clone();
         match self
-            .attach_missing(number, settings, ports, netlink, notes)
+            .attach_missing(number, interfaces, settings, ports, netlink, notes)
             .await
         {
             Ok(()) => {
@@ -110,6 +113,7 @@ impl Guard {
     async fn attach_missing(
         &mut self,
         number: usize,
+        interfaces: &[Interface],
         settings: &Settings,
         ports: &GuardedPorts,
         netlink: &Handle,
@@ -132,8 +136,10 @@ impl Guard {
             return Ok(());
         }
 
-        self.refresh(netlink, notes).await?;
         let device = &mut self.devices[number];
+        // The rest is told to the programs in a moment; this must be true from the first frame on.
+        let described = device.describe(interfaces, &Layers::new(interfaces))?;
+        self.maps.set_device(device.slot, described)?;
         notes.extend(device.attach_xdp(settings.xdp_mode, &self.pins, &[])?);
         let interface = interfaces::find(netlink, &device.name).await?;
         device.xdp_hook = Some(attach::xdp_hook(&interface)?);
