@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How long the daemon may take to guard. It needs a third of a second; an emulated machine more, and
-/// half a minute where it shares a processor.
+/// above a minute where it shares a processor.
 const START: Duration = Duration::from_secs(180);
 /// How long it may take to end.
 const STOP: Duration = Duration::from_secs(5);
