@@ -25,8 +25,8 @@ use crate::{
 };
 
 /// How long the daemon may take to guard. It needs a third of a second; an emulated machine more, and
-/// above a minute where it shares a processor.
-const START: Duration = Duration::from_secs(180);
+/// half a minute where it shares a processor.
+const START: Duration = Duration::from_secs(60);
 /// How long it may take to end.
 const STOP: Duration = Duration::from_secs(5);
 /// How long counters may lag behind frames.
