@@ -2,7 +2,10 @@
 
 use std::io;
 
-use netlink_packet_core::{NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+};
 use netlink_sys::{Socket, SocketAddr};
 
 /// The kernel fills at most 32 KiB at a time.
@@ -15,6 +18,18 @@ pub enum Progress {
     More,
     /// The kernel has said all.
     Done,
+}
+
+/// The bytes of a message that asks the kernel for a dump.
+pub fn request<M: NetlinkSerializable>(ask: M) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(ask));
+    message.finalize();
+
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
 }
 
 /// Sends `request` to the kernel on `netlink`, and calls `message` with the type and the payload

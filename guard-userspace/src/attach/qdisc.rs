@@ -3,7 +3,7 @@
 use std::io;
 
 use anyhow::Context;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, Parseable};
+use netlink_packet_core::Parseable;
 use netlink_packet_route::{
     RouteNetlinkMessage,
     tc::{TcAttribute, TcMessage},
@@ -42,8 +42,9 @@ pub fn require_room_for_clsact(name: &str) -> Result<(), Failure> {
 fn kind_at_ingress(name: &str) -> io::Result<Option<String>> {
     let index = if_nametoindex(name)?;
     let netlink = Socket::new(NETLINK_ROUTE)?;
+    let ask = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
     let mut kind = None;
-    dump::dump(&netlink, &request(), |message, payload| {
+    dump::dump(&netlink, &dump::request(ask), |message, payload| {
         // Qdiscs that cannot be read are of kinds that sit elsewhere.
         if message == NEW_QDISC
             && let Ok(qdisc) = TcMessage::parse(payload)
@@ -62,16 +63,4 @@ fn kind_at_ingress(name: &str) -> io::Result<Option<String>> {
     })?;
 
     Ok(kind)
-}
-
-fn request() -> Vec<u8> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let ask = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
-    let mut message = NetlinkMessage::new(header, ask.into());
-    message.finalize();
-
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, io};
 
 use anyhow::Context;
 use guard_common::link::LinkAddress;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, Parseable};
+use netlink_packet_core::Parseable;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage},
@@ -66,14 +66,8 @@ fn request(index: u32) -> Vec<u8> {
     let mut ask = NeighbourMessage::default();
     ask.header.family = AddressFamily::Bridge;
     ask.header.ifindex = index;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut message = NetlinkMessage::new(header, RouteNetlinkMessage::GetNeighbour(ask).into());
-    message.finalize();
 
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
+    dump::request(RouteNetlinkMessage::GetNeighbour(ask))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, Parseable};
+use netlink_packet_core::Parseable;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{RouteAddress, RouteAttribute, RouteMessage},
@@ -98,14 +98,8 @@ fn request(family: AddressFamily) -> Vec<u8> {
     let mut ask = RouteMessage::default();
     ask.header.address_family = family;
     ask.header.table = LOCAL;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut message = NetlinkMessage::new(header, RouteNetlinkMessage::GetRoute(ask).into());
-    message.finalize();
 
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
+    dump::request(RouteNetlinkMessage::GetRoute(ask))
 }
 
 /// Whether a route is in the local table.

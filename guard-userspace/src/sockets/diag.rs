@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr};
 
 use guard_common::parse::Transport;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, Parseable};
+use netlink_packet_core::Parseable;
 use netlink_packet_sock_diag::{
     AF_INET, AF_INET6, SOCK_DIAG_BY_FAMILY, SockDiagMessage,
     inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags},
@@ -67,22 +67,12 @@ fn request(transport: Transport, family: Family, states: StateFlags) -> Vec<u8> 
         Family::V4 => (AF_INET, SocketId::new_v4()),
         Family::V6 => (AF_INET6, SocketId::new_v6()),
     };
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut message = NetlinkMessage::new(
-        header,
-        SockDiagMessage::InetRequest(InetRequest {
-            family,
-            protocol: transport.number(),
-            extensions: ExtensionFlags::empty(),
-            states,
-            socket_id,
-        })
-        .into(),
-    );
-    message.finalize();
 
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
+    dump::request(SockDiagMessage::InetRequest(InetRequest {
+        family,
+        protocol: transport.number(),
+        extensions: ExtensionFlags::empty(),
+        states,
+        socket_id,
+    }))
 }
