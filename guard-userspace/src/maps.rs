@@ -1,6 +1,7 @@
 //! The maps, as the daemon writes them ([`Maps`]) and everybody reads them ([`Readings`]).
 
 mod flows;
+mod held;
 mod links;
 mod prefixes;
 mod readings;

@@ -6,6 +6,7 @@ use anyhow::Context;
 use aya::maps::{HashMap, Map, MapData};
 use guard_common::link::LinkAddress;
 
+use super::held::exchange;
 use crate::pins::Pins;
 
 /// The link addresses of this host, as the programs know them.
@@ -31,28 +32,17 @@ impl Links {
         Ok(Self { map, held })
     }
 
-    /// Makes the map hold these addresses and no others. What stays is there all along. One that
-    /// the kernel refuses keeps none of the others out.
+    /// Makes the map hold these addresses and no others, as far as the kernel takes them.
     ///
     /// # Errors
-    /// The first that the kernel refuses, for instance because the map is full.
+    /// When the kernel refuses one, for instance because the map is full.
     pub fn set(&mut self, wanted: &BTreeSet<LinkAddress>) -> anyhow::Result<()> {
-        let mut outcome = Ok(());
-        for address in self.held.clone().difference(wanted) {
-            let removed = self.map.remove(address);
-            if removed.is_ok() {
-                self.held.remove(address);
-            }
-            outcome = outcome.and(removed);
-        }
-        for address in wanted.difference(&self.held.clone()) {
-            let inserted = self.map.insert(address, 1, 0);
-            if inserted.is_ok() {
-                self.held.insert(*address);
-            }
-            outcome = outcome.and(inserted);
-        }
-
-        outcome.context("link_addresses: not all can be told to the programs")
+        exchange(
+            (&mut self.map, &mut self.held),
+            wanted,
+            |map, address| map.remove(address),
+            |map, address| map.insert(address, 1, 0),
+        )
+        .context("link_addresses: not all can be told to the programs")
     }
 }

@@ -13,6 +13,7 @@ use guard_common::{
 };
 use ipnet::IpNet;
 
+use super::held::exchange;
 use crate::pins::Pins;
 
 /// A trie of prefixes, and what is in it.
@@ -38,29 +39,18 @@ impl Prefixes {
         Ok(Self { trie, held, name })
     }
 
-    /// Makes the trie hold these prefixes and no others. What stays is there all along. One that
-    /// the kernel refuses keeps none of the others out.
+    /// Makes the trie hold these prefixes and no others, as far as the kernel takes them.
     ///
     /// # Errors
-    /// The first that the kernel refuses, for instance because the trie is full.
+    /// When the kernel refuses one, for instance because the trie is full.
     pub fn set(&mut self, wanted: &BTreeSet<IpNet>) -> anyhow::Result<()> {
-        let mut outcome = Ok(());
-        for net in self.held.clone().difference(wanted) {
-            let removed = self.trie.remove(&key(*net));
-            if removed.is_ok() {
-                self.held.remove(net);
-            }
-            outcome = outcome.and(removed);
-        }
-        for net in wanted.difference(&self.held.clone()) {
-            let inserted = self.trie.insert(&key(*net), 1, 0);
-            if inserted.is_ok() {
-                self.held.insert(*net);
-            }
-            outcome = outcome.and(inserted);
-        }
-
-        outcome.with_context(|| format!("{}: not all can be told to the programs", self.name))
+        exchange(
+            (&mut self.trie, &mut self.held),
+            wanted,
+            |trie, net| trie.remove(&key(*net)),
+            |trie, net| trie.insert(&key(*net), 1, 0),
+        )
+        .with_context(|| format!("{}: not all can be told to the programs", self.name))
     }
 
     /// Whether the trie holds anything.
