@@ -257,23 +257,29 @@ impl Daemon {
     /// Puts programs back where they are missing, and tells them about addresses.
     async fn follow_interfaces(&mut self) {
         let mut notes = Vec::new();
-        let guarded = self.ports.guarded();
-        let followed = self
-            .guard
-            .follow_interfaces(&self.settings, &guarded, &self.netlink, &mut notes)
-            .await;
-        let refreshed = self.guard.refresh(&self.netlink, &mut notes).await;
+        if let Err(error) = self.look_at_interfaces(&mut notes).await {
+            notes.push(format!("{error:#}"));
+        }
         for note in notes {
             tracing::warn!("{note}");
-        }
-        for error in [followed.err(), refreshed.err()].into_iter().flatten() {
-            tracing::warn!("{error:#}");
         }
         self.observer.update(|knowledge| {
             knowledge.interfaces = self.guard.attachments();
             knowledge.slots = self.guard.slots();
         });
         self.observer.set_guarded(self.guard.guards_all());
+    }
+
+    async fn look_at_interfaces(&mut self, notes: &mut Vec<String>) -> anyhow::Result<()> {
+        let interfaces = interfaces::list(&self.netlink).await?;
+        let guarded = self.ports.guarded();
+        let around = (&self.netlink, &interfaces[..]);
+        let followed = self
+            .guard
+            .follow_interfaces(&self.settings, &guarded, around, notes)
+            .await;
+
+        followed.and(self.guard.refresh(&interfaces, notes))
     }
 
     /// Takes the programs off, unless they stay, and then lets the servers finish.

@@ -108,7 +108,7 @@ impl Guard {
         }
         guard.guard_ports(settings, ports);
         guard.trust(settings)?;
-        guard.refresh(netlink, notes).await?;
+        guard.refresh(&interfaces::list(netlink).await?, notes)?;
         let beside = guard.inheritance.is_some();
         for device in &mut guard.devices {
             notes.extend(device.attach_egress(settings.egress_hook, &guard.pins, beside)?);

@@ -2,32 +2,31 @@
 
 use guard_common::config::Config;
 use ipnet::IpNet;
-use rtnetlink::Handle;
 
 use super::Guard;
 use crate::{
-    interfaces::{self, Layers},
+    interfaces::{self, Interface, Layers},
     settings::Settings,
 };
 
 impl Guard {
     /// Tells the programs which addresses are this host's and which are on the interfaces' links,
-    /// and whether this host forwards. What one map has no room for keeps nobody from hearing the
+    /// and whether this host forwards, given all its `interfaces`. What one map has no room for keeps nobody from hearing the
     /// rest: lines for the administrator are added to `notes`, once.
     ///
     /// # Errors
-    /// When the kernel does not tell about interfaces.
-    pub async fn refresh(
+    /// When the kernel does not tell which link addresses they accept, or which addresses are its
+    /// own.
+    pub fn refresh(
         &mut self,
-        netlink: &Handle,
+        interfaces: &[Interface],
         notes: &mut Vec<String>,
     ) -> anyhow::Result<()> {
-        let interfaces = interfaces::list(netlink).await?;
-        let layers = Layers::new(&interfaces);
+        let layers = Layers::new(interfaces);
         let described = self
             .devices
             .iter()
-            .map(|device| Ok((device.slot, device.describe(&interfaces, &layers)?)))
+            .map(|device| Ok((device.slot, device.describe(interfaces, &layers)?)))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let forwards = described.iter().any(|(_, device)| device.forwards != 0);
         let mut told = Vec::new();

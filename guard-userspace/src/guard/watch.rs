@@ -16,24 +16,21 @@ use crate::{
 
 impl Guard {
     /// Puts programs back where they are missing, and lets go of interfaces that are gone. Lines
-    /// for the administrator are added to `notes`. Returns whether anything has changed.
+    /// for the administrator are added to `notes`.
     ///
     /// # Errors
-    /// When the kernel does not tell about interfaces. What goes wrong on one interface is noted,
+    /// When the kernel does not tell about filters. What goes wrong on one interface is noted,
     /// tried again at the next call, and leaves the others as they are.
     pub async fn follow_interfaces(
         &mut self,
         settings: &Settings,
         ports: &GuardedPorts,
-        netlink: &Handle,
+        (netlink, interfaces): (&Handle, &[Interface]),
         notes: &mut Vec<String>,
-    ) -> anyhow::Result<bool> {
-        let interfaces = interfaces::list(netlink).await?;
-        let before = self.attachments();
-        let mut fresh = false;
+    ) -> anyhow::Result<()> {
         for number in 0..self.devices.len() {
             let device = &mut self.devices[number];
-            match locate(device, &interfaces) {
+            match locate(device, interfaces) {
                 Located::Here(interface) => {
                     if device.name != interface.name {
                         notes.push(format!("{}: is called {} now", device.name, interface.name));
@@ -57,15 +54,14 @@ impl Guard {
                     continue;
                 }
             }
-            fresh |= self
-                .restore(number, &interfaces, settings, ports, netlink, notes)
+            self.restore(number, interfaces, settings, ports, netlink, notes)
                 .await;
         }
 
-        Ok(fresh || before != self.attachments())
+        Ok(())
     }
 
-    /// Attaches what is missing, egress first. Returns whether anything was.
+    /// Attaches what is missing, egress first.
     async fn restore(
         &mut self,
         number: usize,
@@ -74,11 +70,11 @@ impl Guard {
         ports: &GuardedPorts,
         netlink: &Handle,
         notes: &mut Vec<String>,
-    ) -> bool {
+    ) {
         let device = &self.devices[number];
         let complete = device.egress.is_some() && (device.xdp.is_some() || !device.guarded);
         if complete {
-            return false;
+            return;
         }
 
         let name = device.name.clone();
@@ -106,8 +102,6 @@ impl Guard {
                 }
             }
         }
-
-        true
     }
 
     async fn attach_missing(
