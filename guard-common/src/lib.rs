@@ -34,6 +34,8 @@ pub mod fragment;
 
 pub mod ports;
 
+pub mod reach;
+
 pub mod filter;
 
 pub mod config;

@@ -3,7 +3,7 @@
 use std::fs;
 
 use aya::maps::MapType;
-use guard_common::filter;
+use guard_common::reach;
 
 use super::Report;
 use crate::{
@@ -46,7 +46,7 @@ fn maps(programs: &Programs, flows: u32) -> u64 {
     let processors = aya::util::nr_cpus().unwrap_or(1) as u64;
     let sizes = programs.maps().map(|(name, map)| {
         let entries = match name {
-            "state" => filter::elements(flows),
+            "state" => reach::elements(flows),
             name if FLOW_MAPS.contains(&name) => flows,
             _ => map.max_entries(),
         };

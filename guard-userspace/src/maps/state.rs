@@ -7,10 +7,11 @@ use std::{
 
 use guard_common::{
     config::Timeouts,
-    filter::{Filter, Reach},
+    filter::Filter,
     layout::LAYOUT_VERSION,
     parse::Transport,
     ports::{Occupancy, PORTS, Window},
+    reach::Reach,
     state::{State, StateCell},
     tables::Use,
 };

@@ -9,8 +9,9 @@ use std::{
 
 use anyhow::ensure;
 use guard_common::{
-    filter::{Filter, LINE, Reach},
+    filter::{Filter, LINE},
     ports::PORTS,
+    reach::Reach,
     state::{Element, ElementCell},
     tables::Use,
 };

@@ -100,12 +100,7 @@ impl Kernel {
         self.state.bytes_mut()[occupancy..].fill(0);
         self.set_epoch(Occupancy::FIRST_EPOCH);
         let host = &session.host;
-        let like = places::Forwarding {
-            routes: host.router,
-            carries: host.carries,
-            shares: host.shares,
-            routing: host.routing,
-        };
+        let like = places::Forwarding::of(host);
         let interface = places::FORWARDING.iter().position(|one| *one == like);
         let interface = interface.context("no interface sends on like the session's")?;
         self.interface = self.interfaces[interface];

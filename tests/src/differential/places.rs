@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use guard_reference::policy::{Prefix, Socket};
+use guard_reference::policy::{Host, Prefix, Socket};
 
 /// An IPv4 address.
 pub(super) const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
@@ -152,14 +152,26 @@ pub const OWN_LINKS: [[u8; 6]; 1] = [[2, 0, 0, 0, 0, 2]];
 /// How a host sends on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Forwarding {
-    /// As [`Host::routes`](guard_reference::policy::Host::router).
+    /// As [`Host::routes`].
     pub routes: bool,
-    /// As [`Host::carries`](guard_reference::policy::Host::carries).
+    /// As [`Host::carries`].
     pub carries: bool,
-    /// As [`Host::shares`](guard_reference::policy::Host::shares).
+    /// As [`Host::shares`].
     pub shares: bool,
-    /// As [`Host::routing`](guard_reference::policy::Host::routing).
+    /// As [`Host::routing`].
     pub routing: (bool, bool),
+}
+
+impl Forwarding {
+    /// How this host does.
+    pub const fn of(host: &Host) -> Self {
+        Self {
+            routes: host.router,
+            carries: host.carries,
+            shares: host.shares,
+            routing: host.routing,
+        }
+    }
 }
 
 /// A host that sends on nothing.

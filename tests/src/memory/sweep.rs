@@ -2,9 +2,9 @@
 
 use guard_common::{
     config::ConfigCell,
-    filter::Reach,
     flow::Phase,
     parse::{Transport, Tuple},
+    reach::Reach,
     state::State,
     tables::Use,
 };
