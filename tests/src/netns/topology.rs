@@ -38,6 +38,26 @@ impl Direct {
         Ok(topology)
     }
 
+    /// Sets it up with the guarded host's addresses on a bridge, `br0`, of which its interface is a
+    /// port.
+    pub fn bridged() -> Result<Self> {
+        let topology = Self::new()?;
+        let host = &topology.guarded;
+        for command in [
+            "addr flush dev vg",
+            "link add br0 type bridge",
+            "link set br0 address 02:00:00:00:00:02",
+            "link set vg address 02:00:00:00:00:09",
+            "link set vg master br0",
+            "link set br0 up",
+        ] {
+            host.ip(command)?;
+        }
+        host.ip(&format!("addr add {}/24 dev br0", G.ipv4))?;
+        host.ip(&format!("addr add {}/64 dev br0 nodad", G.ipv6))?;
+        Ok(topology)
+    }
+
     /// Makes the link, for the first time or anew.
     pub fn connect(&self) -> Result<()> {
         let (guarded, peer) = (&self.guarded, &self.peer);

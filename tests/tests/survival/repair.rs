@@ -38,25 +38,6 @@ const WORDS: usize = 40;
 /// Long enough for one datagram.
 const ONE_DATAGRAM: Duration = Duration::from_millis(500);
 
-/// The host's addresses are on a bridge, of which the guarded interface is a port.
-fn bridged() -> Result<Direct> {
-    let topology = Direct::new()?;
-    let host = &topology.guarded;
-    for command in [
-        "addr flush dev vg",
-        "link add br0 type bridge",
-        "link set br0 address 02:00:00:00:00:02",
-        "link set vg address 02:00:00:00:00:09",
-        "link set vg master br0",
-        "link set br0 up",
-    ] {
-        host.ip(command)?;
-    }
-    host.ip(&format!("addr add {}/24 dev br0", G.ipv4))?;
-    host.ip(&format!("addr add {}/64 dev br0 nodad", G.ipv6))?;
-    Ok(topology)
-}
-
 fn bind_to_bridge(socket: &impl AsRawFd) -> Result<()> {
     bind_to(socket, c"br0")
 }
@@ -85,7 +66,7 @@ fn bind_to(socket: &impl AsRawFd, device: &CStr) -> Result<()> {
 /// How many of some conversations on bound sockets the peer is heard on, after their timers have
 /// run out.
 fn silent(family: Family, without: &[&str]) -> Result<(usize, Packets)> {
-    let topology = bridged()?;
+    let topology = Direct::bridged()?;
     let (host, peer) = (&topology.guarded, &topology.peer);
     let flags = ["--timeout", "tcp-established=2", "--timeout", "udp=2"];
     let guard = altered(&topology, without, &flags)?;
@@ -130,7 +111,7 @@ fn without_repair_bound_sockets_are_cut_by_their_timers() -> Result<()> {
 /// to the next sweep.
 #[test]
 fn bound_sockets_are_heard_between_any_two_sweeps() -> Result<()> {
-    let topology = bridged()?;
+    let topology = Direct::bridged()?;
     let (host, peer) = (&topology.guarded, &topology.peer);
     let guard = Guard::start_altered(
         host,
@@ -160,7 +141,7 @@ fn bound_sockets_are_heard_between_any_two_sweeps() -> Result<()> {
 /// How many of many conversations on bound sockets the peer is heard on, after requests have
 /// evicted their flows.
 fn evicted(without: &[&str]) -> Result<(usize, Packets)> {
-    let topology = bridged()?;
+    let topology = Direct::bridged()?;
     let (host, peer) = (&topology.guarded, &topology.peer);
     let guard = altered(&topology, without, &["--max-flows", "1024"])?;
     let server = P.address(Family::Ipv4);

@@ -66,10 +66,9 @@ const NOBODY_HERE: End = End {
     ..NOBODY
 };
 
-/// The guarded host with its addresses on the bridge `br0`, of which `vg` is a port, and another
-/// host behind a second one.
+/// The guarded host on a bridge, and another host behind a second port of that.
 pub(super) fn bridged() -> Result<(Direct, Namespace)> {
-    let topology = Direct::new()?;
+    let topology = Direct::bridged()?;
     let host = &topology.guarded;
     let other = Namespace::new("o")?;
     link((host, "vo"), (&other, "v"))?;
@@ -80,21 +79,13 @@ pub(super) fn bridged() -> Result<(Direct, Namespace)> {
         other.ip(&format!("addr add {}/64 dev v nodad", end.ipv6))?;
     }
     for command in [
-        "addr flush dev vg",
-        "link add br0 type bridge",
-        "link set br0 address 02:00:00:00:00:02",
-        "link set vg address 02:00:00:00:00:09",
-        "link set vg master br0",
         "link set vo master br0",
-        "link set br0 up",
         // As ports of bridges have one: their neighbours are those of the bridge all the same.
         "addr add fe80::9/64 dev vg nodad",
         "route add 224.0.0.0/4 dev br0",
     ] {
         host.ip(command)?;
     }
-    host.ip(&format!("addr add {}/24 dev br0", G.ipv4))?;
-    host.ip(&format!("addr add {}/64 dev br0 nodad", G.ipv6))?;
     Ok((topology, other))
 }
 

@@ -12,7 +12,7 @@ use guard_tests::{
     frames::{G, N, P, udp},
     guard::Guard,
     metrics,
-    netns::{Namespace, link},
+    netns::{Direct, Namespace, link},
     peers::{Connection, Exchange, alive},
     wire::{Listener, QUIET, Wire},
 };
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[test]
 fn o06_a_bridge_gets_another_link_address() -> Result<()> {
     for mode in MODES {
-        let (topology, _other) = bridged()?;
+        let topology = Direct::bridged()?;
         let (host, peer) = (&topology.guarded, &topology.peer);
         // Made anew, because an address that was chosen stays.
         for command in [
@@ -104,7 +104,7 @@ fn o06_guests_lose_nothing_while_a_daemon_starts_again() -> Result<()> {
 /// The interface that routes were asked for may be gone before any daemon knows.
 #[test]
 fn o06_a_bridge_goes_and_the_host_routes_on() -> Result<()> {
-    let (topology, _other) = bridged()?;
+    let topology = Direct::bridged()?;
     let (host, peer) = (&topology.guarded, &topology.peer);
     host.sysctl("net/ipv4/ip_forward", "1")?;
     let routed = Namespace::new("q")?;
@@ -137,7 +137,7 @@ fn o06_a_bridge_goes_and_the_host_routes_on() -> Result<()> {
 /// The kernel refuses XDP on a port below a bridge that has it, whatever order they are named in.
 #[test]
 fn o06_a_bridge_and_its_port_are_guarded_both() -> Result<()> {
-    let (topology, _other) = bridged()?;
+    let topology = Direct::bridged()?;
     let guard = Guard::start(&topology.guarded, "br0", &["--iface", "vg"])?;
     let attached = |device: &str| -> Result<u64> {
         let labels = [("device", device), ("hook", "xdp")];
