@@ -44,12 +44,7 @@ impl LinkAddress {
     /// Whether it is a group's: multicast or broadcast (IEEE 802.3, section 3.2.3).
     #[inline(always)]
     pub const fn is_group(self) -> bool {
-        self.group_bit() != 0
-    }
-
-    #[inline(always)]
-    pub(crate) const fn group_bit(self) -> u32 {
-        self.0 as u32 & 1
+        self.0 & 1 != 0
     }
 
     #[inline(always)]

@@ -51,7 +51,7 @@ pub(crate) fn is_carried<A: Address>(
         && tables
             .device()
             .is_some_and(|device| device.forwards & Device::CARRIES != 0)
-        && !is_own(link::source(frame), tables)
+        && link::source(frame).is_some_and(|link| !tables.is_own_link(link))
         && !tables.is_local(&AddressKey::new(tuple.local))
 }
 
@@ -67,22 +67,20 @@ fn goes_on<A: Address>(
     tuple: &Tuple<A>,
     tables: &impl Tables,
 ) -> bool {
-    let ways = device.forwards;
-    if ways & (Device::CARRIES | Device::SHARES) != 0 {
-        let own = u32::from(is_own(link, tables));
-        let group = link.map_or(0, LinkAddress::group_bit);
-        let over_tcp = u32::from(tuple.transport == Transport::Tcp);
-        let theirs = (group & over_tcp) | (!group & !own);
-        let carried = (ways / Device::CARRIES) & theirs;
-        if ((ways / Device::SHARES) | carried) & 1 != 0 {
-            return true;
-        }
+    if device.forwards & Device::SHARES != 0 {
+        return true;
+    }
+    if device.forwards & Device::CARRIES != 0
+        && link.is_some_and(|link| {
+            if link.is_group() {
+                tuple.transport == Transport::Tcp
+            } else {
+                !tables.is_own_link(link)
+            }
+        })
+    {
+        return true;
     }
 
     tables.forwards(tuple.transport, A::FlowKey::new(tuple).sized())
-}
-
-#[inline(always)]
-fn is_own(link: Option<LinkAddress>, tables: &impl Tables) -> bool {
-    link.is_some_and(|link| tables.is_own_link(link))
 }
