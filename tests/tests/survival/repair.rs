@@ -16,7 +16,7 @@ use guard_common::outcome::{
     Outcome::{DropNoFlow, PassKnownFlow, PassRescued},
 };
 use guard_tests::{
-    frames::{G, P},
+    frames::P,
     guard::Guard,
     load::{self, Servers},
     metrics::{self, Packets},
