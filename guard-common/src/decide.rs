@@ -14,7 +14,7 @@ use crate::{
     query::may_answer_query,
     steady::keeps_up,
     subject::{Subject, subject},
-    tables::{Tables, Use},
+    tables::Tables,
     wire::{TcpFlags, ether_type},
 };
 
@@ -213,7 +213,7 @@ fn judge_packet<A: Address>(
                 }
                 return Outcome::PassOutsideRange;
             }
-            in_use(Use::flow(tuple.transport), port, tables).then(|| look_up(tuple, tables))
+            in_use(tuple.transport, tuple.remote, port, tables).then(|| look_up(tuple, tables))
         }
     };
     if let Some(known) = known
@@ -246,7 +246,7 @@ fn judge_quote<A: Address>(
     if !tables.guarded().guards(tuple.transport, port) {
         return Outcome::PassIcmpOutside;
     }
-    if in_use(Use::flow(tuple.transport), port, tables) {
+    if in_use(tuple.transport, tuple.remote, port, tables) {
         let known = look_up(tuple, tables);
         if let Some(outcome) = judge_flow(tuple, port, known, None, tables) {
             return outcome;

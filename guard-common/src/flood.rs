@@ -3,7 +3,9 @@
 use crate::{
     address::Address,
     outcome::{Direction, Judged, Outcome},
+    owner::Users,
     packet::Packet,
+    parse::Transport,
     plain::{Plain, Start},
     tables::{Tables, Use},
     wire::{VlanTag, ether_type},
@@ -27,7 +29,7 @@ pub(crate) fn ask_window<A: Address>(plain: Plain<A>, tables: &impl Tables) -> P
     let port = tables.index(plain.local_port(Direction::Ingress));
     if !tables.config().window().contains(port) {
         Port::Unknown
-    } else if in_use(Use::flow(plain.transport), port, tables) {
+    } else if in_use(plain.transport, plain.source, port, tables) {
         Port::Busy
     } else {
         Port::Free
@@ -63,9 +65,31 @@ pub(crate) fn lost<A: Address>(plain: Plain<A>) -> Judged {
     }
 }
 
-/// Whether any flow, or any query to a group, uses the port.
+/// Whether a port may be used with this remote address.
 #[inline(always)]
-pub(crate) fn in_use(purpose: Use, port: usize, tables: &impl Tables) -> bool {
+pub(crate) fn in_use<A: Address>(
+    transport: Transport,
+    remote: A,
+    port: usize,
+    tables: &impl Tables,
+) -> bool {
+    let purpose = Use::flow(transport);
+    if marked(purpose, port, tables) {
+        return true;
+    }
+    let filter = tables.config().filter();
+    let owner = tables
+        .owner(purpose, port)
+        .map_or(Users::NONE, |owner| owner.load());
+
+    // A free port's owner is not told from another's: where some ports are free and some are not,
+    // no processor would guess the branch.
+    owner == Users::one(remote, &filter) || !filter.reach.decides() && owner != Users::NONE
+}
+
+/// Whether a port may be used with anybody.
+#[inline(always)]
+pub(crate) fn marked(purpose: Use, port: usize, tables: &impl Tables) -> bool {
     let epoch = tables.config().epoch() as u8;
     tables
         .occupancy(purpose, port)

@@ -8,7 +8,7 @@ use crate::outcome::Judged;
 /// An upgrade copies flows and counters from maps of the same name with keys and values of the same
 /// sizes. So whoever changes what one of these maps holds, but not how long it is, gives it another
 /// name as well.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Interfaces that one set of maps can serve.
 pub const MAX_DEVICES: u32 = 32;

@@ -5,7 +5,8 @@
 //!
 //! Modules in reading order: what can happen to a frame ([`outcome`]), how bytes become a tuple
 //! ([`packet`], [`wire`], [`link`], [`address`], [`parse`]), what is remembered ([`key`], [`flow`],
-//! [`fragment`], [`ports`], [`filter`], [`config`], [`pressure`], [`state`]), what is decided ([`tables`],
+//! [`fragment`], [`ports`], [`filter`], [`owner`], [`config`],
+//! [`pressure`], [`state`]), what is decided ([`tables`],
 //! [`plain`], [`subject`], [`decide`], [`record`]), and how the maps are laid out ([`layout`]).
 //!
 //! [`Outcome`]: outcome::Outcome
@@ -37,6 +38,8 @@ pub mod ports;
 pub mod reach;
 
 pub mod filter;
+
+pub mod owner;
 
 pub mod config;
 pub mod pressure;

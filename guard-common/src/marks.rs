@@ -4,6 +4,7 @@ use crate::{
     address::Address,
     filter::remember,
     lookup::as_recorded,
+    owner::Users,
     parse::Tuple,
     tables::{Tables, Use},
 };
@@ -11,11 +12,24 @@ use crate::{
 /// Notes that this flow is in use, and its port.
 #[inline(always)]
 pub(crate) fn mark_flow<A: Address>(tuple: &Tuple<A>, port: usize, tables: &impl Tables) {
-    mark(Use::flow(tuple.transport), port, tables);
+    mark_port(tuple, port, tables);
     remember(&as_recorded(tuple, tables), tables);
 }
 
-/// Notes that a port is in use.
+/// Notes that a port is in use with this remote address.
+#[inline(always)]
+pub(crate) fn mark_port<A: Address>(tuple: &Tuple<A>, port: usize, tables: &impl Tables) {
+    let purpose = Use::flow(tuple.transport);
+    let owned = tables
+        .owner(purpose, port)
+        .is_some_and(|owner| owner.load() == Users::one(tuple.remote, &tables.config().filter()));
+    // Its owner does not mark a port: it would look as if it were used with others too.
+    if !owned {
+        mark(purpose, port, tables);
+    }
+}
+
+/// Notes that a port is in use with anybody.
 #[inline(always)]
 pub(crate) fn mark(purpose: Use, port: usize, tables: &impl Tables) {
     let epoch = tables.config().epoch() as u8;

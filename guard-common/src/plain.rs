@@ -5,8 +5,6 @@
 //! judged in a fraction of the time. Whatever else comes is left to the general way, which judges
 //! the same.
 
-use core::marker::PhantomData;
-
 use crate::{
     address::{Address, V4, V6},
     outcome::Direction,
@@ -94,15 +92,16 @@ impl<T: Tag> Start<T> {
     }
 }
 
-/// What the first look at a plain packet has found. The addresses are read later: the flood of a
-/// random sprayer is judged without them.
+/// What the first look at a plain packet has found. The destination is read later: a flood is judged
+/// without it.
 #[derive(Clone, Copy, Debug)]
 pub struct Plain<A> {
     /// The protocol that owns the ports.
     pub transport: Transport,
+    /// Who has sent it.
+    pub source: A,
     source_port: u16,
     destination_port: u16,
-    family: PhantomData<A>,
 }
 
 impl<A: Address> Plain<A> {
@@ -112,9 +111,9 @@ impl<A: Address> Plain<A> {
 
         Some(Self {
             transport: Transport::from_number(A::plain_protocol(headers.network)?)?,
+            source: A::ends(headers.network).0,
             source_port: ports.source,
             destination_port: ports.destination,
-            family: PhantomData,
         })
     }
 

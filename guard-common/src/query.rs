@@ -3,7 +3,7 @@
 use crate::{
     address::Address,
     filter::remember,
-    flood::in_use,
+    flood::marked,
     flow::{Flow, Phase},
     key::FlowKey,
     lookup::as_recorded,
@@ -58,7 +58,12 @@ pub(crate) fn record_query<A: Address>(
 /// Whether a packet is to be asked whether it [answers a query](answers_query).
 #[inline(always)]
 pub(crate) fn may_answer_query<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> bool {
-    tuple.transport == Transport::Udp && in_use(Use::Query, tables.index(tuple.local_port), tables)
+    let port = tables.index(tuple.local_port);
+
+    // Whoever asks a group marks the port for flows as well, which has been looked at already.
+    tuple.transport == Transport::Udp
+        && marked(Use::Udp, port, tables)
+        && marked(Use::Query, port, tables)
 }
 
 /// Whether this answers a query that was sent to a group: from a neighbour, whatever its address
@@ -70,7 +75,7 @@ pub(crate) fn answers_query<A: Address>(
     now: u32,
     tables: &impl Tables,
 ) -> bool {
-    if !in_use(Use::Query, port, tables) {
+    if !marked(Use::Query, port, tables) {
         return false;
     }
     let alive = tables

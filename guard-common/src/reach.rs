@@ -82,6 +82,7 @@ impl Reach {
     }
 
     /// Whether the filter decides.
+    #[inline(always)]
     pub const fn decides(self) -> bool {
         self.span() == Self::TRUSTED
     }

@@ -7,7 +7,7 @@ use crate::{
     key::{FlowKey, SizedKey},
     link::{self, Payload},
     lookup::as_recorded,
-    marks::{mark, mark_flow},
+    marks::{mark_flow, mark_port},
     onward::{is_carried, is_of_another},
     outcome::{Direction, Family, Judged, Outcome, Protocol},
     packet::Packet,
@@ -15,7 +15,7 @@ use crate::{
     plain::{self, Plain, Start},
     query::record_query,
     steady::{Tick, keeps_up},
-    tables::{Inserted, Tables, Use},
+    tables::{Inserted, Tables},
     wire::{TcpFlags, ether_type},
 };
 
@@ -105,7 +105,7 @@ fn record_plain<A: Address, R>(
             && plain::tcp_flags(frame, &tuple).steady()
             && let Some(tick) = keeps_up(cell, tables)
         {
-            mark(Use::flow(tuple.transport), port, tables);
+            mark_port(&tuple, port, tables);
             if tick == Tick::New {
                 remember(&recorded, tables);
             }

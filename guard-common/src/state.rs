@@ -8,6 +8,7 @@ use core::cell::UnsafeCell;
 use crate::{
     config::{Config, ConfigCell},
     filter::{LINE, Line, TUPLES},
+    owner::Owner,
     ports::{GuardedPorts, Occupancy, PORTS},
     tables::Use,
 };
@@ -21,6 +22,8 @@ pub struct State {
     /// The epoch in which each port was last in use, a table for each [`Use`]. Near the start, so
     /// that a program adds its offset for nothing.
     pub occupancy: [[u8; PORTS]; Use::COUNT],
+    /// With whom alone each port is used, likewise. Nobody owns a port for queries.
+    pub owners: [[u8; PORTS]; Use::COUNT],
     /// Two pages of guarded ports. The daemon fills one while the other is in force.
     pub guarded: [GuardedPorts; 2],
 }
@@ -88,15 +91,31 @@ impl StateCell {
     /// The occupancy of one port, in host byte order; only 16 bits of it count.
     #[inline(always)]
     pub fn occupancy(&self, purpose: Use, port: usize) -> &Occupancy {
-        const MARKS: usize = Use::COUNT * PORTS;
-        const _: () = assert!(MARKS.is_power_of_two());
-        // One index into all tables takes fewer instructions than one for each dimension.
-        let mark = (((purpose as usize) << PORTS.trailing_zeros()) + port) & (MARKS - 1);
         // SAFETY: an `Occupancy` is a byte that is only accessed as a whole, and there are as many
         // as the index is masked to.
         unsafe {
             let marks = (&raw const (*self.0.get()).occupancy).cast::<Occupancy>();
-            &*marks.add(mark)
+            &*marks.add(index(purpose, port))
         }
     }
+
+    /// The owner of one port, in host byte order; only 16 bits of it count.
+    #[inline(always)]
+    pub fn owner(&self, purpose: Use, port: usize) -> &Owner {
+        // SAFETY: as in `occupancy`, of an `Owner`.
+        unsafe {
+            let owners = (&raw const (*self.0.get()).owners).cast::<Owner>();
+            &*owners.add(index(purpose, port))
+        }
+    }
+}
+
+/// Where a port is in tables of one for each [`Use`]: one index into all of them takes fewer
+/// instructions than one for each dimension.
+#[inline(always)]
+const fn index(purpose: Use, port: usize) -> usize {
+    const ALL: usize = Use::COUNT * PORTS;
+    const _: () = assert!(ALL.is_power_of_two());
+
+    (((purpose as usize) << PORTS.trailing_zeros()) + port) & (ALL - 1)
 }

@@ -7,6 +7,7 @@ use crate::{
     fragment::{FragmentKey, RefusedAt},
     key::{AddressKey, SizedKey},
     link::LinkAddress,
+    owner::Owner,
     parse::Transport,
     ports::{GuardedPorts, Occupancy},
 };
@@ -103,6 +104,9 @@ pub trait Tables {
     /// The occupancy of one port, by its index. There is one for every port; `None` is for a
     /// verifier that cannot know.
     fn occupancy(&self, purpose: Use, port: usize) -> Option<&Occupancy>;
+
+    /// With whom alone one port is used, as [`occupancy`](Self::occupancy) has it.
+    fn owner(&self, purpose: Use, port: usize) -> Option<&Owner>;
 
     /// The line of the tuple filter in which this place of the map `state` is. `None` is for a
     /// verifier, as above.

@@ -15,6 +15,7 @@ use guard_common::{
     key::{AddressKey, SizedKey},
     link::LinkAddress,
     outcome::{Action, Judged},
+    owner::Owner,
     parse::Transport,
     ports::{GuardedPorts, Occupancy},
     state::{Element, ElementCell},
@@ -145,6 +146,11 @@ impl<C: Context> Tables for KernelTables<C> {
     #[inline(always)]
     fn occupancy(&self, purpose: Use, port: usize) -> Option<&Occupancy> {
         Some(self.element.state().occupancy(purpose, port))
+    }
+
+    #[inline(always)]
+    fn owner(&self, purpose: Use, port: usize) -> Option<&Owner> {
+        Some(self.element.state().owner(purpose, port))
     }
 
     #[inline(always)]

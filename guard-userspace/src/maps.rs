@@ -8,6 +8,7 @@ mod readings;
 mod state;
 mod takeover;
 mod tuples;
+mod users;
 
 use std::{ffi::c_void, num::NonZeroUsize, path::Path, ptr::NonNull};
 
@@ -28,6 +29,7 @@ pub use self::{
     readings::Readings,
     state::StateMemory,
     tuples::Tuples,
+    users::PortUsers,
 };
 use crate::{
     pins::{MAPS, Pins},

@@ -10,14 +10,14 @@ use std::{
 };
 
 use anyhow::Context;
-use guard_common::{config::Timeouts, flow::Phase, pressure::Scales, tables::Use};
+use guard_common::{config::Timeouts, flow::Phase, owner::Users, pressure::Scales, tables::Use};
 use nix::time::{ClockId, clock_gettime};
 
 pub use self::{rounds::run, swept::Swept};
 
 use crate::{
     clock::Clock,
-    maps::{FlowMap, Readings, StateMemory, Tuples},
+    maps::{FlowEntry, FlowMap, PortUsers, Readings, StateMemory, Tuples},
     pins::Pins,
     pressure::Load,
     reclaim,
@@ -60,6 +60,20 @@ struct Marks {
     /// The epoch that begins when it is complete.
     epoch: u8,
     tuples: Tuples,
+    users: PortUsers,
+}
+
+impl Marks {
+    /// Notes that a flow is in use, and its port.
+    fn mark(&self, flow: &FlowEntry, workings: Workings) {
+        let users = if workings.tuple_marks {
+            self.tuples.mark(flow, self.epoch)
+        } else {
+            Users::MANY
+        };
+        self.users
+            .add(Use::flow(flow.transport), flow.local.port(), users);
+    }
 }
 
 impl Sweeper {
@@ -103,6 +117,7 @@ impl Sweeper {
             // Mapped for the time of a sweep only: between sweeps it would double what the daemon
             // seems to hold in memory.
             tuples: Tuples::open(&self.pins, self.state.filter())?,
+            users: PortUsers::none(),
         };
         next.tuples.age(next.epoch);
         let loads = self
@@ -114,6 +129,7 @@ impl Sweeper {
         let sockets = sockets::list()?;
         let connected = self.mark_sockets(&sockets, &next);
         let repaired = self.repair(&sockets, &loads)?;
+        next.users.settle(&self.state, next.epoch);
         // Whoever sees the epoch must see the marks.
         atomic::fence(atomic::Ordering::Release);
         self.state.set_epoch(u32::from(next.epoch));
@@ -160,12 +176,10 @@ impl Sweeper {
                 return;
             }
             let port = entry.local.port();
-            self.state
-                .mark(Use::flow(entry.transport), port, next.epoch);
-            if self.workings.tuple_marks {
-                next.tuples.mark(&entry, next.epoch);
-            }
+            next.mark(&entry, self.workings);
             if entry.flow.phase == Phase::Query as u8 {
+                // Nothing is known of who may answer.
+                next.users.add(Use::Udp, port, Users::MANY);
                 self.state.mark(Use::Query, port, next.epoch);
             }
         })?;
@@ -181,14 +195,13 @@ impl Sweeper {
             if !self.workings.socket_marks {
                 continue;
             }
-            self.state
-                .mark(Use::flow(socket.transport), socket.local.port(), next.epoch);
+            let (purpose, port) = (Use::flow(socket.transport), socket.local.port());
             // Nobody asks the filter about other ports, and strangers open connections to those. It
             // is doubted before a port becomes guarded.
-            if self.workings.tuple_marks && self.state.guards(socket.transport, socket.local.port())
-            {
-                let flow = seed::entry(socket, 0, any_remote_port);
-                next.tuples.mark(&flow, next.epoch);
+            if self.state.guards(socket.transport, port) {
+                next.mark(&seed::entry(socket, 0, any_remote_port), self.workings);
+            } else {
+                next.users.add(purpose, port, Users::MANY);
             }
         }
 

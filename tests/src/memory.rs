@@ -5,7 +5,7 @@ mod entries;
 mod surroundings;
 mod sweep;
 
-use std::{cell::Cell, ptr, slice};
+use std::{cell::Cell, collections::HashMap, iter::repeat_with, ptr, slice};
 
 use guard_common::{
     config::{Config, ConfigCell, Device},
@@ -14,6 +14,7 @@ use guard_common::{
     fragment::{FragmentKey, RefusedAt},
     key::{AddressKey, SizedKey},
     link::LinkAddress,
+    owner::{Owner, Users},
     parse::Transport,
     ports::{GuardedPorts, Occupancy, PORTS},
     state::State,
@@ -41,6 +42,9 @@ pub struct MemoryTables {
     guarded: Box<GuardedPorts>,
     device: Device,
     occupancy: Box<[Occupancy]>,
+    owners: Box<[Owner]>,
+    /// What the last sweep has found of each port, by its place among the owners.
+    users: HashMap<usize, Users>,
     tuples: Box<[Occupancy]>,
     flows: Entries<Key, FlowCell>,
     refused: Entries<FragmentKey, RefusedAt>,
@@ -79,6 +83,8 @@ impl MemoryTables {
             guarded,
             device,
             occupancy: unmarked(Use::COUNT * PORTS),
+            owners: repeat_with(Owner::none).take(Use::COUNT * PORTS).collect(),
+            users: HashMap::new(),
             tuples: unmarked(TUPLES),
             flows: Entries::new(room),
             refused: Entries::new(ROOM),
@@ -111,6 +117,11 @@ impl MemoryTables {
     /// Writes the epoch in which a port was last in use.
     pub fn set_mark(&mut self, purpose: Use, port: u16, epoch: u8) {
         self.occupancy[purpose as usize * PORTS + usize::from(port)] = Occupancy::new(epoch);
+    }
+
+    /// Whether a port is marked as in use with anybody.
+    pub fn is_marked(&self, purpose: Use, port: u16) -> bool {
+        self.occupancy[purpose as usize * PORTS + usize::from(port)].fresh(self.config.epoch as u8)
     }
 
     /// Lets so many ticks pass.
@@ -203,6 +214,10 @@ impl Tables for MemoryTables {
 
     fn occupancy(&self, purpose: Use, port: usize) -> Option<&Occupancy> {
         self.occupancy.get(purpose as usize * PORTS + port)
+    }
+
+    fn owner(&self, purpose: Use, port: usize) -> Option<&Owner> {
+        self.owners.get(purpose as usize * PORTS + port)
     }
 
     fn line(&self, place: usize) -> Option<&Line> {

@@ -57,9 +57,11 @@ impl<'a> Lane<'a> {
         })
     }
 
-    /// Waits until a sweep has found the flows: before it, every one of them is looked up.
+    /// Waits until sweeps have found the flows: before the first, every one of them is looked up, and
+    /// before the third, everybody may use their ports.
     pub fn settle(&self) -> Result<()> {
-        const PATIENCE: Duration = Duration::from_secs(60);
+        const PATIENCE: Duration = Duration::from_secs(90);
+        const SWEEPS: u8 = 3;
 
         let Some(guard) = self.guard() else {
             return Ok(());
@@ -67,7 +69,7 @@ impl<'a> Lane<'a> {
         let namespace = self.hosts.guarded.run(namespace::name)?;
         let state = StateMemory::open(&Pins::new(guard.pins(), &namespace))?;
         let (opened, deadline) = (state.epoch(), Instant::now() + PATIENCE);
-        while state.epoch() == opened || !state.filters() {
+        while (state.epoch() as u8).wrapping_sub(opened as u8) < SWEEPS || !state.filters() {
             ensure!(
                 Instant::now() < deadline,
                 "the sweeps of {} do not make the filter trusted: {}",

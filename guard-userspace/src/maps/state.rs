@@ -9,6 +9,7 @@ use guard_common::{
     config::Timeouts,
     filter::Filter,
     layout::LAYOUT_VERSION,
+    owner::Users,
     parse::Transport,
     ports::{Occupancy, PORTS, Window},
     reach::Reach,
@@ -205,12 +206,30 @@ impl StateMemory {
             .mark(epoch);
     }
 
-    /// Whether `port` was in use in the present epoch, or in one next to it.
+    /// Whether `port` is used with one remote address, or was with any in the present epoch, or in
+    /// one next to it.
     pub fn in_use(&self, purpose: Use, port: u16) -> bool {
+        self.is_marked(purpose, port)
+            || self.cell().owner(purpose, usize::from(port)).load() != Users::NONE
+    }
+
+    /// Whether `port` is used with one remote address and no other.
+    pub fn is_owned(&self, purpose: Use, port: u16) -> bool {
+        !self.is_marked(purpose, port) && self.in_use(purpose, port)
+    }
+
+    fn is_marked(&self, purpose: Use, port: u16) -> bool {
         let epoch = self.epoch() as u8;
         self.cell()
             .occupancy(purpose, usize::from(port))
             .fresh(epoch)
+    }
+
+    /// Takes over what a complete sweep has found of `port`, before `epoch` begins.
+    pub(super) fn settle(&self, purpose: Use, port: usize, users: Users, epoch: u8) {
+        let cell = self.cell();
+        cell.owner(purpose, port)
+            .settle(users, cell.occupancy(purpose, port), epoch);
     }
 
     /// Whether `port` is guarded.

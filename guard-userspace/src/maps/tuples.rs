@@ -10,6 +10,7 @@ use std::{
 use anyhow::ensure;
 use guard_common::{
     filter::{Filter, LINE},
+    owner::Users,
     ports::PORTS,
     reach::Reach,
     state::{Element, ElementCell},
@@ -132,17 +133,19 @@ impl Tuples {
         }
     }
 
-    /// Notes that the ends of a flow, as it is recorded, are in use in `epoch`. Nothing is sent
-    /// between ends of two families.
-    pub fn mark(&self, flow: &FlowEntry, epoch: u8) {
-        let places = match ends(flow) {
-            Some(Ends::V4(tuple)) => self.filter.places(&tuple),
-            Some(Ends::V6(tuple)) => self.filter.places(&tuple),
-            None => return,
+    /// Notes that the ends of a flow, as it is recorded, are in use in `epoch`, and says with whom
+    /// its port is used.
+    pub fn mark(&self, flow: &FlowEntry, epoch: u8) -> Users {
+        let filter = &self.filter;
+        let (places, users) = match ends(flow) {
+            Some(Ends::V4(tuple)) => (filter.places(&tuple), Users::one(tuple.remote, filter)),
+            Some(Ends::V6(tuple)) => (filter.places(&tuple), Users::one(tuple.remote, filter)),
+            // Nothing is sent between ends of two families.
+            None => return Users::NONE,
         };
         let element = places[0] / Element::SIZE;
         if element >= self.count {
-            return;
+            return Users::MANY;
         }
         // SAFETY: the memory is mapped for as long as `self` lives, there are more elements in it
         // than the index, and an `ElementCell` is an `Element`.
@@ -155,6 +158,8 @@ impl Tuples {
                 self.marks.update(|marks| marks + 1);
             }
         }
+
+        users
     }
 
     /// About how many bytes would have been marked if no two tuples shared one: linear counting

@@ -1,9 +1,13 @@
 //! A sweep over tables in memory, as the daemon's is over maps.
 
+use std::collections::HashMap;
+
 use guard_common::{
     config::ConfigCell,
     flow::Phase,
+    owner::Users,
     parse::{Transport, Tuple},
+    ports::PORTS,
     reach::Reach,
     state::State,
     tables::Use,
@@ -23,18 +27,32 @@ impl MemoryTables {
             .map(|(key, flow)| (key, flow.phase == Phase::Query as u8))
             .chain(sockets.iter().map(|key| (*key, false)))
             .collect();
+        let mut users: HashMap<usize, Users> = self
+            .users
+            .keys()
+            .map(|place| (*place, Users::NONE))
+            .collect();
         for (key, query) in found {
-            let (protocol, port, places) = self.place_of(&key);
+            let (protocol, port, places, one) = self.place_of(&key);
             // The protocol's number is in the key: TCP in two of the four maps alone.
             let transport = Transport::from_number(protocol as u8).unwrap_or(Transport::Udp);
             for place in places {
                 self.tuples[place - size_of::<State>()].mark(epoch);
             }
-            self.set_mark(Use::flow(transport), port, epoch);
-            if query {
+            let these = if query {
                 self.set_mark(Use::Query, port, epoch);
-            }
+                Users::MANY
+            } else {
+                one
+            };
+            let place = Use::flow(transport) as usize * PORTS + usize::from(port);
+            let before = users.entry(place).or_insert(Users::NONE);
+            *before = before.and(these);
         }
+        for (place, users) in &users {
+            self.owners[*place].settle(*users, &self.occupancy[*place], epoch);
+        }
+        self.users = users;
         self.config.filter.reach = self.config.filter.reach.trusted();
         self.sweep(1);
     }
@@ -64,19 +82,21 @@ impl MemoryTables {
         self.cell = ConfigCell::new(self.config);
     }
 
-    /// The protocol and the local port of a flow, and the places of its bytes.
-    fn place_of(&self, key: &Key) -> (u32, u16, [usize; 2]) {
+    /// The protocol and the local port of a flow, the places of its bytes, and with whom it is.
+    fn place_of(&self, key: &Key) -> (u32, u16, [usize; 2], Users) {
         let filter = self.config.filter;
         match key {
             Key::V4(key) => {
                 let ports = (key.local_port, key.remote_port);
                 let places = filter.places(&tuple(key.local, key.remote, ports));
-                (key.protocol, u16::from_be(key.local_port), places)
+                let one = Users::one(key.remote, &filter);
+                (key.protocol, u16::from_be(key.local_port), places, one)
             }
             Key::V6(key) => {
                 let ports = (key.local_port, key.remote_port);
                 let places = filter.places(&tuple(key.local, key.remote, ports));
-                (key.protocol, u16::from_be(key.local_port), places)
+                let one = Users::one(key.remote, &filter);
+                (key.protocol, u16::from_be(key.local_port), places, one)
             }
         }
     }

@@ -9,6 +9,7 @@ mod fill;
 mod fit;
 mod idle;
 mod many;
+mod owner;
 mod pressure;
 mod refused;
 mod repair;
