@@ -36,15 +36,22 @@ pub fn ingress_then<R>(
     tables: &impl Tables,
     settle: impl FnOnce(Judged, Action) -> R,
 ) -> R {
+    let mut settle = settle;
     if let Some(start) = Start::<()>::read(frame) {
         let carried = start.carried();
         if carried == ether_type::IPV4 {
             if let Some(plain) = start.ipv4() {
-                return judge_plain(frame, plain, tables, settle);
+                match judge_plain(frame, plain, tables, settle) {
+                    Ok(settled) => return settled,
+                    Err(unsettled) => settle = unsettled,
+                }
             }
         } else if carried == ether_type::IPV6 {
             if let Some(plain) = start.ipv6(frame) {
-                return judge_plain(frame, plain, tables, settle);
+                match judge_plain(frame, plain, tables, settle) {
+                    Ok(settled) => return settled,
+                    Err(unsettled) => settle = unsettled,
+                }
             }
         } else if (carried == ether_type::VLAN || carried == ether_type::SERVICE_VLAN)
             && let Some(judged) = lost_behind_tag(frame, tables)
@@ -66,61 +73,51 @@ fn verdict(judged: Judged, tables: &impl Tables) -> Action {
     }
 }
 
+/// Settles what nearly all plain packets are: outside the range, of steady flows, or lost. What is
+/// left over is judged the general way, `settle` with it: every other question would be one more for
+/// a verifier to follow here, for each family.
 #[inline(always)]
-fn judge_plain<A: Address, R>(
+fn judge_plain<A: Address, R, F: FnOnce(Judged, Action) -> R>(
     frame: &(impl Packet + ?Sized),
     plain: Plain<A>,
     tables: &impl Tables,
-    settle: impl FnOnce(Judged, Action) -> R,
-) -> R {
+    settle: F,
+) -> Result<R, F> {
     let port = ask_window(plain, tables);
-    if port == Port::Free {
-        return settle(lost(plain), Action::Drop);
+    match port {
+        Port::Free => return Ok(settle(lost(plain), Action::Drop)),
+        Port::Outside => {
+            let judged = Judged {
+                outcome: Outcome::PassOutsideRange,
+                ..lost(plain)
+            };
+            return Ok(settle(judged, Action::Pass));
+        }
+        Port::Busy | Port::Asked => {}
+        Port::Unknown => return Err(settle),
     }
 
-    // Read anew, twice: what was read before would have to be kept meanwhile, in registers that
-    // there are not.
-    let mut known = None;
-    if port == Port::Busy
-        && let Some(tuple) = Plain::<A>::again(frame, Direction::Ingress)
-    {
-        let found = look_up(&tuple, tables);
-        match found {
-            Known::Flow(cell)
-                if plain::tcp_flags(frame, &tuple).steady() && keeps_up(cell, tables).is_some() =>
-            {
-                let judged = Judged {
-                    outcome: Outcome::PassKnownFlow,
-                    family: A::FAMILY,
-                    protocol: tuple.transport.label(),
-                };
-                return settle(judged, Action::Pass);
-            }
-            Known::Stranger if !may_answer_query(&tuple, tables) => {
-                return settle(lost(plain), Action::Drop);
-            }
-            Known::Flow(_) | Known::Absent | Known::Stranger => known = Some(found),
-        }
-    }
-    let judged = match Plain::<A>::again(frame, Direction::Ingress) {
-        Some(tuple) => Judged {
-            outcome: judge_packet(
-                frame,
-                &tuple,
-                known,
-                || plain::tcp_flags(frame, &tuple),
-                tables,
-            ),
-            family: A::FAMILY,
-            protocol: tuple.transport.label(),
-        },
-        None => Judged {
-            outcome: Outcome::DropMalformed,
-            family: A::FAMILY,
-            protocol: Protocol::Other,
-        },
+    // Read anew: what was read before would have to be kept meanwhile, in registers that there are
+    // not.
+    let Some(tuple) = Plain::<A>::again(frame, Direction::Ingress) else {
+        return Err(settle);
     };
-    settle(judged, verdict(judged, tables))
+    match look_up(&tuple, tables) {
+        Known::Flow(cell)
+            if plain::tcp_flags(frame, &tuple).steady() && keeps_up(cell, tables).is_some() =>
+        {
+            let judged = Judged {
+                outcome: Outcome::PassKnownFlow,
+                family: A::FAMILY,
+                protocol: tuple.transport.label(),
+            };
+            Ok(settle(judged, Action::Pass))
+        }
+        Known::Stranger if port == Port::Busy && !may_answer_query(&tuple, tables) => {
+            Ok(settle(lost(plain), Action::Drop))
+        }
+        Known::Flow(_) | Known::Absent | Known::Stranger => Err(settle),
+    }
 }
 
 /// Judges a received frame the general way, which takes longer and reads everything.
@@ -185,41 +182,34 @@ fn judge_datagram<A: Address>(
     match subject(frame, ip) {
         Subject::Packet(tuple) => {
             let flags = || ip.tcp_flags(frame, tuple.transport);
-            judge_packet(frame, &tuple, None, flags, tables)
+            judge_packet(frame, &tuple, flags, tables)
         }
         Subject::Quote(tuple) => judge_quote(frame, &tuple, (ip.source, ip.destination), tables),
         Subject::Itself(outcome) => outcome,
     }
 }
 
-/// Judges a packet by its flow. `known` is what is known of that, of a port that is guarded and in
-/// use; `flags` are read only when it has one.
+/// Judges a packet by its flow. `flags` are read only when it has one.
 #[inline(always)]
 fn judge_packet<A: Address>(
     frame: &(impl Packet + ?Sized),
     tuple: &Tuple<A>,
-    known: Option<Known<'_>>,
     flags: impl FnOnce() -> TcpFlags,
     tables: &impl Tables,
 ) -> Outcome {
     let port = tables.index(tuple.local_port);
-    let known = match known {
-        Some(known) => Some(known),
-        None => {
-            let guarded = tables.guarded();
-            if !guarded.guards(tuple.transport, port) {
-                if guarded.in_range(port) {
-                    return Outcome::PassExempt;
-                }
-                return Outcome::PassOutsideRange;
-            }
-            in_use(tuple.transport, tuple.remote, port, tables).then(|| look_up(tuple, tables))
+    let guarded = tables.guarded();
+    if !guarded.guards(tuple.transport, port) {
+        if guarded.in_range(port) {
+            return Outcome::PassExempt;
         }
-    };
-    if let Some(known) = known
-        && let Some(outcome) = judge_flow(tuple, port, known, Some(flags()), tables)
-    {
-        return outcome;
+        return Outcome::PassOutsideRange;
+    }
+    if in_use(tuple.transport, tuple.remote, port, tables) {
+        let known = look_up(tuple, tables);
+        if let Some(outcome) = judge_flow(tuple, port, known, Some(flags()), tables) {
+            return outcome;
+        }
     }
     if tables.config().asks_before_drop() {
         if let Some(outcome) = excuse(frame, tuple, tuple.remote, tables) {

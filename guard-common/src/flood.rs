@@ -11,29 +11,39 @@ use crate::{
     wire::{VlanTag, ether_type},
 };
 
-/// What is known of a packet's local port.
+/// What is known of a packet's local port, and of whom it is used with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Port {
-    /// Guarded and used by nobody, and there is nothing else to ask: the packet is lost.
+    /// Not of the range, and not guarded.
+    Outside,
+    /// Guarded and not in use with the sender, and there is nothing else to ask: the packet is lost.
     Free,
-    /// Guarded and in use.
+    /// Guarded and in use with the sender, and there is nothing to ask but what is known of the flow.
     Busy,
-    /// Nothing.
+    /// The same, but a stranger's packet may have an excuse.
+    Asked,
+    /// Anything else.
     Unknown,
 }
 
-/// Asks no more than the window and the occupancy table. These are the last questions that the
-/// flood of a random sprayer reaches.
+/// Asks no more than the window, the ports, and who they are in use with. These are the last
+/// questions that a flood reaches.
 #[inline(always)]
 pub(crate) fn ask_window<A: Address>(plain: Plain<A>, tables: &impl Tables) -> Port {
     let port = tables.index(plain.local_port(Direction::Ingress));
-    if !tables.config().window().contains(port) {
-        Port::Unknown
-    } else if in_use(plain.transport, plain.source, port, tables) {
-        Port::Busy
-    } else {
-        Port::Free
+    let used = || in_use(plain.transport, plain.source, port, tables);
+    if tables.config().window().contains(port) {
+        return if used() { Port::Busy } else { Port::Free };
     }
+    let guarded = tables.guarded();
+    if !guarded.guards(plain.transport, port) {
+        if guarded.in_range(port) {
+            return Port::Unknown;
+        }
+        return Port::Outside;
+    }
+
+    if used() { Port::Asked } else { Port::Unknown }
 }
 
 /// The judgement of a packet behind one VLAN tag to a free port. `None` says nothing about a frame.

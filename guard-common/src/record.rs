@@ -38,16 +38,23 @@ pub fn egress_then<R>(
     settle: impl FnOnce(Judged) -> R,
     retry: impl FnOnce(Judged) -> R,
 ) -> R {
+    let mut settle = settle;
     if let Some(start) = Start::<()>::read(frame) {
         let carried = start.carried();
         if carried == ether_type::IPV4 {
             if let Some(plain) = start.ipv4() {
-                return record_plain(frame, plain, tables, settle);
+                match record_plain(frame, plain, tables, settle) {
+                    Ok(settled) => return settled,
+                    Err(unsettled) => settle = unsettled,
+                }
             }
         } else if carried == ether_type::IPV6
             && let Some(plain) = start.ipv6(frame)
         {
-            return record_plain(frame, plain, tables, settle);
+            match record_plain(frame, plain, tables, settle) {
+                Ok(settled) => return settled,
+                Err(unsettled) => settle = unsettled,
+            }
         }
     }
 
@@ -80,22 +87,26 @@ fn try_general(frame: &(impl Packet + ?Sized), tables: &impl Tables) -> Result<J
     }
 }
 
+/// Settles what most plain packets are: from a port that is not guarded, or of steady flows. What is
+/// left over is recorded the general way, for the reason given in `decide`.
 #[inline(always)]
-fn record_plain<A: Address, R>(
+fn record_plain<A: Address, R, F: FnOnce(Judged) -> R>(
     frame: &(impl Packet + ?Sized),
     plain: Plain<A>,
     tables: &impl Tables,
-    settle: impl FnOnce(Judged) -> R,
-) -> R {
+    settle: F,
+) -> Result<R, F> {
     let judged = |outcome, transport: Transport| Judged {
         outcome,
         family: A::FAMILY,
         protocol: transport.label(),
     };
     let port = tables.index(plain.local_port(Direction::Egress));
-    let mut known = None;
-    if tables.config().window().contains(port)
-        && !tables.passes_through()
+    if !tables.config().window().contains(port) && !tables.guarded().guards(plain.transport, port) {
+        return Ok(settle(judged(Outcome::PassNotRecorded, plain.transport)));
+    }
+    // Read anew, for the reason given in `decide`.
+    if !tables.passes_through()
         && let Some(tuple) = Plain::<A>::again(frame, Direction::Egress)
         && !goes_to_group(frame, &tuple)
     {
@@ -109,23 +120,11 @@ fn record_plain<A: Address, R>(
             if tick == Tick::New {
                 remember(&recorded, tables);
             }
-            return settle(judged(Outcome::PassRefreshedFlow, tuple.transport));
+            return Ok(settle(judged(Outcome::PassRefreshedFlow, tuple.transport)));
         }
-        known = Some(found);
     }
-    // Read anew, for the reason given in `decide`.
-    let Some(tuple) = Plain::<A>::again(frame, Direction::Egress) else {
-        return settle(judged(Outcome::PassNotRecorded, plain.transport));
-    };
-    let outcome = record_packet(
-        frame,
-        &tuple,
-        known,
-        || plain::tcp_flags(frame, &tuple),
-        tables,
-    );
 
-    settle(judged(outcome, tuple.transport))
+    Err(settle)
 }
 
 /// More of the frame helps only where it was too short.
@@ -180,39 +179,32 @@ fn record<A: Address>(
     let tuple = ip.tuple(frame, transport, Direction::Egress)?;
     let flags = || ip.tcp_flags(frame, transport);
 
-    Ok(record_packet(frame, &tuple, None, flags, tables))
+    Ok(record_packet(frame, &tuple, flags, tables))
 }
 
-/// Records a packet in its flow. `known` is that flow, if it has one, of a packet that is known to
-/// belong to none but this host and its peer.
+/// Records a packet in its flow.
 #[inline(always)]
 fn record_packet<A: Address>(
     frame: &(impl Packet + ?Sized),
     tuple: &Tuple<A>,
-    known: Option<Option<&FlowCell>>,
     flags: impl FnOnce() -> TcpFlags,
     tables: &impl Tables,
 ) -> Outcome {
     let port = tables.index(tuple.local_port);
-    let found = match known {
-        Some(found) => found,
-        None => {
-            if !tables.guarded().guards(tuple.transport, port) {
-                return Outcome::PassNotRecorded;
-            }
-            if tables.passes_through() && is_of_another(tuple, tables) {
-                return Outcome::PassNotRecorded;
-            }
-            if goes_to_group(frame, tuple) {
-                if is_carried(frame, tuple, tables) {
-                    return Outcome::PassNotRecorded;
-                }
-                return record_query(tuple, port, tables);
-            }
-            let recorded = as_recorded(tuple, tables);
-            tables.flow(tuple.transport, A::FlowKey::new(&recorded).sized())
+    if !tables.guarded().guards(tuple.transport, port) {
+        return Outcome::PassNotRecorded;
+    }
+    if tables.passes_through() && is_of_another(tuple, tables) {
+        return Outcome::PassNotRecorded;
+    }
+    if goes_to_group(frame, tuple) {
+        if is_carried(frame, tuple, tables) {
+            return Outcome::PassNotRecorded;
         }
-    };
+        return record_query(tuple, port, tables);
+    }
+    let recorded = as_recorded(tuple, tables);
+    let found = tables.flow(tuple.transport, A::FlowKey::new(&recorded).sized());
 
     record_flow(frame, tuple, port, found, flags(), tables)
 }

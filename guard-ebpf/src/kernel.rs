@@ -16,6 +16,8 @@ use guard_common::{
     tables::Socket,
 };
 
+use crate::verifier;
+
 /// `TCP_ESTABLISHED`, include/net/tcp_states.h: also what a connected UDP socket is in.
 const ESTABLISHED: u32 = 1;
 /// `TCP_LISTEN`.
@@ -145,6 +147,8 @@ pub fn forwards(
     let ports = u64::from(ports.0) << 16 | u64::from(ports.1) << 32;
     // The structure as little-endian words: its fields, stored one by one, would be joined where
     // the verifier wants them apart.
+    // Zeros that the compiler knows of it has written by a loop, which a verifier follows.
+    let zero = verifier::opaque(0) as u64;
     let mut lookup: [u64; size_of::<FibLookup>() / 8] = [
         family | u64::from(transport.number()) << 8 | ports,
         u64::from(interfaces[0]),
@@ -152,8 +156,8 @@ pub fn forwards(
         source.low,
         destination.high,
         destination.low,
-        0,
-        0,
+        zero,
+        zero,
     ];
     let mut answer = fib_lookup(ctx, &mut lookup);
     if answer == NO_DEVICE {

@@ -26,8 +26,8 @@ use guard_userspace::clock::Clock;
 /// and loading takes time long before; and bytes of stack, of which there are 512.
 fn budget(program: &str) -> (u32, usize) {
     match program {
-        "ingress" | "ingress_frags" => (120_000, 384),
-        "egress" => (90_000, 320),
+        "ingress" | "ingress_frags" => (95_000, 384),
+        "egress" => (55_000, 320),
         "clock" => (100, 16),
         other => panic!("{other} has no budget"),
     }

@@ -36,8 +36,11 @@ const OTHER: End = End {
 /// The port that is spoken from.
 const PORT: u16 = 50_000;
 
+/// Makes a frame.
+type Make = fn() -> Frame;
+
 /// A transport, what opens a flow of it, and what answers.
-const TRANSPORTS: [(Use, fn() -> Frame, fn() -> Frame); 2] = [
+const TRANSPORTS: [(Use, Make, Make); 2] = [
     (Use::Udp, || udp(PORT, 443), || udp(443, PORT)),
     (
         Use::Tcp,
