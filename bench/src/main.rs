@@ -2,7 +2,7 @@
 //!
 //! Modules in reading order: the eBPF programs that are compared with and sent by ([`programs`],
 //! [`recipe`], [`fields`]) and how they are run ([`bpf`], [`known`]), on which [`processor`] and in
-//! which order ([`rounds`]); what each outcome costs ([`test_run`]); who is compared
+//! which order ([`rounds`], [`passes`]); what each outcome costs ([`test_run`]); who is compared
 //! ([`contender`]) and where ([`rig`]); what [`floods`] do to them, what their [`clients`] notice,
 //! what many flows cost ([`scaling`]), and what else is used up ([`footprint`]); and what is made
 //! of all that ([`report`]).
@@ -15,6 +15,7 @@ mod programs;
 #[path = "../ebpf/src/recipe.rs"]
 mod recipe;
 
+mod passes;
 mod rounds;
 mod shape;
 
@@ -37,9 +38,13 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
     contender::Contender,
+    passes::Again,
     report::{Extent, Judgement, Recorded, Results, cost_name},
     test_run::Cost,
 };
+
+/// How often the parts are measured whose targets are nanoseconds or a few percent.
+const PASSES: usize = 3;
 
 /// Measures portguard against what a user would take instead
 #[derive(Parser)]
@@ -53,10 +58,10 @@ struct Cli {
     /// Of the outcomes, measure only those whose name has this in it
     #[arg(long, default_value = "", value_name = "TEXT")]
     filter: String,
-    /// Turns of each outcome and of the program that does nothing
+    /// Turns of each outcome and of the program that does nothing, in all passes
     #[arg(long, default_value_t = 200, value_name = "NUMBER")]
     rounds: usize,
-    /// Turns of each contender
+    /// Turns of each contender, in all passes
     #[arg(long, default_value_t = 30, value_name = "NUMBER")]
     turns: usize,
     /// Measure little, in under a minute, and judge nothing
@@ -195,24 +200,32 @@ fn measure(cli: &Cli) -> Result<Results> {
     let show = |line: &dyn Display| println!("{line}");
 
     // The short form has no time for many rounds, and shows what changes of the code change most.
-    let (rounds, turns) = if cli.short {
-        (60, 5)
+    let (passes, rounds, turns) = if cli.short {
+        (1, 60, 5)
     } else {
-        (cli.rounds, cli.turns)
+        let share = |all: usize| all.div_ceil(PASSES);
+        (PASSES, share(cli.rounds), share(cli.turns))
     };
-    if cli.measures(Part::TestRun) {
-        print!("{}", test_run::HEADING);
-        results.test_run = test_run::measure(
-            |name, _| name.contains(&cli.filter),
-            rounds,
-            |cost| show(cost),
-        )?;
-    }
-    if cli.measures(Part::Floods) {
-        results.floods = floods::measure(turns, cli.short, &mut leave_out, show)?;
-    }
-    if cli.measures(Part::Clients) && !cli.short {
-        results.clients = Some(clients::measure(turns, &mut leave_out, show)?);
+    for pass in 1..=passes {
+        if passes > 1 {
+            println!("\npass {pass} of {passes}");
+        }
+        if cli.measures(Part::TestRun) {
+            print!("\n{}", test_run::HEADING);
+            results.test_run.settle(test_run::measure(
+                |name, _| name.contains(&cli.filter),
+                rounds,
+                |cost| show(cost),
+            )?);
+        }
+        if cli.measures(Part::Floods) {
+            let floods = floods::measure(turns, cli.short, &mut leave_out, show)?;
+            results.floods.settle(floods);
+        }
+        if cli.measures(Part::Clients) && !cli.short {
+            let measured = clients::measure(turns, &mut leave_out, show)?;
+            results.clients.get_or_insert_default().settle(measured);
+        }
     }
     if cli.measures(Part::Scaling) && !cli.short {
         results.scaling = Some(scaling::measure(turns, show)?);

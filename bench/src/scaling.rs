@@ -3,12 +3,12 @@
 mod fresh;
 mod sweep;
 
-use std::{fmt, os::fd::AsFd};
+use std::{fmt, net::Ipv4Addr, os::fd::AsFd};
 
 use anyhow::{Context, Result, ensure};
 use guard_common::outcome::Family;
 use guard_tests::{
-    frames::udp,
+    frames::{End, FAR, udp},
     metrics,
     netns::Direct,
     setup::{FIRST, LAST},
@@ -32,8 +32,10 @@ const MAX_FLOWS: u32 = 1 << 20;
 const FLOWS: [u32; 4] = [10, 1_000, 100_000, 1_000_000];
 /// How many ports they use: few, or all.
 const PORTS: [u32; 2] = [1_000, (LAST - FIRST) as u32 + 1];
-/// The first remote port.
-const SERVICE: u16 = 1_024;
+/// The remote port.
+const SERVICE: u16 = 443;
+/// The first remote address: each flow of a port is with another.
+const REMOTE: u32 = u32::from_be_bytes([198, 18, 0, 1]);
 
 /// What a spray costs when there are so many flows.
 #[derive(Clone, Debug, Serialize)]
@@ -171,8 +173,11 @@ fn open(
     let wire = Wire::open(&hosts.guarded, hosts.interface())?;
     for flow in flows.clone() {
         let local = FIRST + (flow % ports) as u16;
-        let remote = SERVICE + (flow / ports) as u16;
-        wire.send(&udp(local, remote).sent(Family::Ipv4))
+        let remote = End {
+            ipv4: Ipv4Addr::from(REMOTE + flow / ports),
+            ..FAR
+        };
+        wire.send(&udp(local, SERVICE).to(remote).sent(Family::Ipv4))
             .with_context(|| format!("open flow {flow}"))?;
     }
 

@@ -70,6 +70,21 @@ impl fmt::Display for Bulk {
     }
 }
 
+impl Bulk {
+    /// Says of each how fast it is, of what goes the same way through a program that passes
+    /// everything.
+    pub fn relate(lines: &mut [Self]) {
+        for direction in [Direction::Received, Direction::Sent] {
+            let limit = lines
+                .iter()
+                .find(|line| line.contender == Contender::BarePass && line.direction == direction);
+            let limit = limit.map_or(f64::NAN, |limit| limit.cost.low);
+            let same = lines.iter_mut().filter(|line| line.direction == direction);
+            same.for_each(|line| line.of_limit = limit / line.cost.low);
+        }
+    }
+}
+
 /// Lets the hosts of all lanes take turns.
 pub fn measure(lanes: &[Lane<'_>], rounds: usize) -> Result<Vec<Bulk>> {
     let mut lines = Vec::new();
@@ -86,17 +101,14 @@ pub fn measure(lanes: &[Lane<'_>], rounds: usize) -> Result<Vec<Bulk>> {
             };
             carried.with_context(|| format!("bulk TCP through {}", lanes[index].contender))
         })?;
-        let limit = lanes
-            .iter()
-            .position(|lane| lane.contender == Contender::BarePass);
-        let limit = limit.map_or(f64::NAN, |index| samples[index].low());
         lines.extend(lanes.iter().zip(samples).map(|(lane, sample)| Bulk {
             contender: lane.contender,
             direction,
             cost: sample.summary(),
-            of_limit: limit / sample.low(),
+            of_limit: f64::NAN,
         }));
     }
+    Bulk::relate(&mut lines);
     Ok(lines)
 }
 

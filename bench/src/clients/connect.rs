@@ -55,6 +55,19 @@ impl fmt::Display for Connects {
     }
 }
 
+impl Connects {
+    /// Says of each how many there are, of those through a program that passes everything.
+    pub fn relate(lines: &mut [Self]) {
+        let limit = lines
+            .iter()
+            .find(|line| line.contender == Contender::BarePass);
+        let limit = limit.map_or(f64::NAN, |limit| limit.cost.low);
+        for line in lines {
+            line.of_limit = limit / line.cost.low;
+        }
+    }
+}
+
 /// Lets the hosts of all lanes take turns.
 pub fn measure(lanes: &[Lane<'_>], rounds: usize) -> Result<Vec<Connects>> {
     let hosts: Vec<&Direct> = lanes.iter().map(|lane| lane.hosts).collect();
@@ -79,19 +92,17 @@ pub fn measure(lanes: &[Lane<'_>], rounds: usize) -> Result<Vec<Connects>> {
     })?;
     drop(servers);
 
-    let limit = lanes
-        .iter()
-        .position(|lane| lane.contender == Contender::BarePass);
-    let limit = limit.map_or(f64::NAN, |index| samples[index].low());
     let lines = lanes.iter().zip(samples).zip(latencies);
-    Ok(lines
+    let mut lines: Vec<Connects> = lines
         .map(|((lane, sample), latencies)| Connects {
             contender: lane.contender,
             cost: sample.summary(),
-            of_limit: limit / sample.low(),
+            of_limit: f64::NAN,
             latencies: Latencies::of(latencies),
         })
-        .collect())
+        .collect();
+    Connects::relate(&mut lines);
+    Ok(lines)
 }
 
 fn round(lane: &Lane<'_>) -> Result<(f64, Vec<Duration>)> {

@@ -2,7 +2,7 @@
 //! anew.
 
 use std::{
-    fs, thread,
+    fs, io, thread,
     time::{Duration, Instant},
 };
 
@@ -58,25 +58,29 @@ impl<'a> Lane<'a> {
     }
 
     /// Waits until sweeps have found the flows: before the first, every one of them is looked up, and
-    /// before the third, everybody may use their ports.
+    /// before the third, everybody may use their ports. A reload makes the daemon sweep at once.
     pub fn settle(&self) -> Result<()> {
         const PATIENCE: Duration = Duration::from_secs(90);
-        const SWEEPS: u8 = 3;
+        const SWEEPS: usize = 3;
 
         let Some(guard) = self.guard() else {
             return Ok(());
         };
         let namespace = self.hosts.guarded.run(namespace::name)?;
         let state = StateMemory::open(&Pins::new(guard.pins(), &namespace))?;
-        let (opened, deadline) = (state.epoch(), Instant::now() + PATIENCE);
-        while (state.epoch() as u8).wrapping_sub(opened as u8) < SWEEPS || !state.filters() {
-            ensure!(
-                Instant::now() < deadline,
-                "the sweeps of {} do not make the filter trusted: {}",
-                self.contender,
-                guard.said()
-            );
-            thread::sleep(Duration::from_millis(50));
+        let deadline = Instant::now() + PATIENCE;
+        for _ in 0..SWEEPS {
+            let before = state.epoch();
+            reload(guard)?;
+            while state.epoch() == before || !state.filters() {
+                ensure!(
+                    Instant::now() < deadline,
+                    "the sweeps of {} do not make the filter trusted: {}",
+                    self.contender,
+                    guard.said()
+                );
+                thread::sleep(Duration::from_millis(20));
+            }
         }
         Ok(())
     }
@@ -148,6 +152,15 @@ impl<'a> Lane<'a> {
                 )
             })
     }
+}
+
+/// Lets the daemon read its configuration anew, of which there is none.
+fn reload(guard: &Guard<'_>) -> Result<()> {
+    let pid = libc::pid_t::try_from(guard.pid())?;
+    // SAFETY: the call takes no memory.
+    let told = unsafe { libc::kill(pid, libc::SIGHUP) };
+    ensure!(told == 0, io::Error::last_os_error());
+    Ok(())
 }
 
 /// Makes the hosts ready for floods: frames are received in batches also where no XDP program is
