@@ -153,10 +153,14 @@ fn ask(server: SocketAddr, connected: bool) -> Result<()> {
     }
     sent::send(&socket, QUERY, server)?;
     let mut answer = [0; 64];
-    let (length, from) = socket.recv_from(&mut answer).context("no answer")?;
-    ensure!(
-        &answer[..length] == QUERY && from == server,
-        "another answer"
-    );
-    Ok(())
+    let began = Instant::now();
+    loop {
+        let (length, from) = socket.recv_from(&mut answer).context("no answer")?;
+        if from == server {
+            ensure!(&answer[..length] == QUERY, "another answer");
+            return Ok(());
+        }
+        // As a resolver does: without a guard, a stranger's datagram may meet an open port.
+        ensure!(began.elapsed() < PATIENCE, "strangers' answers alone");
+    }
 }
