@@ -20,6 +20,14 @@ pub(crate) fn mark_flow<A: Address>(tuple: &Tuple<A>, port: usize, tables: &impl
 #[inline(always)]
 pub(crate) fn mark_port<A: Address>(tuple: &Tuple<A>, port: usize, tables: &impl Tables) {
     let purpose = Use::flow(tuple.transport);
+    let epoch = tables.config().epoch() as u8;
+    // Most are marked already, and need not be asked whose they are.
+    if tables
+        .occupancy(purpose, port)
+        .is_some_and(|occupancy| occupancy.is(epoch))
+    {
+        return;
+    }
     let owned = tables
         .owner(purpose, port)
         .is_some_and(|owner| owner.load() == Users::one(tuple.remote, &tables.config().filter()));

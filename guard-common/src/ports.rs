@@ -135,10 +135,16 @@ impl Occupancy {
         u32::from(self.load().wrapping_sub(epoch).wrapping_add(1)) <= span
     }
 
+    /// Whether it was last in use in this epoch.
+    #[inline(always)]
+    pub fn is(&self, epoch: u8) -> bool {
+        self.load() == epoch
+    }
+
     /// Notes that the port is in use, and says whether that was news.
     #[inline(always)]
     pub fn mark(&self, epoch: u8) -> bool {
-        let news = self.load() != epoch;
+        let news = !self.is(epoch);
         if news {
             self.set(epoch);
         }
