@@ -4,6 +4,7 @@ use crate::{
     address::{Address, V4, V6},
     excuse::{excuse, tally_would_drop},
     flood::{Port, ask_window, in_use, lost, lost_behind_tag},
+    flow::FlowCell,
     fragment::FragmentKey,
     link::{self, Payload},
     lookup::{Known, judge_flow, look_up},
@@ -73,8 +74,8 @@ fn verdict(judged: Judged, tables: &impl Tables) -> Action {
     }
 }
 
-/// Settles what nearly all plain packets are: outside the range, of steady flows, or lost. What is
-/// left over is judged the general way, `settle` with it: every other question would be one more for
+/// Settles what nearly all plain packets are: outside the range, of known flows, or lost. What is left
+/// over is judged the general way, `settle` with it: every other question would be one more for
 /// a verifier to follow here, for each family.
 #[inline(always)]
 fn judge_plain<A: Address, R, F: FnOnce(Judged, Action) -> R>(
@@ -103,9 +104,7 @@ fn judge_plain<A: Address, R, F: FnOnce(Judged, Action) -> R>(
         return Err(settle);
     };
     match look_up(&tuple, tables) {
-        Known::Flow(cell)
-            if plain::tcp_flags(frame, &tuple).steady() && keeps_up(cell, tables).is_some() =>
-        {
+        Known::Flow(cell) if hears(cell, plain::tcp_flags(frame, &tuple), tables) => {
             let judged = Judged {
                 outcome: Outcome::PassKnownFlow,
                 family: A::FAMILY,
@@ -118,6 +117,21 @@ fn judge_plain<A: Address, R, F: FnOnce(Judged, Action) -> R>(
         }
         Known::Flow(_) | Known::Absent | Known::Stranger => Err(settle),
     }
+}
+
+/// Takes note of a packet in its flow, unless that does not count any more.
+#[inline(always)]
+fn hears(cell: &FlowCell, flags: TcpFlags, tables: &impl Tables) -> bool {
+    if flags.steady() && keeps_up(cell, tables).is_some() {
+        return true;
+    }
+    let (flow, now) = (cell.load(), tables.now());
+    let counts = !flow.is_query() && flow.alive(now, tables.config().timeouts());
+    if counts {
+        cell.received(flow, flags, now);
+    }
+
+    counts
 }
 
 /// Judges a received frame the general way, which takes longer and reads everything.

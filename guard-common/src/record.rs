@@ -87,8 +87,8 @@ fn try_general(frame: &(impl Packet + ?Sized), tables: &impl Tables) -> Result<J
     }
 }
 
-/// Settles what most plain packets are: from a port that is not guarded, or of steady flows. What is
-/// left over is recorded the general way, for the reason given in `decide`.
+/// Settles what most plain packets are: from a port that is not guarded, or of flows that are known.
+/// What is left over is recorded the general way, for the reason given in `decide`.
 #[inline(always)]
 fn record_plain<A: Address, R, F: FnOnce(Judged) -> R>(
     frame: &(impl Packet + ?Sized),
@@ -112,19 +112,33 @@ fn record_plain<A: Address, R, F: FnOnce(Judged) -> R>(
     {
         let recorded = as_recorded(&tuple, tables);
         let found = tables.flow(tuple.transport, A::FlowKey::new(&recorded).sized());
-        if let Some(cell) = found
-            && plain::tcp_flags(frame, &tuple).steady()
-            && let Some(tick) = keeps_up(cell, tables)
-        {
-            mark_port(&tuple, port, tables);
-            if tick == Tick::New {
-                remember(&recorded, tables);
+        if let Some(cell) = found {
+            let flags = plain::tcp_flags(frame, &tuple);
+            let steady = flags.steady().then(|| keeps_up(cell, tables)).flatten();
+            if steady.is_some() || speaks(cell, flags, tables) {
+                mark_port(&tuple, port, tables);
+                if steady != Some(Tick::Same) {
+                    remember(&recorded, tables);
+                }
+                return Ok(settle(judged(Outcome::PassRefreshedFlow, tuple.transport)));
             }
-            return Ok(settle(judged(Outcome::PassRefreshedFlow, tuple.transport)));
         }
     }
 
     Err(settle)
+}
+
+/// Takes note of a packet in its flow, unless that does not count any more.
+#[inline(always)]
+fn speaks(cell: &FlowCell, flags: TcpFlags, tables: &impl Tables) -> bool {
+    let (flow, now) = (cell.load(), tables.now());
+    // What is sent to nobody may look like the entry of a query, which names no remote end.
+    let counts = !flow.is_query() && flow.alive(now, tables.config().timeouts());
+    if counts {
+        cell.sent(flow, flags, now);
+    }
+
+    counts
 }
 
 /// More of the frame helps only where it was too short.
@@ -224,21 +238,15 @@ fn record_flow<A: Address>(
     flags: TcpFlags,
     tables: &impl Tables,
 ) -> Outcome {
-    let now = tables.now();
-    if let Some(cell) = known {
-        let flow = cell.load();
-        // What is sent to nobody may look like the entry of a query, which names no remote end.
-        if !flow.is_query() && flow.alive(now, tables.config().timeouts()) {
-            cell.sent(flow, flags, now);
-            mark_flow(tuple, port, tables);
-            return Outcome::PassRefreshedFlow;
-        }
+    if known.is_some_and(|cell| speaks(cell, flags, tables)) {
+        mark_flow(tuple, port, tables);
+        return Outcome::PassRefreshedFlow;
     }
 
     if is_carried(frame, tuple, tables) {
         return Outcome::PassNotRecorded;
     }
-    let Some(mut flow) = Flow::opened_by(tuple, flags, now) else {
+    let Some(mut flow) = Flow::opened_by(tuple, flags, tables.now()) else {
         return Outcome::PassNotRecorded;
     };
     if tuple.remote == A::UNSPECIFIED {

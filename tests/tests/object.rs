@@ -27,7 +27,7 @@ use guard_userspace::clock::Clock;
 fn budget(program: &str) -> (u32, usize) {
     match program {
         "ingress" | "ingress_frags" => (95_000, 384),
-        "egress" => (55_000, 320),
+        "egress" => (62_000, 320),
         "clock" => (100, 16),
         other => panic!("{other} has no budget"),
     }
