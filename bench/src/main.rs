@@ -43,7 +43,7 @@ use crate::{
     test_run::Cost,
 };
 
-/// How often the parts are measured whose targets are nanoseconds or a few percent.
+/// How often each part is measured.
 const PASSES: usize = 3;
 
 /// Measures portguard against what a user would take instead
@@ -212,28 +212,30 @@ fn measure(cli: &Cli) -> Result<Results> {
         }
         if cli.measures(Part::TestRun) {
             print!("\n{}", test_run::HEADING);
-            results.test_run.settle(test_run::measure(
-                |name, _| name.contains(&cli.filter),
-                rounds,
-                |cost| show(cost),
-            )?);
+            let wanted = |name: &str, _| name.contains(&cli.filter);
+            let costs = test_run::measure(wanted, rounds, |cost| show(cost))?;
+            results.test_run.settle(costs);
         }
         if cli.measures(Part::Floods) {
             let floods = floods::measure(turns, cli.short, &mut leave_out, show)?;
             results.floods.settle(floods);
         }
-        if cli.measures(Part::Clients) && !cli.short {
-            let measured = clients::measure(turns, &mut leave_out, show)?;
-            results.clients.get_or_insert_default().settle(measured);
+        if cli.short {
+            continue;
         }
-    }
-    if cli.measures(Part::Scaling) && !cli.short {
-        results.scaling = Some(scaling::measure(turns, show)?);
-    }
-    if cli.measures(Part::Footprint) && !cli.short {
-        let footprint = footprint::measure()?;
-        show(&footprint);
-        results.footprint = Some(footprint);
+        if cli.measures(Part::Clients) {
+            let clients = clients::measure(turns, &mut leave_out, show)?;
+            results.clients.settle(Some(clients));
+        }
+        if cli.measures(Part::Scaling) {
+            let scaling = scaling::measure(turns, pass > 1, show)?;
+            results.scaling.settle(Some(scaling));
+        }
+        if cli.measures(Part::Footprint) {
+            let footprint = footprint::measure()?;
+            show(&footprint);
+            results.footprint.settle(Some(footprint));
+        }
     }
     results.left_out = left_out;
     Ok(results)

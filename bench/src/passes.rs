@@ -5,7 +5,9 @@
 use crate::{
     clients::{Bulk, Clients, Connects, Shared},
     floods::Reading,
+    footprint::Footprint,
     rounds::{Difference, Latencies, Summary},
+    scaling::{Scaled, Scaling},
     test_run::Cost,
 };
 
@@ -13,6 +15,16 @@ use crate::{
 pub trait Again {
     /// Takes over what was less disturbed the other time, of the same subject.
     fn settle(&mut self, again: Self);
+}
+
+impl<T: Again> Again for Option<T> {
+    fn settle(&mut self, again: Self) {
+        match (self, again) {
+            (Some(known), Some(again)) => known.settle(again),
+            (none @ None, again) => *none = again,
+            (Some(_), None) => {}
+        }
+    }
 }
 
 impl Again for Summary {
@@ -90,6 +102,32 @@ impl Again for Clients {
             |one, other| one.contender == other.contender,
             Shared::settle,
         );
+    }
+}
+
+/// What is measured in the first pass alone stays.
+impl Again for Scaling {
+    fn settle(&mut self, again: Self) {
+        pair(
+            &mut self.floods,
+            again.floods,
+            Scaled::is_like,
+            |scaled, again| {
+                scaled.cost.settle(again.cost);
+                scaled.limit = scaled.limit.min(again.limit);
+                scaled.of_limit = scaled.limit / scaled.cost.low;
+            },
+        );
+        self.fresh.extend(again.fresh);
+        self.sweep = self.sweep.take().or(again.sweep);
+    }
+}
+
+/// Memory does not depend on how fast a processor is.
+impl Again for Footprint {
+    fn settle(&mut self, again: Self) {
+        self.start.settle(again.start);
+        self.range.settle(again.range);
     }
 }
 
