@@ -7,7 +7,6 @@ use crate::{
     floods::Reading,
     footprint::Footprint,
     rounds::{Difference, Latencies, Summary},
-    scaling::{Scaled, Scaling},
     test_run::Cost,
 };
 
@@ -102,24 +101,6 @@ impl Again for Clients {
             |one, other| one.contender == other.contender,
             Shared::settle,
         );
-    }
-}
-
-/// What is measured in the first pass alone stays.
-impl Again for Scaling {
-    fn settle(&mut self, again: Self) {
-        pair(
-            &mut self.floods,
-            again.floods,
-            Scaled::is_like,
-            |scaled, again| {
-                scaled.cost.settle(again.cost);
-                scaled.limit = scaled.limit.min(again.limit);
-                scaled.of_limit = scaled.limit / scaled.cost.low;
-            },
-        );
-        self.fresh.extend(again.fresh);
-        self.sweep = self.sweep.take().or(again.sweep);
     }
 }
 

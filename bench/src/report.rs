@@ -18,7 +18,7 @@ pub use self::{
     judgement::{Extent, Judgement},
     readme::refresh as refresh_readme,
     recorded::{Recorded, cost_name},
-    targets::{Mark, marks},
+    targets::{Mark, has_target, marks},
 };
 use crate::{
     clients::Clients, floods::Reading, footprint::Footprint, report::machine::Machine,

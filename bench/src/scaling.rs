@@ -49,18 +49,8 @@ pub struct Scaled {
     /// Nanoseconds a frame.
     #[serde(flatten)]
     pub cost: Summary,
-    /// Nanoseconds a frame of a bare XDP_DROP.
-    pub limit: f64,
     /// How fast that is, of a bare XDP_DROP.
     pub of_limit: f64,
-}
-
-impl Scaled {
-    /// Whether it is the same flood beside as many flows.
-    pub fn is_like(&self, other: &Self) -> bool {
-        (self.flows, self.ports, self.at_ports_in_use)
-            == (other.flows, other.ports, other.at_ports_in_use)
-    }
 }
 
 /// What many flows cost.
@@ -98,15 +88,11 @@ impl fmt::Display for Scaled {
     }
 }
 
-/// Measures all of it, or what floods cost alone.
+/// Measures all of it.
 ///
 /// # Errors
 /// When portguard cannot be set up, or loses a flow.
-pub fn measure(
-    rounds: usize,
-    floods_alone: bool,
-    mut seen: impl FnMut(&dyn fmt::Display),
-) -> Result<Scaling> {
+pub fn measure(rounds: usize, mut seen: impl FnMut(&dyn fmt::Display)) -> Result<Scaling> {
     let mut scaling = Scaling::default();
     seen(&HEADING);
     for ports in PORTS {
@@ -126,7 +112,7 @@ pub fn measure(
             open(guarded, &rig.bare, present..flows, ports)?;
             guarded.settle()?;
             present = flows;
-            if ports == PORTS[1] && flows == FLOWS[0] && !floods_alone {
+            if ports == PORTS[1] && flows == FLOWS[0] {
                 sweeps = Some(sweep::Sweeps::watch(guarded)?);
             }
             for scaled in flood(&mut rig, flows, ports, rounds)? {
@@ -141,11 +127,9 @@ pub fn measure(
         }
     }
 
-    if !floods_alone {
-        seen(&fresh::HEADING);
-        scaling.fresh = fresh::measure(rounds)?;
-        scaling.fresh.iter().for_each(|line| seen(line));
-    }
+    seen(&fresh::HEADING);
+    scaling.fresh = fresh::measure(rounds)?;
+    scaling.fresh.iter().for_each(|line| seen(line));
     Ok(scaling)
 }
 
@@ -167,7 +151,6 @@ fn flood(rig: &mut Rig<'_>, flows: u32, ports: u32, rounds: usize) -> Result<Vec
                 ports,
                 at_ports_in_use,
                 cost: samples[1].summary(),
-                limit: samples[0].low(),
                 of_limit: samples[0].low() / samples[1].low(),
             })
         })
