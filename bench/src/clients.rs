@@ -38,8 +38,6 @@ const CONTENDERS: [Contender; 10] = [
 /// Turns of a client that opens connections, for each of others: they are short, and what tells
 /// contenders apart is a few percent.
 const CONNECT_TURNS: usize = 8;
-/// Turns of bulk, likewise.
-const BULK_TURNS: usize = 3;
 
 /// What connections notice.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -75,7 +73,7 @@ pub fn measure(
     clients.connects = connect::measure(&rig.lanes, CONNECT_TURNS * rounds)?;
     clients.connects.iter().for_each(|line| seen(line));
     seen(&bulk::HEADING);
-    clients.bulk = bulk::measure(&rig.lanes, BULK_TURNS * rounds)?;
+    clients.bulk = bulk::measure(&rig.lanes, rounds)?;
     clients.bulk.iter().for_each(|line| seen(line));
     seen(&shared::HEADING);
     clients.shared = shared::measure(&mut rig, rounds)?;

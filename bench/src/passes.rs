@@ -116,7 +116,7 @@ impl Again for Shared {
     fn settle(&mut self, again: Self) {
         self.quiet.settle(again.quiet);
         self.flooded.settle(again.flooded);
-        self.kept = self.quiet.median / self.flooded.median;
+        self.kept = self.quiet.low / self.flooded.low;
         self.frames = self.frames.max(again.frames);
         self.quiet_latencies.settle(again.quiet_latencies);
         self.flooded_latencies.settle(again.flooded_latencies);

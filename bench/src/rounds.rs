@@ -16,6 +16,11 @@ impl From<Vec<f64>> for Sample {
 }
 
 impl Sample {
+    /// Round by round.
+    pub fn rounds(&self) -> &[f64] {
+        &self.0
+    }
+
     /// The value below which a share of the rounds lie.
     pub fn quantile(&self, share: f64) -> f64 {
         let mut sorted = self.0.clone();

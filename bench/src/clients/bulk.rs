@@ -16,13 +16,16 @@ use crate::{
     contender::Contender,
     processor,
     rig::Lane,
-    rounds::{Summary, take_turns},
+    rounds::{Sample, Summary, take_turns},
 };
 
 /// Bytes of one turn.
 const BYTES: usize = 16 << 20;
 /// Bytes that are handed over at a time.
 const CHUNK: usize = 64 << 10;
+/// Connections, one after the other, each for all the turns: how fast one is depends on what windows
+/// its two ends have come to, for as long as it lasts.
+const CONNECTIONS: usize = 3;
 /// Where the server listens.
 const PORT: u16 = 8080;
 
@@ -89,18 +92,25 @@ impl Bulk {
 pub fn measure(lanes: &[Lane<'_>], rounds: usize) -> Result<Vec<Bulk>> {
     let mut lines = Vec::new();
     for direction in [Direction::Received, Direction::Sent] {
-        let mut pairs = lanes
-            .iter()
-            .map(connect)
-            .collect::<Result<Vec<(TcpStream, TcpStream)>>>()?;
-        let samples = take_turns(rounds, lanes.len(), |index| {
-            let (guarded, peer) = &mut pairs[index];
-            let carried = match direction {
-                Direction::Received => carry(peer, guarded),
-                Direction::Sent => carry(guarded, peer),
-            };
-            carried.with_context(|| format!("bulk TCP through {}", lanes[index].contender))
-        })?;
+        let mut samples: Vec<Vec<f64>> = vec![Vec::new(); lanes.len()];
+        for _ in 0..CONNECTIONS {
+            let mut pairs = lanes
+                .iter()
+                .map(connect)
+                .collect::<Result<Vec<(TcpStream, TcpStream)>>>()?;
+            let measured = take_turns(rounds, lanes.len(), |index| {
+                let (guarded, peer) = &mut pairs[index];
+                let carried = match direction {
+                    Direction::Received => carry(peer, guarded),
+                    Direction::Sent => carry(guarded, peer),
+                };
+                carried.with_context(|| format!("bulk TCP through {}", lanes[index].contender))
+            })?;
+            for (all, these) in samples.iter_mut().zip(measured) {
+                all.extend(these.rounds());
+            }
+        }
+        let samples = samples.into_iter().map(Sample::from);
         lines.extend(lanes.iter().zip(samples).map(|(lane, sample)| Bulk {
             contender: lane.contender,
             direction,
