@@ -64,12 +64,12 @@ impl fmt::Display for Footprint {
         writeln!(
             f,
             "start to guarded                 {:8.1} ms",
-            self.start.low
+            self.start.median
         )?;
         write!(
             f,
             "range change to enforced         {:8.1} ms",
-            self.range.low
+            self.range.median
         )
     }
 }

@@ -50,8 +50,8 @@ fn section(results: &Results) -> String {
             footprint.resident,
             footprint.bytes_a_flow_v4,
             footprint.bytes_a_flow_v6,
-            footprint.start.low,
-            footprint.range.low,
+            footprint.start.median,
+            footprint.range.median,
         );
     }
     let missing: Vec<String> = Contender::PEERS

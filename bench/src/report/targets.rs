@@ -260,8 +260,12 @@ fn footprint(results: &Results) -> Vec<Target> {
             12.0,
             footprint.resident,
         ),
-        ("start to guarded: ms", 150.0, footprint.start.low),
-        ("range change to enforced: ms", 300.0, footprint.range.low),
+        ("start to guarded: ms", 150.0, footprint.start.median),
+        (
+            "range change to enforced: ms",
+            300.0,
+            footprint.range.median,
+        ),
     ]
     .map(|(name, bound, value)| (name.to_owned(), Bound::AtMost(bound), Some(value)))
     .into()
