@@ -140,8 +140,8 @@ impl Tuples {
         let (places, users) = match ends(flow) {
             Some(Ends::V4(tuple)) => (filter.places(&tuple), Users::one(tuple.remote, filter)),
             Some(Ends::V6(tuple)) => (filter.places(&tuple), Users::one(tuple.remote, filter)),
-            // Nothing is sent between ends of two families.
-            None => return Users::NONE,
+            // Nothing is sent between ends of two families. The port is in use all the same.
+            None => return Users::MANY,
         };
         let element = places[0] / Element::SIZE;
         if element >= self.count {
