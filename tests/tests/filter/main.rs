@@ -1,6 +1,8 @@
 //! The tuple filter: strangers at ports in use are told from everybody else without a look-up, and
 //! nobody else notices.
 
+mod owner;
+
 use std::{cell::RefCell, rc::Rc};
 
 use guard_common::{
@@ -279,64 +281,4 @@ fn a_rescue_is_remembered_until_two_sweeps_have_missed_it() {
     let epoch = tables.epoch() as u8;
     tables.set_mark(Use::Tcp, 50_000, epoch);
     assert_eq!(judge(&tables), Outcome::DropNoFlow);
-}
-
-/// What becomes of an answer from `peer` to a port with these sockets, which the last sweep has not
-/// seen, where sweeps have found another peer alone.
-fn answered(peer: End, transport: Transport, doubted: bool) -> Outcome {
-    let build = match transport {
-        Transport::Tcp => tcp,
-        Transport::Udp | Transport::UdpLite => udp,
-    };
-    let sockets = Rc::new(RefCell::new(vec![with(peer, transport, 50_000, 443)]));
-    let mut tables = tables(Setup::default(), &sockets);
-    for _ in 0..3 {
-        tables.sweep_all(&[with(P, transport, 50_000, 443)]);
-    }
-    if doubted {
-        tables.doubt_filter();
-    }
-    let received = build(443, 50_000).from(peer).received(Family::Ipv4);
-    decide::ingress(&received[..], &tables).outcome
-}
-
-/// Sweeps leave whose a port is where it is one peer's: others are strangers there by that alone, as
-/// long as no tuple may be in use that sweeps do not know.
-#[test]
-fn a_port_of_one_peer_is_no_other_s() {
-    for transport in [Transport::Tcp, Transport::Udp] {
-        assert_eq!(answered(P, transport, false), Outcome::PassRescued);
-        assert_eq!(answered(FAR, transport, false), Outcome::DropNoFlow);
-        assert_eq!(answered(FAR, transport, true), Outcome::PassRescued);
-    }
-}
-
-/// Whoever else is spoken with at such a port is known at once, and stays known, as its owner does.
-#[test]
-fn a_port_of_one_peer_becomes_that_of_two() {
-    let mut tables = tables(Setup::default(), &Rc::default());
-    let send = |tables: &MemoryTables, peer| {
-        let sent = udp(50_000, 443).to(peer).sent(Family::Ipv4);
-        record::egress(&sent[..], tables).outcome
-    };
-    let judge = |tables: &MemoryTables, peer| {
-        let received = udp(443, 50_000).from(peer).received(Family::Ipv4);
-        decide::ingress(&received[..], tables).outcome
-    };
-    assert_eq!(send(&tables, P), Outcome::PassNewFlow);
-    for _ in 0..3 {
-        tables.sweep_all(&[]);
-        // Its owner does not make a port look like others' too.
-        assert_eq!(send(&tables, P), Outcome::PassRefreshedFlow);
-    }
-    assert!(!tables.is_marked(Use::Udp, 50_000));
-    assert_eq!(judge(&tables, P), Outcome::PassKnownFlow);
-    assert_eq!(judge(&tables, FAR), Outcome::DropNoFlow);
-
-    assert_eq!(send(&tables, FAR), Outcome::PassNewFlow);
-    for _ in 0..5 {
-        assert_eq!(judge(&tables, P), Outcome::PassKnownFlow);
-        assert_eq!(judge(&tables, FAR), Outcome::PassKnownFlow);
-        tables.sweep_all(&[]);
-    }
 }
