@@ -84,18 +84,27 @@ fn judge_plain<A: Address, R, F: FnOnce(Judged, Action) -> R>(
     tables: &impl Tables,
     settle: F,
 ) -> Result<R, F> {
-    let port = ask_window(plain, tables);
-    match port {
+    let asked = ask_window(plain, tables);
+    match asked {
         Port::Free => return Ok(settle(lost(plain), Action::Drop)),
-        Port::Outside => {
-            let judged = Judged {
-                outcome: Outcome::PassOutsideRange,
-                ..lost(plain)
-            };
-            return Ok(settle(judged, Action::Pass));
+        Port::Busy => {}
+        Port::Unknown => {
+            let port = tables.index(plain.local_port(Direction::Ingress));
+            let guarded = tables.guarded();
+            if !guarded.guards(plain.transport, port) {
+                if guarded.in_range(port) {
+                    return Err(settle);
+                }
+                let judged = Judged {
+                    outcome: Outcome::PassOutsideRange,
+                    ..lost(plain)
+                };
+                return Ok(settle(judged, Action::Pass));
+            }
+            if !in_use(plain.transport, plain.source, port, tables) {
+                return Err(settle);
+            }
         }
-        Port::Busy | Port::Asked => {}
-        Port::Unknown => return Err(settle),
     }
 
     // Read anew: what was read before would have to be kept meanwhile, in registers that there are
@@ -112,7 +121,7 @@ fn judge_plain<A: Address, R, F: FnOnce(Judged, Action) -> R>(
             };
             Ok(settle(judged, Action::Pass))
         }
-        Known::Stranger if port == Port::Busy && !may_answer_query(&tuple, tables) => {
+        Known::Stranger if asked == Port::Busy && !may_answer_query(&tuple, tables) => {
             Ok(settle(lost(plain), Action::Drop))
         }
         Known::Flow(_) | Known::Absent | Known::Stranger => Err(settle),

@@ -14,36 +14,26 @@ use crate::{
 /// What is known of a packet's local port, and of whom it is used with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Port {
-    /// Not of the range, and not guarded.
-    Outside,
     /// Guarded and not in use with the sender, and there is nothing else to ask: the packet is lost.
     Free,
     /// Guarded and in use with the sender, and there is nothing to ask but what is known of the flow.
     Busy,
-    /// The same, but a stranger's packet may have an excuse.
-    Asked,
-    /// Anything else.
+    /// Nothing: it is not in the window.
     Unknown,
 }
 
-/// Asks no more than the window, the ports, and who they are in use with. These are the last
-/// questions that a flood reaches.
+/// Asks no more than the window, and whom the port is in use with. These are the last questions that
+/// a flood reaches.
 #[inline(always)]
 pub(crate) fn ask_window<A: Address>(plain: Plain<A>, tables: &impl Tables) -> Port {
     let port = tables.index(plain.local_port(Direction::Ingress));
-    let used = || in_use(plain.transport, plain.source, port, tables);
-    if tables.config().window().contains(port) {
-        return if used() { Port::Busy } else { Port::Free };
+    if !tables.config().window().contains(port) {
+        Port::Unknown
+    } else if in_use(plain.transport, plain.source, port, tables) {
+        Port::Busy
+    } else {
+        Port::Free
     }
-    let guarded = tables.guarded();
-    if !guarded.guards(plain.transport, port) {
-        if guarded.in_range(port) {
-            return Port::Unknown;
-        }
-        return Port::Outside;
-    }
-
-    if used() { Port::Asked } else { Port::Unknown }
 }
 
 /// The judgement of a packet behind one VLAN tag to a free port. `None` says nothing about a frame.
