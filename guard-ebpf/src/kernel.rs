@@ -31,40 +31,38 @@ const INET6: u64 = 10;
 /// `ENODEV`, negated.
 const NO_DEVICE: i64 = -19;
 
-/// The addresses and ports of a packet that comes in, as the kernel looks them up.
-#[repr(C, align(8))]
-#[derive(Clone, Copy)]
-struct Ends<A> {
-    source: A,
-    destination: A,
-    source_port: u16,
-    destination_port: u16,
-}
-
 /// What the kernel has for a packet of this flow. UDP-Lite has a table that no helper reads.
+///
+/// The ends are a `bpf_sock_tuple` as little-endian words, from the sender's address on: stored by
+/// fields they would be more for a verifier to follow.
 #[inline(always)]
 pub fn socket(ctx: *mut c_void, transport: Transport, key: SizedKey<'_>) -> Socket {
     match (key, transport) {
         (_, Transport::UdpLite) => Socket::None,
         (SizedKey::V4(key), transport) => {
-            let mut ends = Ends {
-                source: key.remote,
-                destination: key.local,
-                source_port: key.remote_port,
-                destination_port: key.local_port,
-            };
-            look_up(ctx, transport, (&raw mut ends).cast(), 12)
+            let mut ends = [
+                u64::from(key.remote.0) | u64::from(key.local.0) << 32,
+                ports(key.remote_port, key.local_port),
+            ];
+            look_up(ctx, transport, ends.as_mut_ptr().cast(), 12)
         }
         (SizedKey::V6(key), transport) => {
-            let mut ends = Ends {
-                source: key.remote,
-                destination: key.local,
-                source_port: key.remote_port,
-                destination_port: key.local_port,
-            };
-            look_up(ctx, transport, (&raw mut ends).cast(), 36)
+            let mut ends = [
+                key.remote.high,
+                key.remote.low,
+                key.local.high,
+                key.local.low,
+                ports(key.remote_port, key.local_port),
+            ];
+            look_up(ctx, transport, ends.as_mut_ptr().cast(), 36)
         }
     }
+}
+
+/// The last word of the ends.
+#[inline(always)]
+fn ports(source: u16, destination: u16) -> u64 {
+    u64::from(source) | u64::from(destination) << 16
 }
 
 /// The two helpers return different kinds of socket, which must not meet in one branch: the

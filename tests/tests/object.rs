@@ -26,8 +26,8 @@ use guard_userspace::clock::Clock;
 /// and loading takes time long before; and bytes of stack, of which there are 512.
 fn budget(program: &str) -> (u32, usize) {
     match program {
-        "ingress" | "ingress_frags" => (95_000, 384),
-        "egress" => (62_000, 320),
+        "ingress" | "ingress_frags" => (80_000, 384),
+        "egress" => (52_000, 320),
         "clock" => (100, 16),
         other => panic!("{other} has no budget"),
     }
