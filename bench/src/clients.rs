@@ -7,7 +7,7 @@ mod bulk;
 mod connect;
 mod shared;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use guard_common::outcome::Family;
 use serde::Serialize;
 
@@ -18,7 +18,8 @@ pub use self::{
 };
 use crate::{
     contender::{Contender, Terms},
-    rig::{self, Rig},
+    rig::{self, Lane, Rig},
+    rounds::Sample,
 };
 
 /// What answers pass through.
@@ -35,9 +36,9 @@ const CONTENDERS: [Contender; 10] = [
     Contender::IptablesRaw,
 ];
 
-/// Turns of a client that opens connections, for each of others: they are short, and what tells
-/// contenders apart is a few percent.
-const CONNECT_TURNS: usize = 8;
+/// Turns of a client that opens connections or carries much, for each of others: they are short,
+/// and what tells contenders apart is a few percent.
+const SHORT_TURNS: usize = 8;
 
 /// What connections notice.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -48,6 +49,17 @@ pub struct Clients {
     pub bulk: Vec<Bulk>,
     /// Of a flood.
     pub shared: Vec<Shared>,
+}
+
+/// What goes through a program that passes everything.
+fn limit<'a>(lanes: &[Lane<'_>], samples: &'a [Sample]) -> Result<&'a Sample> {
+    let limit = lanes
+        .iter()
+        .position(|lane| lane.contender == Contender::BarePass);
+
+    limit
+        .and_then(|limit| samples.get(limit))
+        .context("nothing was measured to compare with")
 }
 
 /// Measures all of it.
@@ -63,17 +75,21 @@ pub fn measure(
     let mut rig = Rig::new(
         &hosts,
         &CONTENDERS,
-        Terms::default(),
+        // A port with a socket is no port for another connection, and looking for one takes longer.
+        Terms {
+            sockets: false,
+            ..Terms::default()
+        },
         Some(Family::Ipv4),
         left_out,
     )?;
     let mut clients = Clients::default();
 
     seen(&connect::HEADING);
-    clients.connects = connect::measure(&rig.lanes, CONNECT_TURNS * rounds)?;
+    clients.connects = connect::measure(&rig.lanes, SHORT_TURNS * rounds)?;
     clients.connects.iter().for_each(|line| seen(line));
     seen(&bulk::HEADING);
-    clients.bulk = bulk::measure(&rig.lanes, rounds)?;
+    clients.bulk = bulk::measure(&rig.lanes, SHORT_TURNS * rounds)?;
     clients.bulk.iter().for_each(|line| seen(line));
     seen(&shared::HEADING);
     clients.shared = shared::measure(&mut rig, rounds)?;

@@ -105,6 +105,8 @@ pub struct Terms {
     pub egress: &'static str,
     /// Flows that portguard has room for in each map.
     pub max_flows: u32,
+    /// Whether there are sockets behind portguard's flows.
+    pub sockets: bool,
 }
 
 impl Default for Terms {
@@ -113,6 +115,7 @@ impl Default for Terms {
             mode: Mode::Native,
             egress: "tcx",
             max_flows: 1 << 16,
+            sockets: true,
         }
     }
 }

@@ -64,7 +64,7 @@ impl fmt::Display for Footprint {
         writeln!(
             f,
             "start to guarded                 {:8.1} ms",
-            self.start.median
+            self.start.low
         )?;
         write!(
             f,

@@ -3,7 +3,7 @@
 //! what was least disturbed.
 
 use crate::{
-    clients::{Bulk, Clients, Connects, Shared},
+    clients::{Clients, Shared},
     floods::Reading,
     footprint::Footprint,
     rounds::{Difference, Latencies, Summary},
@@ -85,16 +85,20 @@ impl Again for Clients {
             |line, again| {
                 line.cost.settle(again.cost);
                 line.latencies.settle(again.latencies);
+                line.ratios.extend(again.ratios);
+                line.of_limit = line.ratios.median();
             },
         );
-        Connects::relate(&mut self.connects);
         pair(
             &mut self.bulk,
             again.bulk,
             |one, other| one.contender == other.contender && one.direction == other.direction,
-            |line, again| line.cost.settle(again.cost),
+            |line, again| {
+                line.cost.settle(again.cost);
+                line.ratios.extend(again.ratios);
+                line.of_limit = line.ratios.median();
+            },
         );
-        Bulk::relate(&mut self.bulk);
         pair(
             &mut self.shared,
             again.shared,
@@ -116,7 +120,8 @@ impl Again for Shared {
     fn settle(&mut self, again: Self) {
         self.quiet.settle(again.quiet);
         self.flooded.settle(again.flooded);
-        self.kept = self.quiet.low / self.flooded.low;
+        self.ratios.extend(again.ratios);
+        self.kept = self.ratios.median();
         self.frames = self.frames.max(again.frames);
         self.quiet_latencies.settle(again.quiet_latencies);
         self.flooded_latencies.settle(again.flooded_latencies);

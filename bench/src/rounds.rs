@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 /// What was measured of one subject, round by round.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Sample(Vec<f64>);
 
 impl From<Vec<f64>> for Sample {
@@ -16,9 +16,25 @@ impl From<Vec<f64>> for Sample {
 }
 
 impl Sample {
-    /// Round by round.
-    pub fn rounds(&self) -> &[f64] {
-        &self.0
+    /// Goes on with one more.
+    pub fn push(&mut self, round: f64) {
+        self.0.push(round);
+    }
+
+    /// The last so many.
+    pub fn last(&self, rounds: usize) -> Self {
+        Self(self.0[self.0.len().saturating_sub(rounds)..].into())
+    }
+
+    /// Goes on with these rounds.
+    pub fn extend(&mut self, rounds: Self) {
+        self.0.extend(rounds.0);
+    }
+
+    /// Round by round, how fast this is, of what is as fast as can be. Neighbours meet the same
+    /// minute of the machine, so the ratio of each tells more than that of the best.
+    pub fn of_limit(&self, limit: &Self) -> Self {
+        self.with(limit, |own, limit| limit / own)
     }
 
     /// The value below which a share of the rounds lie.
@@ -116,12 +132,24 @@ pub fn take_turns(
         round(index)?;
     }
     let mut samples = vec![Sample(Vec::with_capacity(rounds)); count];
-    for _ in 0..rounds {
-        for (index, sample) in samples.iter_mut().enumerate() {
-            sample.0.push(round(index)?);
+    for number in 0..rounds {
+        for index in order(number, count) {
+            samples[index].0.push(round(index)?);
         }
     }
     Ok(samples)
+}
+
+/// In which order the subjects of a round take their turns: another in each, because a turn is
+/// faster or slower by a percent or two after that of one subject than after that of another.
+fn order(round: usize, count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    order.sort_by_key(|index| {
+        // Nearby products with the golden ratio are far apart.
+        let place = (round * count + index) as u64;
+        place.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    });
+    order
 }
 
 /// Lets two subjects take turns. Each returns nanoseconds a frame.

@@ -11,8 +11,10 @@ use std::{
 use anyhow::{Context, Result};
 use guard_tests::frames::P;
 use serde::Serialize;
+use socket2::SockRef;
 
 use crate::{
+    clients::limit,
     contender::Contender,
     processor,
     rig::Lane,
@@ -26,6 +28,9 @@ const CHUNK: usize = 64 << 10;
 /// Connections, one after the other, each for all the turns: how fast one is depends on what windows
 /// its two ends have come to, for as long as it lasts.
 const CONNECTIONS: usize = 3;
+/// Bytes that wait on either end, at most. Left to itself the kernel gives each connection another
+/// number, by which it is faster or slower for as long as it lasts.
+const BUFFER: usize = 128 << 10;
 /// Where the server listens.
 const PORT: u16 = 8080;
 
@@ -49,8 +54,12 @@ pub struct Bulk {
     /// Nanoseconds a byte.
     #[serde(flatten)]
     pub cost: Summary,
-    /// How fast that is, of what goes through a program that passes everything.
+    /// How fast that is, of what goes through a program that passes everything: the median of
+    /// `ratios`.
     pub of_limit: f64,
+    /// The same, turn by turn.
+    #[serde(skip)]
+    pub ratios: Sample,
 }
 
 /// What stands above the lines.
@@ -73,32 +82,17 @@ impl fmt::Display for Bulk {
     }
 }
 
-impl Bulk {
-    /// Says of each how fast it is, of what goes the same way through a program that passes
-    /// everything.
-    pub fn relate(lines: &mut [Self]) {
-        for direction in [Direction::Received, Direction::Sent] {
-            let limit = lines
-                .iter()
-                .find(|line| line.contender == Contender::BarePass && line.direction == direction);
-            let limit = limit.map_or(f64::NAN, |limit| limit.cost.low);
-            let same = lines.iter_mut().filter(|line| line.direction == direction);
-            same.for_each(|line| line.of_limit = limit / line.cost.low);
-        }
-    }
-}
-
-/// Lets the hosts of all lanes take turns.
+/// Lets the hosts of all lanes take turns, so many of all connections.
 pub fn measure(lanes: &[Lane<'_>], rounds: usize) -> Result<Vec<Bulk>> {
     let mut lines = Vec::new();
     for direction in [Direction::Received, Direction::Sent] {
-        let mut samples: Vec<Vec<f64>> = vec![Vec::new(); lanes.len()];
+        let mut samples = vec![Sample::default(); lanes.len()];
         for _ in 0..CONNECTIONS {
             let mut pairs = lanes
                 .iter()
                 .map(connect)
                 .collect::<Result<Vec<(TcpStream, TcpStream)>>>()?;
-            let measured = take_turns(rounds, lanes.len(), |index| {
+            let measured = take_turns(rounds.div_ceil(CONNECTIONS), lanes.len(), |index| {
                 let (guarded, peer) = &mut pairs[index];
                 let carried = match direction {
                     Direction::Received => carry(peer, guarded),
@@ -107,18 +101,21 @@ pub fn measure(lanes: &[Lane<'_>], rounds: usize) -> Result<Vec<Bulk>> {
                 carried.with_context(|| format!("bulk TCP through {}", lanes[index].contender))
             })?;
             for (all, these) in samples.iter_mut().zip(measured) {
-                all.extend(these.rounds());
+                all.extend(these);
             }
         }
-        let samples = samples.into_iter().map(Sample::from);
-        lines.extend(lanes.iter().zip(samples).map(|(lane, sample)| Bulk {
-            contender: lane.contender,
-            direction,
-            cost: sample.summary(),
-            of_limit: f64::NAN,
+        let limit = limit(lanes, &samples)?;
+        lines.extend(lanes.iter().zip(&samples).map(|(lane, sample)| {
+            let ratios = sample.of_limit(limit);
+            Bulk {
+                contender: lane.contender,
+                direction,
+                cost: sample.summary(),
+                of_limit: ratios.median(),
+                ratios,
+            }
         }));
     }
-    Bulk::relate(&mut lines);
     Ok(lines)
 }
 
@@ -133,6 +130,9 @@ fn connect(lane: &Lane<'_>) -> Result<(TcpStream, TcpStream)> {
     for stream in [&guarded, &peer] {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
+        let socket = SockRef::from(stream);
+        socket.set_recv_buffer_size(BUFFER)?;
+        socket.set_send_buffer_size(BUFFER)?;
     }
     Ok((guarded, peer))
 }

@@ -14,10 +14,11 @@ use guard_tests::{
 use serde::Serialize;
 
 use crate::{
+    clients::limit,
     contender::Contender,
     processor,
     rig::Lane,
-    rounds::{Latencies, Summary, take_turns},
+    rounds::{Latencies, Sample, Summary, take_turns},
 };
 
 /// Connections of one turn.
@@ -31,8 +32,12 @@ pub struct Connects {
     /// Nanoseconds from one connection to the next.
     #[serde(flatten)]
     pub cost: Summary,
-    /// How many a second, of those through a program that passes everything.
+    /// How many a second, of those through a program that passes everything: the median of
+    /// `ratios`.
     pub of_limit: f64,
+    /// The same, turn by turn.
+    #[serde(skip)]
+    pub ratios: Sample,
     /// How long single ones take.
     pub latencies: Latencies,
 }
@@ -52,19 +57,6 @@ impl fmt::Display for Connects {
             self.latencies.p50,
             self.latencies.p99,
         )
-    }
-}
-
-impl Connects {
-    /// Says of each how many there are, of those through a program that passes everything.
-    pub fn relate(lines: &mut [Self]) {
-        let limit = lines
-            .iter()
-            .find(|line| line.contender == Contender::BarePass);
-        let limit = limit.map_or(f64::NAN, |limit| limit.cost.low);
-        for line in lines {
-            line.of_limit = limit / line.cost.low;
-        }
     }
 }
 
@@ -92,17 +84,20 @@ pub fn measure(lanes: &[Lane<'_>], rounds: usize) -> Result<Vec<Connects>> {
     })?;
     drop(servers);
 
-    let lines = lanes.iter().zip(samples).zip(latencies);
-    let mut lines: Vec<Connects> = lines
-        .map(|((lane, sample), latencies)| Connects {
-            contender: lane.contender,
-            cost: sample.summary(),
-            of_limit: f64::NAN,
-            latencies: Latencies::of(latencies),
+    let limit = limit(lanes, &samples)?;
+    let lines = lanes.iter().zip(&samples).zip(latencies);
+    Ok(lines
+        .map(|((lane, sample), latencies)| {
+            let ratios = sample.of_limit(limit);
+            Connects {
+                contender: lane.contender,
+                cost: sample.summary(),
+                of_limit: ratios.median(),
+                ratios,
+                latencies: Latencies::of(latencies),
+            }
         })
-        .collect();
-    Connects::relate(&mut lines);
-    Ok(lines)
+        .collect())
 }
 
 fn round(lane: &Lane<'_>) -> Result<(f64, Vec<Duration>)> {

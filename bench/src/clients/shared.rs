@@ -17,7 +17,7 @@ use crate::{
     contender::Contender,
     processor,
     rig::{Attack, Lane, Rig},
-    rounds::{Latencies, Summary, take_turns},
+    rounds::{Latencies, Sample, Summary, take_turns},
     shape::Shape,
 };
 
@@ -39,8 +39,11 @@ pub struct Shared {
     pub quiet: Summary,
     /// The same, under the flood.
     pub flooded: Summary,
-    /// How many questions are left: of 1.
+    /// How many questions are left, of 1: the median of `ratios`.
     pub kept: f64,
+    /// The same, turn by turn.
+    #[serde(skip)]
+    pub ratios: Sample,
     /// Frames of the flood a second. Less than meant where they take too long.
     pub frames: f64,
     /// How long single answers take, without a flood.
@@ -79,52 +82,61 @@ pub fn measure(rig: &mut Rig<'_>, rounds: usize) -> Result<Vec<Shared>> {
     let mut latencies: Vec<[Vec<Duration>; 2]> = vec![Default::default(); lanes.len()];
     let mut frames = vec![(0, Duration::ZERO); lanes.len()];
     let spray = Attack::Spray.flood(Shape::Ipv4);
-    let samples = take_turns(rounds, 2 * lanes.len(), |index| {
-        let (lane, floods) = (index / 2, index % 2 == 1);
-        let echo = &mut pairs[lane];
-        let each = if floods {
-            let start = Instant::now();
-            let done = AtomicBool::new(false);
-            let sender = lanes[lane].sender();
-            let flood = || sender.flood_until(generator, &spray, (BURST, EVERY), &done);
-            thread::scope(|scope| {
-                let flood = scope.spawn(flood);
-                let each = echo.ask();
-                done.store(true, Ordering::Relaxed);
-                frames[lane].0 += flood.join().expect("a thread that does not panic")?;
-                frames[lane].1 += start.elapsed();
-                each
-            })
-        } else {
-            echo.ask()
-        };
-        let each = each.with_context(|| format!("a client of {}", lanes[lane].contender))?;
-        let total: Duration = each.iter().sum();
-        let cost = total.as_nanos() as f64 / each.len() as f64;
-        latencies[lane][usize::from(floods)].extend(each);
+    let mut quiet = vec![Sample::default(); lanes.len()];
+    // Both one after the other, so that they meet the same minute of the machine.
+    let flooded = take_turns(rounds, lanes.len(), |index| {
+        let echo = &mut pairs[index];
+        let context = || format!("a client of {}", lanes[index].contender);
+        let each = echo.ask().with_context(context)?;
+        quiet[index].push(cost(&each));
+        latencies[index][0].extend(each);
+
+        let start = Instant::now();
+        let done = AtomicBool::new(false);
+        let sender = lanes[index].sender();
+        let flood = || sender.flood_until(generator, &spray, (BURST, EVERY), &done);
+        let each = thread::scope(|scope| {
+            let flood = scope.spawn(flood);
+            let each = echo.ask();
+            done.store(true, Ordering::Relaxed);
+            frames[index].0 += flood.join().expect("a thread that does not panic")?;
+            frames[index].1 += start.elapsed();
+            each
+        });
+        let each = each.with_context(context)?;
+        let cost = cost(&each);
+        latencies[index][1].extend(each);
         Ok(cost)
     })?;
 
     let lines = lanes
         .iter()
-        .zip(samples.chunks(2))
+        .zip(quiet.iter().zip(&flooded))
         .zip(latencies)
         .zip(frames);
     Ok(lines
-        .map(|(((lane, samples), latencies), frames)| {
-            let (quiet, flooded) = (samples[0].summary(), samples[1].summary());
+        .map(|(((lane, (quiet, flooded)), latencies), frames)| {
+            // What warmed up counts of neither.
+            let ratios = flooded.of_limit(&quiet.last(rounds));
             let [quiet_latencies, flooded_latencies] = latencies.map(Latencies::of);
             Shared {
                 contender: lane.contender,
-                quiet,
-                flooded,
-                kept: quiet.low / flooded.low,
+                quiet: quiet.summary(),
+                flooded: flooded.summary(),
+                kept: ratios.median(),
+                ratios,
                 frames: frames.0 as f64 / frames.1.as_secs_f64(),
                 quiet_latencies,
                 flooded_latencies,
             }
         })
         .collect())
+}
+
+/// Nanoseconds from one question to the next.
+fn cost(answers: &[Duration]) -> f64 {
+    let total: Duration = answers.iter().sum();
+    total.as_nanos() as f64 / answers.len() as f64
 }
 
 /// A client on the guarded host. Its server ends with it.

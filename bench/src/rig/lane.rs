@@ -45,7 +45,7 @@ impl<'a> Lane<'a> {
             // Nothing would come through.
             (Contender::BareDrop | Contender::BareUdpDrop, _) | (_, None) => None,
             (_, Some(family)) => {
-                let with_sockets = contender == Contender::Portguard;
+                let with_sockets = terms.sockets && contender == Contender::Portguard;
                 Some(Population::new(hosts, family, with_sockets)?)
             }
         };
