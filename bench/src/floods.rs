@@ -31,20 +31,6 @@ impl Reading {
             && self.flooded.attack == other.flooded.attack
             && self.flooded.shape == other.flooded.shape
     }
-
-    /// Says of each how fast it is, of what could not be faster with the same frames.
-    pub fn relate(readings: &mut [Self]) {
-        for index in 0..readings.len() {
-            let reading = &readings[index];
-            let limit = readings.iter().find(|other| {
-                other.is_beside(reading)
-                    && other.flooded.contender == reading.flooded.attack.limit()
-            });
-            let limit = limit.map_or(f64::NAN, |limit| limit.flooded.cost.low);
-            let flooded = &mut readings[index].flooded;
-            flooded.of_limit = limit / flooded.cost.low;
-        }
-    }
 }
 
 /// What is set up, and shown which frames.

@@ -70,9 +70,11 @@ impl Again for Vec<Reading> {
             one.is_beside(other) && one.flooded.contender == other.flooded.contender
         };
         pair(self, again, same, |reading, again| {
-            reading.flooded.cost.settle(again.flooded.cost);
+            let (flooded, again) = (&mut reading.flooded, again.flooded);
+            flooded.cost.settle(again.cost);
+            flooded.ratios.extend(again.ratios);
+            flooded.of_limit = flooded.ratios.median();
         });
-        Reading::relate(self);
     }
 }
 

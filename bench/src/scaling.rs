@@ -64,6 +64,9 @@ pub struct Scaling {
     pub sweep: Option<Swept>,
 }
 
+/// Turns of a flood, for each of others: they are short, and a few percent tell many flows from few.
+const SHORT_TURNS: usize = 4;
+
 /// What stands above the lines of floods.
 const HEADING: &str = "
 spray, by live flows                                     M/s      low   median of limit";
@@ -145,13 +148,13 @@ fn flood(rig: &mut Rig<'_>, flows: u32, ports: u32, rounds: usize) -> Result<Vec
     aims.into_iter()
         .map(|(at_ports_in_use, aimed)| {
             let flood = Attack::Spray.flood(Shape::Ipv4).at(FIRST, aimed);
-            let samples = in_turns(&lanes, &mut rig.generator, &flood, rounds)?;
+            let samples = in_turns(&lanes, &mut rig.generator, &flood, SHORT_TURNS * rounds)?;
             Ok(Scaled {
                 flows,
                 ports,
                 at_ports_in_use,
                 cost: samples[1].summary(),
-                of_limit: samples[0].low() / samples[1].low(),
+                of_limit: samples[1].of_limit(&samples[0]).median(),
             })
         })
         .collect()

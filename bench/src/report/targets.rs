@@ -155,7 +155,7 @@ fn floods(results: &Results) -> Vec<Target> {
         (
             format!("{}: times as fast as {peer}", Attack::Spray),
             Bound::AtLeast(bound),
-            met.map(|(guarded, peer)| peer.cost.low / guarded.cost.low),
+            met.map(|(guarded, peer)| guarded.of_limit / peer.of_limit),
         )
     });
     of_limit.into_iter().chain(of_peers).collect()

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::{Attack, Flood, Lane, Rig};
@@ -25,8 +25,11 @@ pub struct Flooded {
     /// Nanoseconds a frame, from the generator to the verdict.
     #[serde(flatten)]
     pub cost: Summary,
-    /// How fast that is, of what could not be faster: 1 or a little less.
+    /// How fast that is, of what could not be faster: the median of `ratios`, 1 or a little less.
     pub of_limit: f64,
+    /// The same, turn by turn.
+    #[serde(skip)]
+    pub ratios: Sample,
 }
 
 impl Flooded {
@@ -59,13 +62,17 @@ impl Rig<'_> {
             .iter()
             .zip(&samples)
             .find(|(lane, _)| lane.contender == attack.limit());
-        let limit = limit.map_or(f64::NAN, |(_, sample)| sample.low());
-        let flooded = |(lane, sample): (&&Lane<'_>, &Sample)| Flooded {
-            attack,
-            shape,
-            contender: lane.contender,
-            cost: sample.summary(),
-            of_limit: limit / sample.low(),
+        let (_, limit) = limit.context("nothing was measured to compare with")?;
+        let flooded = |(lane, sample): (&&Lane<'_>, &Sample)| {
+            let ratios = sample.of_limit(limit);
+            Flooded {
+                attack,
+                shape,
+                contender: lane.contender,
+                cost: sample.summary(),
+                of_limit: ratios.median(),
+                ratios,
+            }
         };
         Ok(met.iter().zip(&samples).map(flooded).collect())
     }
