@@ -1,0 +1,79 @@
+//! Following what changes while the daemon runs: the range, the listeners and the interfaces.
+
+use super::{Daemon, announce};
+use crate::{failure::Failure, interfaces};
+
+impl Daemon {
+    /// Puts the kernel's range in force when it has changed.
+    pub(super) fn follow_range(&mut self) {
+        if let Err(failure) = self.apply_ports() {
+            self.ports.complain(&failure);
+        }
+    }
+
+    pub(super) fn apply_ports(&mut self) -> Result<(), Failure> {
+        let Some(next) = self.ports.next(&self.settings, &mut self.owners)? else {
+            return Ok(());
+        };
+        let guarded = next.guarded();
+        let mut older = self.guard.seed(&self.settings, &guarded)?;
+        self.guard.guard_ports(&self.settings, &guarded);
+        // Whoever connected between the list of sockets and the change.
+        older.add(self.guard.seed(&self.settings, &guarded)?);
+        next.announce(&self.ports);
+        announce::learned_more(&older);
+        self.ports = next;
+        self.show_ports();
+
+        Ok(())
+    }
+
+    pub(super) fn watch_listeners(&mut self) {
+        let before = self.ports.exposed();
+        let watched = self.ports.watch_listeners(&self.settings, &mut self.owners);
+        if let Err(error) = watched {
+            self.ports.complain(&error.into());
+        }
+        if self.ports.exposed() != before {
+            let guarded = self.ports.guarded();
+            self.guard.guard_ports(&self.settings, &guarded);
+        }
+        self.show_ports();
+    }
+
+    pub(super) fn show_ports(&self) {
+        self.observer.update(|knowledge| {
+            knowledge.local = self.ports.local.clone();
+            knowledge.exposed = self.ports.exposed();
+            knowledge.blocked = self.ports.blocked.clone();
+        });
+    }
+
+    /// Puts programs back where they are missing, and tells them about addresses.
+    pub(super) async fn follow_interfaces(&mut self) {
+        let mut notes = Vec::new();
+        if let Err(error) = self.look_at_interfaces(&mut notes).await {
+            notes.push(format!("{error:#}"));
+        }
+        for note in notes {
+            tracing::warn!("{note}");
+        }
+        self.observer.update(|knowledge| {
+            knowledge.interfaces = self.guard.attachments();
+            knowledge.slots = self.guard.slots();
+        });
+        self.observer.set_guarded(self.guard.guards_all());
+    }
+
+    async fn look_at_interfaces(&mut self, notes: &mut Vec<String>) -> anyhow::Result<()> {
+        let interfaces = interfaces::list(&self.netlink).await?;
+        let guarded = self.ports.guarded();
+        let around = (&self.netlink, &interfaces[..]);
+        let followed = self
+            .guard
+            .follow_interfaces(&self.settings, &guarded, around, notes)
+            .await;
+
+        followed.and(self.guard.refresh(&interfaces, notes))
+    }
+}
