@@ -21,8 +21,6 @@ use crate::{
     rounds::{Sample, Summary, take_turns},
 };
 
-/// Bytes of one turn.
-const BYTES: usize = 16 << 20;
 /// Bytes that are handed over at a time.
 const CHUNK: usize = 64 << 10;
 /// Connections, one after the other, each for all the turns: how fast one is depends on what windows
@@ -42,6 +40,17 @@ pub enum Direction {
     Received,
     /// From it.
     Sent,
+}
+
+impl Direction {
+    /// Bytes of one turn, which take some ten milliseconds either way: what is received comes frame
+    /// by frame, because an XDP program is in the way.
+    const fn bytes(self) -> usize {
+        match self {
+            Self::Received => 16 << 20,
+            Self::Sent => 64 << 20,
+        }
+    }
 }
 
 /// What a connection can carry.
@@ -95,8 +104,8 @@ pub fn measure(lanes: &[Lane<'_>], rounds: usize) -> Result<Vec<Bulk>> {
             let measured = take_turns(rounds.div_ceil(CONNECTIONS), lanes.len(), |index| {
                 let (guarded, peer) = &mut pairs[index];
                 let carried = match direction {
-                    Direction::Received => carry(peer, guarded),
-                    Direction::Sent => carry(guarded, peer),
+                    Direction::Received => carry(peer, guarded, direction.bytes()),
+                    Direction::Sent => carry(guarded, peer, direction.bytes()),
                 };
                 carried.with_context(|| format!("bulk TCP through {}", lanes[index].contender))
             })?;
@@ -138,13 +147,13 @@ fn connect(lane: &Lane<'_>) -> Result<(TcpStream, TcpStream)> {
 }
 
 /// Returns nanoseconds a byte.
-fn carry(from: &mut TcpStream, to: &mut TcpStream) -> Result<f64> {
+fn carry(from: &mut TcpStream, to: &mut TcpStream, bytes: usize) -> Result<f64> {
     thread::scope(|scope| {
         let start = Instant::now();
         let sender = scope.spawn(move || -> Result<()> {
             processor::pin(processor::measured())?;
             let chunk = vec![0; CHUNK];
-            for _ in 0..BYTES / CHUNK {
+            for _ in 0..bytes / CHUNK {
                 from.write_all(&chunk)?;
             }
             Ok(())
@@ -152,7 +161,7 @@ fn carry(from: &mut TcpStream, to: &mut TcpStream) -> Result<f64> {
         let receiver = scope.spawn(move || -> Result<()> {
             processor::pin(processor::measured())?;
             let mut chunk = vec![0; CHUNK];
-            for _ in 0..BYTES / CHUNK {
+            for _ in 0..bytes / CHUNK {
                 to.read_exact(&mut chunk)?;
             }
             Ok(())
@@ -162,6 +171,6 @@ fn carry(from: &mut TcpStream, to: &mut TcpStream) -> Result<f64> {
         for end in ends {
             end.expect("a thread that does not panic")?;
         }
-        Ok(elapsed.as_nanos() as f64 / BYTES as f64)
+        Ok(elapsed.as_nanos() as f64 / bytes as f64)
     })
 }
