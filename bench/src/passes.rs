@@ -1,6 +1,6 @@
 //! Parts are measured more than once, minutes apart: whoever shares a machine's processors slows them
-//! down for seconds or minutes, and what is added so is nothing of a contender's own. What counts is
-//! what was least disturbed.
+//! down for seconds or minutes, and what is added so is nothing of a contender's own. Of costs, what
+//! was least disturbed counts; of ratios between neighbouring turns, all do.
 
 use crate::{
     clients::{Clients, Shared},

@@ -23,8 +23,7 @@ use crate::{
 
 /// Bytes that are handed over at a time.
 const CHUNK: usize = 64 << 10;
-/// Connections, one after the other, each for all the turns: how fast one is depends on what windows
-/// its two ends have come to, for as long as it lasts.
+/// Connections, one after the other, which share the turns: none is to tell all by itself.
 const CONNECTIONS: usize = 3;
 /// Bytes that wait on either end, at most. Left to itself the kernel gives each connection another
 /// number, by which it is faster or slower for as long as it lasts.
