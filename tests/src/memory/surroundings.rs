@@ -17,14 +17,20 @@ pub trait Surroundings {
     /// Whether the user trusts this address.
     fn trusts(&self, address: &AddressKey) -> bool;
 
-    /// Whether this address is in the local table.
-    fn is_local(&self, address: &AddressKey) -> bool;
+    /// Whether this address is in the local table. Without interfaces that forward, nobody asks.
+    fn is_local(&self, _address: &AddressKey) -> bool {
+        true
+    }
 
-    /// Whether this host has this link address.
-    fn is_own_link(&self, address: LinkAddress) -> bool;
+    /// Whether this host has this link address, likewise.
+    fn is_own_link(&self, _address: LinkAddress) -> bool {
+        true
+    }
 
     /// Whether the kernel's routes send this packet on.
-    fn forwards(&self, key: SizedKey<'_>) -> bool;
+    fn forwards(&self, _key: SizedKey<'_>) -> bool {
+        false
+    }
 }
 
 /// No socket is known, the usual prefixes are trusted, and nothing is sent on.
@@ -39,18 +45,5 @@ impl Surroundings for Usual {
         setup::trusted()
             .into_iter()
             .any(|prefix| setup::covers(prefix, address))
-    }
-
-    /// Without interfaces that forward, nobody asks.
-    fn is_local(&self, _address: &AddressKey) -> bool {
-        true
-    }
-
-    fn is_own_link(&self, _address: LinkAddress) -> bool {
-        true
-    }
-
-    fn forwards(&self, _key: SizedKey<'_>) -> bool {
-        false
     }
 }

@@ -10,7 +10,6 @@ use guard_common::{
     config::Config,
     decide,
     key::{AddressKey, FlowKey, FlowKeyV4, SizedKey},
-    link::LinkAddress,
     outcome::{Family, Outcome},
     parse::{Transport, Tuple},
     record,
@@ -36,18 +35,6 @@ impl Surroundings for Sockets {
     }
 
     fn trusts(&self, _address: &AddressKey) -> bool {
-        false
-    }
-
-    fn is_local(&self, _address: &AddressKey) -> bool {
-        true
-    }
-
-    fn is_own_link(&self, _address: LinkAddress) -> bool {
-        true
-    }
-
-    fn forwards(&self, _key: SizedKey<'_>) -> bool {
         false
     }
 }
