@@ -72,8 +72,7 @@ impl Again for Vec<Reading> {
         pair(self, again, same, |reading, again| {
             let (flooded, again) = (&mut reading.flooded, again.flooded);
             flooded.cost.settle(again.cost);
-            flooded.ratios.extend(again.ratios);
-            flooded.of_limit = flooded.ratios.median();
+            flooded.of_limit.extend(again.of_limit);
         });
     }
 }
@@ -87,8 +86,7 @@ impl Again for Clients {
             |line, again| {
                 line.cost.settle(again.cost);
                 line.latencies.settle(again.latencies);
-                line.ratios.extend(again.ratios);
-                line.of_limit = line.ratios.median();
+                line.of_limit.extend(again.of_limit);
             },
         );
         pair(
@@ -97,8 +95,7 @@ impl Again for Clients {
             |one, other| one.contender == other.contender && one.direction == other.direction,
             |line, again| {
                 line.cost.settle(again.cost);
-                line.ratios.extend(again.ratios);
-                line.of_limit = line.ratios.median();
+                line.of_limit.extend(again.of_limit);
             },
         );
         pair(
@@ -122,8 +119,7 @@ impl Again for Shared {
     fn settle(&mut self, again: Self) {
         self.quiet.settle(again.quiet);
         self.flooded.settle(again.flooded);
-        self.ratios.extend(again.ratios);
-        self.kept = self.ratios.median();
+        self.kept.extend(again.kept);
         self.frames = self.frames.max(again.frames);
         self.quiet_latencies.settle(again.quiet_latencies);
         self.flooded_latencies.settle(again.flooded_latencies);

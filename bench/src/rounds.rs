@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// What was measured of one subject, round by round.
 #[derive(Clone, Debug, Default)]
@@ -33,8 +33,8 @@ impl Sample {
 
     /// Round by round, how fast this is, of what is as fast as can be. Neighbours meet the same
     /// minute of the machine, so the ratio of each tells more than that of the best.
-    pub fn of_limit(&self, limit: &Self) -> Self {
-        self.with(limit, |own, limit| limit / own)
+    pub fn of_limit(&self, limit: &Self) -> Ratio {
+        Ratio(self.with(limit, |own, limit| limit / own))
     }
 
     /// The value below which a share of the rounds lie.
@@ -74,6 +74,28 @@ impl Sample {
     fn with(&self, other: &Self, what: impl Fn(f64, f64) -> f64) -> Self {
         let pairs = self.0.iter().zip(&other.0);
         Self(pairs.map(|(a, b)| what(*a, *b)).collect())
+    }
+}
+
+/// How fast something is, of something else, turn by turn. It is told as the median.
+#[derive(Clone, Debug)]
+pub struct Ratio(Sample);
+
+impl Ratio {
+    /// The median.
+    pub fn value(&self) -> f64 {
+        self.0.median()
+    }
+
+    /// Goes on with these turns.
+    pub fn extend(&mut self, turns: Self) {
+        self.0.extend(turns.0);
+    }
+}
+
+impl Serialize for Ratio {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(self.value())
     }
 }
 

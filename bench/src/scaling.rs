@@ -22,7 +22,7 @@ use crate::{
     contender::{Contender, Terms},
     programs::BenchPrograms,
     rig::{self, Attack, Lane, Rig, in_turns},
-    rounds::Summary,
+    rounds::{Ratio, Summary},
     shape::Shape,
 };
 
@@ -50,7 +50,7 @@ pub struct Scaled {
     #[serde(flatten)]
     pub cost: Summary,
     /// How fast that is, of a bare XDP_DROP.
-    pub of_limit: f64,
+    pub of_limit: Ratio,
 }
 
 /// What many flows cost.
@@ -86,7 +86,7 @@ impl fmt::Display for Scaled {
             1e3 / self.cost.low,
             self.cost.low,
             self.cost.median,
-            self.of_limit,
+            self.of_limit.value(),
         )
     }
 }
@@ -154,7 +154,7 @@ fn flood(rig: &mut Rig<'_>, flows: u32, ports: u32, rounds: usize) -> Result<Vec
                 ports,
                 at_ports_in_use,
                 cost: samples[1].summary(),
-                of_limit: samples[1].of_limit(&samples[0]).median(),
+                of_limit: samples[1].of_limit(&samples[0]),
             })
         })
         .collect()

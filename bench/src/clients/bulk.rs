@@ -18,7 +18,7 @@ use crate::{
     contender::Contender,
     processor,
     rig::Lane,
-    rounds::{Sample, Summary, take_turns},
+    rounds::{Ratio, Sample, Summary, take_turns},
 };
 
 /// Bytes that are handed over at a time.
@@ -62,12 +62,8 @@ pub struct Bulk {
     /// Nanoseconds a byte.
     #[serde(flatten)]
     pub cost: Summary,
-    /// How fast that is, of what goes through a program that passes everything: the median of
-    /// `ratios`.
-    pub of_limit: f64,
-    /// The same, turn by turn.
-    #[serde(skip)]
-    pub ratios: Sample,
+    /// How fast that is, of what goes through a program that passes everything.
+    pub of_limit: Ratio,
 }
 
 /// What stands above the lines.
@@ -85,7 +81,7 @@ impl fmt::Display for Bulk {
         write!(
             f,
             "{direction:10} {contender:30} {rate:12.2} {:9.3}",
-            self.of_limit
+            self.of_limit.value()
         )
     }
 }
@@ -113,15 +109,11 @@ pub fn measure(lanes: &[Lane<'_>], rounds: usize) -> Result<Vec<Bulk>> {
             }
         }
         let limit = limit(lanes, &samples)?;
-        lines.extend(lanes.iter().zip(&samples).map(|(lane, sample)| {
-            let ratios = sample.of_limit(limit);
-            Bulk {
-                contender: lane.contender,
-                direction,
-                cost: sample.summary(),
-                of_limit: ratios.median(),
-                ratios,
-            }
+        lines.extend(lanes.iter().zip(&samples).map(|(lane, sample)| Bulk {
+            contender: lane.contender,
+            direction,
+            cost: sample.summary(),
+            of_limit: sample.of_limit(limit),
         }));
     }
     Ok(lines)

@@ -18,7 +18,7 @@ use crate::{
     contender::Contender,
     processor,
     rig::Lane,
-    rounds::{Latencies, Sample, Summary, take_turns},
+    rounds::{Latencies, Ratio, Summary, take_turns},
 };
 
 /// Connections of one turn.
@@ -32,12 +32,8 @@ pub struct Connects {
     /// Nanoseconds from one connection to the next.
     #[serde(flatten)]
     pub cost: Summary,
-    /// How many a second, of those through a program that passes everything: the median of
-    /// `ratios`.
-    pub of_limit: f64,
-    /// The same, turn by turn.
-    #[serde(skip)]
-    pub ratios: Sample,
+    /// How many a second, of those through a program that passes everything.
+    pub of_limit: Ratio,
     /// How long single ones take.
     pub latencies: Latencies,
 }
@@ -53,7 +49,7 @@ impl fmt::Display for Connects {
             f,
             "{contender:32} {:11.0} {:9.3} {:9.0} {:9.0}",
             1e9 / self.cost.low,
-            self.of_limit,
+            self.of_limit.value(),
             self.latencies.p50,
             self.latencies.p99,
         )
@@ -87,15 +83,11 @@ pub fn measure(lanes: &[Lane<'_>], rounds: usize) -> Result<Vec<Connects>> {
     let limit = limit(lanes, &samples)?;
     let lines = lanes.iter().zip(&samples).zip(latencies);
     Ok(lines
-        .map(|((lane, sample), latencies)| {
-            let ratios = sample.of_limit(limit);
-            Connects {
-                contender: lane.contender,
-                cost: sample.summary(),
-                of_limit: ratios.median(),
-                ratios,
-                latencies: Latencies::of(latencies),
-            }
+        .map(|((lane, sample), latencies)| Connects {
+            contender: lane.contender,
+            cost: sample.summary(),
+            of_limit: sample.of_limit(limit),
+            latencies: Latencies::of(latencies),
         })
         .collect())
 }

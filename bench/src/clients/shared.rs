@@ -17,7 +17,7 @@ use crate::{
     contender::Contender,
     processor,
     rig::{Attack, Lane, Rig},
-    rounds::{Latencies, Sample, Summary, take_turns},
+    rounds::{Latencies, Ratio, Sample, Summary, take_turns},
     shape::Shape,
 };
 
@@ -39,11 +39,8 @@ pub struct Shared {
     pub quiet: Summary,
     /// The same, under the flood.
     pub flooded: Summary,
-    /// How many questions are left, of 1: the median of `ratios`.
-    pub kept: f64,
-    /// The same, turn by turn.
-    #[serde(skip)]
-    pub ratios: Sample,
+    /// How many questions are left, of 1.
+    pub kept: Ratio,
     /// Frames of the flood a second. Less than meant where they take too long.
     pub frames: f64,
     /// How long single answers take, without a flood.
@@ -64,7 +61,7 @@ impl fmt::Display for Shared {
             "{contender:32} {:11.0} {:9.0} {:8.3} {:12.0} {:14.0} {:16.0}",
             1e9 / self.quiet.low,
             1e9 / self.flooded.low,
-            self.kept,
+            self.kept.value(),
             self.frames / 1e3,
             self.quiet_latencies.p99,
             self.flooded_latencies.p99,
@@ -117,14 +114,13 @@ pub fn measure(rig: &mut Rig<'_>, rounds: usize) -> Result<Vec<Shared>> {
     Ok(lines
         .map(|(((lane, (quiet, flooded)), latencies), frames)| {
             // What warmed up counts of neither.
-            let ratios = flooded.of_limit(&quiet.last(rounds));
+            let kept = flooded.of_limit(&quiet.last(rounds));
             let [quiet_latencies, flooded_latencies] = latencies.map(Latencies::of);
             Shared {
                 contender: lane.contender,
                 quiet: quiet.summary(),
                 flooded: flooded.summary(),
-                kept: ratios.median(),
-                ratios,
+                kept,
                 frames: frames.0 as f64 / frames.1.as_secs_f64(),
                 quiet_latencies,
                 flooded_latencies,

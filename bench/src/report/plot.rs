@@ -77,7 +77,9 @@ fn charts(results: &Results) -> [Chart; 4] {
         },
         Chart {
             title: "Client beside a flood: part of its rate that is left",
-            bars: shared.map(|line| (line.contender, line.kept)).collect(),
+            bars: shared
+                .map(|line| (line.contender, line.kept.value()))
+                .collect(),
             places: 2,
         },
     ]

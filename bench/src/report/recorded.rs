@@ -41,20 +41,20 @@ impl Recorded {
             .map(|reading| {
                 let flooded = &reading.flooded;
                 let name = format!("{}, {}, {}", flooded.attack, flooded.shape, reading.mode);
-                (name, flooded.of_limit)
+                (name, flooded.of_limit.value())
             });
         let clients = results.clients.iter();
         let connects = clients.clone().flat_map(|clients| &clients.connects);
         let connects = connects
             .filter(|line| guarded(line.contender))
-            .map(|line| ("connect, ask, close".to_owned(), line.of_limit));
+            .map(|line| ("connect, ask, close".to_owned(), line.of_limit.value()));
         let bulk = clients.flat_map(|clients| &clients.bulk);
         let bulk = bulk.filter(|line| guarded(line.contender)).map(|line| {
             let name = match line.direction {
                 Direction::Received => "bulk TCP received",
                 Direction::Sent => "bulk TCP sent",
             };
-            (name.to_owned(), line.of_limit)
+            (name.to_owned(), line.of_limit.value())
         });
         let scaling = results.scaling.iter();
         let scaling = scaling.flat_map(|scaling| &scaling.floods).map(|scaled| {
@@ -65,7 +65,7 @@ impl Recorded {
             };
             let (flows, ports) = (scaled.flows, scaled.ports);
             let name = format!("spray {aim}, {flows} flows on {ports} ports");
-            (name, scaled.of_limit)
+            (name, scaled.of_limit.value())
         });
         Self {
             machine: results.machine.clone(),

@@ -75,7 +75,7 @@ fn contenders(results: &Results, text: &mut String) {
         let shared = clients.and_then(|clients| {
             let mut lines = clients.shared.iter();
             let line = lines.find(|line| line.contender == contender)?;
-            Some(format!("{:.0} %", line.kept * 100.0))
+            Some(format!("{:.0} %", line.kept.value() * 100.0))
         });
         let cells = [
             flood(Attack::Spray),

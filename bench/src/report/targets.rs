@@ -139,7 +139,7 @@ fn floods(results: &Results) -> Vec<Target> {
         (
             format!("{attack}, 10,000 flows: of bare XDP_DROP"),
             Bound::AtLeast(bound),
-            reading.map(|flooded| flooded.of_limit),
+            reading.map(|flooded| flooded.of_limit.value()),
         )
     });
     let guarded = native(results, Attack::Spray, Contender::Portguard);
@@ -155,7 +155,7 @@ fn floods(results: &Results) -> Vec<Target> {
         (
             format!("{}: times as fast as {peer}", Attack::Spray),
             Bound::AtLeast(bound),
-            met.map(|(guarded, peer)| guarded.of_limit / peer.of_limit),
+            met.map(|(guarded, peer)| guarded.of_limit.value() / peer.of_limit.value()),
         )
     });
     of_limit.into_iter().chain(of_peers).collect()
@@ -177,13 +177,13 @@ fn scaling(results: &Results) -> Vec<Target> {
         (
             "spray, 1,000,000 flows on every port: of bare XDP_DROP".into(),
             Bound::AtLeast(0.75),
-            spray(1_000_000, false).map(|scaled| scaled.of_limit),
+            spray(1_000_000, false).map(|scaled| scaled.of_limit.value()),
         ),
         (
             "spray, 100,000 flows on 1,000 ports: of the cost with 10".into(),
             Bound::AtMost(1.1),
             // A frame of either may have met another minute, so each is told by its own limit.
-            growth.map(|(many, few)| few.of_limit / many.of_limit),
+            growth.map(|(many, few)| few.of_limit.value() / many.of_limit.value()),
         ),
     ]
 }
@@ -207,40 +207,40 @@ fn clients(results: &Results) -> Vec<Target> {
         .find(|line| line.contender == Contender::Portguard);
     let best = shared
         .filter(|line| line.contender.is_peer())
-        .map(|line| line.kept)
+        .map(|line| line.kept.value())
         .max_by(f64::total_cmp);
     vec![
         (
             "connect, ask, close: of bare XDP_PASS".into(),
             Bound::AtLeast(0.97),
-            guarded.map(|line| line.of_limit),
+            guarded.map(|line| line.of_limit.value()),
         ),
         (
             format!("connect, ask, close: of {}", Contender::NftInput),
             Bound::AtLeast(1.0),
             guarded
                 .zip(connects(Contender::NftInput))
-                .map(|(guarded, peer)| guarded.of_limit / peer.of_limit),
+                .map(|(guarded, peer)| guarded.of_limit.value() / peer.of_limit.value()),
         ),
         (
             "bulk TCP received: of bare XDP_PASS".into(),
             Bound::AtLeast(0.98),
-            bulk(Direction::Received).map(|line| line.of_limit),
+            bulk(Direction::Received).map(|line| line.of_limit.value()),
         ),
         (
             "bulk TCP sent: of bare XDP_PASS".into(),
             Bound::AtLeast(0.98),
-            bulk(Direction::Sent).map(|line| line.of_limit),
+            bulk(Direction::Sent).map(|line| line.of_limit.value()),
         ),
         (
             "client beside a flood: of its rate without one".into(),
             Bound::AtLeast(0.8),
-            kept.map(|line| line.kept),
+            kept.map(|line| line.kept.value()),
         ),
         (
             "client beside a flood: of the best peer's".into(),
             Bound::AtLeast(1.0),
-            kept.zip(best).map(|(line, best)| line.kept / best),
+            kept.zip(best).map(|(line, best)| line.kept.value() / best),
         ),
     ]
 }

@@ -9,7 +9,7 @@ use super::{Attack, Flood, Lane, Rig};
 use crate::{
     contender::Contender,
     programs::BenchPrograms,
-    rounds::{Sample, Summary, take_turns},
+    rounds::{Ratio, Sample, Summary, take_turns},
     shape::Shape,
 };
 
@@ -25,11 +25,8 @@ pub struct Flooded {
     /// Nanoseconds a frame, from the generator to the verdict.
     #[serde(flatten)]
     pub cost: Summary,
-    /// How fast that is, of what could not be faster: the median of `ratios`, 1 or a little less.
-    pub of_limit: f64,
-    /// The same, turn by turn.
-    #[serde(skip)]
-    pub ratios: Sample,
+    /// How fast that is, of what could not be faster: 1 or a little less.
+    pub of_limit: Ratio,
 }
 
 impl Flooded {
@@ -63,16 +60,12 @@ impl Rig<'_> {
             .zip(&samples)
             .find(|(lane, _)| lane.contender == attack.limit());
         let (_, limit) = limit.context("nothing was measured to compare with")?;
-        let flooded = |(lane, sample): (&&Lane<'_>, &Sample)| {
-            let ratios = sample.of_limit(limit);
-            Flooded {
-                attack,
-                shape,
-                contender: lane.contender,
-                cost: sample.summary(),
-                of_limit: ratios.median(),
-                ratios,
-            }
+        let flooded = |(lane, sample): (&&Lane<'_>, &Sample)| Flooded {
+            attack,
+            shape,
+            contender: lane.contender,
+            cost: sample.summary(),
+            of_limit: sample.of_limit(limit),
         };
         Ok(met.iter().zip(&samples).map(flooded).collect())
     }
@@ -122,7 +115,7 @@ impl fmt::Display for Flooded {
             f,
             "{attack:22} {shape:6} {contender:30} {:7.2} {low:8.0} {median:8.0} {spread:8.0} {:6.2}",
             self.rate() / 1e6,
-            self.of_limit,
+            self.of_limit.value(),
         )
     }
 }
