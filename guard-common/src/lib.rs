@@ -12,6 +12,9 @@
 //! [`Outcome`]: outcome::Outcome
 #![no_std]
 
+#[cfg(target_endian = "big")]
+compile_error!("portguard lays out keys and flows as little-endian words");
+
 pub mod outcome;
 
 pub mod packet;

@@ -15,11 +15,7 @@ use crate::{cargo, object::without_dwarf, process, workspace};
 const BPF_CPU: &str = "v3";
 /// Features of the eBPF target beyond `BPF_CPU`, such as `+allows-misaligned-mem-access`.
 const BPF_FEATURES: &[&str] = &["+allows-misaligned-mem-access"];
-const BPF_TARGET: &str = if cfg!(target_endian = "big") {
-    "bpfeb-unknown-none"
-} else {
-    "bpfel-unknown-none"
-};
+const BPF_TARGET: &str = "bpfel-unknown-none";
 
 /// A crate of eBPF programs: where its manifest is, and the name of its binary.
 #[derive(Clone, Copy)]
