@@ -17,7 +17,7 @@ use axum::{
 use futures_util::stream;
 
 pub use self::{
-    answer::{Flow, FlowTotals, Interface, Listener, Ports, SCHEMA_VERSION, Status},
+    answer::{Alarm, Flow, FlowTotals, Interface, Listener, Ports, SCHEMA_VERSION, Status},
     client::{Client, Question},
     socket::Socket,
 };

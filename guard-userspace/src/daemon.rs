@@ -175,7 +175,12 @@ impl Daemon {
             advice: None,
         };
         let readings = Readings::open(guard.pins())?;
-        let observer = Arc::new(Observer::new(readings, guard.clock(), knowledge));
+        let observer = Arc::new(Observer::new(
+            readings,
+            guard.clock(),
+            Arc::clone(guard.alarms()),
+            knowledge,
+        ));
         observer.set_guarded(true);
         let sweeper = Sweeper::open(guard.pins(), guard.clock(), guard.timers(), workings)?;
         // Before there are other threads, and before anybody is answered.

@@ -23,6 +23,7 @@ use self::{
     start::{check_interfaces, load_with_clock, release_unwanted},
 };
 use crate::{
+    alarm::Alarms,
     attach,
     clock::Clock,
     failure::Failure,
@@ -47,6 +48,7 @@ pub struct Guard {
     workings: Workings,
     older: Older,
     stays: bool,
+    alarms: Arc<Alarms>,
     /// What the programs could not be told, as far as the administrator knows.
     untold: Vec<String>,
     // Last, so that it is let go of last.
@@ -98,6 +100,7 @@ impl Guard {
             workings,
             older: Older::default(),
             stays: false,
+            alarms: Arc::default(),
             untold: Vec::new(),
             _held: held,
         };
@@ -223,6 +226,11 @@ impl Guard {
     /// What the timers in force follow from.
     pub fn timers(&self) -> Arc<Timers> {
         Arc::clone(&self.timers)
+    }
+
+    /// What is found to be wrong.
+    pub fn alarms(&self) -> &Arc<Alarms> {
+        &self.alarms
     }
 
     /// Where maps and links are pinned.

@@ -191,6 +191,12 @@ fn encode_state(observation: &Observation, encoder: &mut DescriptorEncoder<'_>) 
         "portguard_blocked_listeners",
         "Sockets that listen on a guarded port, where no stranger reaches them",
         &ConstGauge::new(observation.listeners.len()),
+    )?;
+    single(
+        encoder,
+        "portguard_alarms",
+        "Things that are wrong with the guard at this moment; portguard status names them",
+        &ConstGauge::new(observation.alarms.len()),
     )
 }
 

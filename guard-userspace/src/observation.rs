@@ -8,6 +8,7 @@ use guard_common::{
 };
 
 use crate::{
+    alarm::Alarm,
     range::PortRange,
     settings::{Exposed, Mode},
 };
@@ -114,6 +115,8 @@ pub struct Observation {
     pub flows: Vec<FlowCount>,
     /// What to do about flow maps that are too small.
     pub advice: Option<String>,
+    /// What is wrong.
+    pub alarms: Vec<Alarm>,
     /// What is counted beside the frames.
     pub tallies: Tallies,
     /// Maps that could not be read for this observation.
@@ -146,6 +149,6 @@ pub trait Observe: Send + Sync + 'static {
     /// When a map cannot be read.
     fn flows(&self) -> anyhow::Result<Vec<FlowRow>>;
 
-    /// Whether every interface is guarded.
+    /// Whether every interface is guarded, and nothing is known to be wrong.
     fn guarded(&self) -> bool;
 }

@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use crate::{
+    alarm::Alarms,
     clock::Clock,
     listeners::{Listener, Owner},
     maps::Readings,
@@ -38,16 +39,23 @@ pub struct Observer {
     readings: Readings,
     clock: Arc<Clock>,
     knowledge: Mutex<Knowledge>,
+    alarms: Arc<Alarms>,
     guarded: AtomicBool,
 }
 
 impl Observer {
     /// An observer of a guard that does not guard yet.
-    pub fn new(readings: Readings, clock: Arc<Clock>, knowledge: Knowledge) -> Self {
+    pub fn new(
+        readings: Readings,
+        clock: Arc<Clock>,
+        alarms: Arc<Alarms>,
+        knowledge: Knowledge,
+    ) -> Self {
         Self {
             readings,
             clock,
             knowledge: Mutex::new(knowledge),
+            alarms,
             guarded: AtomicBool::new(false),
         }
     }
@@ -112,6 +120,7 @@ impl Observe for Observer {
             exposed: knowledge.exposed,
             listeners: knowledge.blocked.iter().map(blocked).collect(),
             advice: knowledge.advice,
+            alarms: self.alarms.list(),
             interfaces: knowledge.interfaces,
             frames,
             flows,
@@ -125,7 +134,7 @@ impl Observe for Observer {
     }
 
     fn guarded(&self) -> bool {
-        self.guarded.load(Ordering::Relaxed)
+        self.guarded.load(Ordering::Relaxed) && self.alarms.is_quiet()
     }
 }
 

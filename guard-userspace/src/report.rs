@@ -148,6 +148,13 @@ impl fmt::Display for StatusText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let status = self.0;
         writeln!(f, "{}", Headline(status))?;
+        for alarm in &status.alarms {
+            let text = printable(&alarm.text);
+            match &alarm.device {
+                Some(device) => writeln!(f, "ALARM     {}: {text}", printable(device))?,
+                None => writeln!(f, "ALARM     {text}")?,
+            }
+        }
         match status.mode {
             Mode::Enforce => {}
             Mode::Monitor => writeln!(f, "mode      monitor: what would be dropped passes")?,

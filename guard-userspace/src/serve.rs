@@ -103,7 +103,7 @@ async fn health(State(shared): State<Shared>) -> Response {
     if shared.guarded() {
         "ok".into_response()
     } else {
-        let text = "not every interface is guarded";
+        let text = "not every interface is guarded as it should be; portguard status says why";
         (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
     }
 }

@@ -7,6 +7,7 @@ use guard_common::outcome::{Direction, Outcome};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    alarm,
     metrics::{egress_label, xdp_label},
     observation::{Attachment, BlockedListener, FlowRow, Observation},
     range::PortRange,
@@ -38,8 +39,22 @@ pub struct Status {
     /// What to do about flow maps that are too small, or nothing while they are not.
     #[serde(default)]
     pub advice: Option<String>,
+    /// What is wrong at this moment.
+    #[serde(default)]
+    pub alarms: Vec<Alarm>,
     /// Received frames by reason, every reason.
     pub packets: BTreeMap<Cow<'static, str>, u64>,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// The interface, or nothing where it is about the guard as a whole.
+    pub device: Option<String>,
+    /// What it is about, such as `unseen_sent`.
+    pub kind: Cow<'static, str>,
+    /// What is wrong, and what to do.
+    pub text: String,
 }
 
 /// Two ports and what lies between them.
@@ -113,7 +128,18 @@ impl From<&Observation> for Status {
                 capacity: observation.flows.iter().map(|map| map.capacity).sum(),
             },
             advice: observation.advice.clone(),
+            alarms: observation.alarms.iter().map(Into::into).collect(),
             packets,
+        }
+    }
+}
+
+impl From<&alarm::Alarm> for Alarm {
+    fn from(alarm: &alarm::Alarm) -> Self {
+        Self {
+            device: Some(alarm.device.clone()).filter(|device| !device.is_empty()),
+            kind: alarm.kind.label().into(),
+            text: alarm.text.clone(),
         }
     }
 }

@@ -134,6 +134,9 @@ fn status_as_json() {
             ],
             "flows": { "entries": 16, "capacity": 262_144 },
             "advice": null,
+            "alarms": [
+                { "device": "eth1", "kind": "detached", "text": "its XDP program was taken off" },
+            ],
             "packets": packets,
         })
     );

@@ -39,6 +39,9 @@ portguard_flows_capacity{{family="ipv6",protocol="udp"}} 65536
 # HELP portguard_blocked_listeners Sockets that listen on a guarded port, where no stranger reaches them
 # TYPE portguard_blocked_listeners gauge
 portguard_blocked_listeners 2
+# HELP portguard_alarms Things that are wrong with the guard at this moment; portguard status names them
+# TYPE portguard_alarms gauge
+portguard_alarms 1
 # HELP portguard_attached 1 where the program is attached to the interface, else 0
 # TYPE portguard_attached gauge
 portguard_attached{{device="eth0",hook="xdp"}} 1

@@ -12,6 +12,7 @@ fn snapshot_of_a_status() {
         StatusText(&status).to_string(),
         "\
 guarding eth0 (native XDP, TCX egress), eth1 (clsact egress only), ports 32768-60999
+ALARM     eth1: its XDP program was taken off
 reserved  40000-40010 50000
 exposed   42222/tcp
 flows     16 of 262144
@@ -36,6 +37,7 @@ fn snapshot_of_a_quiet_monitor() {
     quiet.reserved.clear();
     quiet.exposed.clear();
     quiet.listeners.clear();
+    quiet.alarms.clear();
     quiet.frames.clear();
     quiet.advice = Some("full; give more".to_owned());
 

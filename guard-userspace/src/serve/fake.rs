@@ -16,6 +16,7 @@ use guard_common::{
 
 use super::Shared;
 use crate::{
+    alarm::{Alarm, AlarmKind},
     observation::{
         Attachment, BlockedListener, EgressHook, FlowCount, FlowRow, FrameCount, Observation,
         Observe, XdpHook,
@@ -190,6 +191,11 @@ pub(crate) fn observation(mode: Mode) -> Observation {
         ],
         tallies: crate::observation::Tallies::default(),
         advice: None,
+        alarms: vec![Alarm {
+            device: "eth1".to_owned(),
+            kind: AlarmKind::Detached,
+            text: "its XDP program was taken off".to_owned(),
+        }],
         flows: [
             (Family::Ipv4, Protocol::Tcp, 12),
             (Family::Ipv6, Protocol::Tcp, 3),

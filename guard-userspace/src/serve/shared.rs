@@ -86,7 +86,7 @@ impl Shared {
         .context("cannot list the flows")?
     }
 
-    /// Whether every interface is guarded.
+    /// Whether every interface is guarded, and nothing is known to be wrong.
     pub fn guarded(&self) -> bool {
         self.source.guarded()
     }
