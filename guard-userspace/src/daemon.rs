@@ -20,7 +20,7 @@ use self::ports::PortsInForce;
 use crate::{
     control,
     failure::Failure,
-    guard::Guard,
+    guard::{self, Guard},
     interfaces,
     listeners::Owners,
     lock::InstanceLock,
@@ -141,11 +141,7 @@ impl Daemon {
         let namespace = namespace::name()?;
         let netlink = interfaces::connect()?;
         // A wrong name is worth more than a second instance.
-        for name in settings.iface.iter().chain(&settings.egress_iface) {
-            interfaces::find(&netlink, name)
-                .await?
-                .require_guardable()?;
-        }
+        guard::find_wanted(&settings, &interfaces::list(&netlink).await?)?;
         let lock = InstanceLock::take(&namespace)?;
         let pins = Pins::of_layout(&settings.pin_dir, &namespace, workings.layout);
         let earlier = StateMemory::in_force(&pins);
@@ -181,7 +177,7 @@ impl Daemon {
             Arc::clone(guard.alarms()),
             knowledge,
         ));
-        observer.set_guarded(true);
+        observer.set_guarded(guard.guards_all());
         let sweeper = Sweeper::open(guard.pins(), guard.clock(), guard.timers(), workings)?;
         // Before there are other threads, and before anybody is answered.
         privileges::keep_only(&privileges::to_attach_again())?;

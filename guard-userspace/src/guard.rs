@@ -17,6 +17,7 @@ use nix::fcntl::Flock;
 use rtnetlink::Handle;
 
 pub use self::older::Older;
+pub use self::start::{Wanted, find_wanted};
 use self::{
     device::GuardedDevice,
     inherit::{Inheritance, SIDE_BY_SIDE},
@@ -72,13 +73,13 @@ impl Guard {
         workings: Workings,
         notes: &mut Vec<String>,
     ) -> Result<Self, Failure> {
-        let interfaces = check_interfaces(settings, netlink, &pins).await?;
+        let wanted = check_interfaces(settings, netlink, &pins, notes).await?;
         pins.prepare()?;
         let held = pins.hold()?;
         let found = pins.exist();
-        let inheritance = release_unwanted(&pins, &interfaces, settings, netlink).await?;
+        let inheritance = release_unwanted(&pins, &wanted, settings, netlink).await?;
         let relieved = found || inheritance.is_some();
-        let (mut loaded, clock) = match load_with_clock(settings, &pins, &interfaces, relieved) {
+        let (mut loaded, clock) = match load_with_clock(settings, &pins, &wanted, relieved) {
             Ok(loaded) => loaded,
             Err(failure) => {
                 // Nothing is attached yet, so all can be as it was.
@@ -113,8 +114,11 @@ impl Guard {
         guard.trust(settings)?;
         guard.refresh(&interfaces::list(netlink).await?, notes)?;
         let beside = guard.inheritance.is_some();
-        for device in &mut guard.devices {
-            notes.extend(device.attach_egress(settings.egress_hook, &guard.pins, beside)?);
+        for device in guard.devices.iter_mut().filter(|device| device.is_there()) {
+            match device.attach_egress(settings.egress_hook, &guard.pins, beside) {
+                Ok(note) => notes.extend(note),
+                Err(failure) => unless_changed(device, netlink, failure, notes).await?,
+            }
         }
         if let Some(inheritance) = &guard.inheritance
             && workings.carrying
@@ -147,16 +151,24 @@ impl Guard {
         let mut older = mem::take(&mut self.older);
         older.add(self.seed(settings, ports)?);
         for device in &mut self.devices {
-            if !device.guarded {
+            // XDP never stands without egress. What is missing is put there when the interfaces are
+            // looked at.
+            if !device.guarded || device.egress.is_none() {
+                device.seen = device.is_complete();
                 continue;
             }
             let pin = self.pins.link(device.index, Hook::Xdp);
             let left = self.inheritance.iter();
             let left = left.flat_map(|inheritance| inheritance.xdp(device.index));
             let left: Vec<_> = left.chain([pin]).collect();
-            notes.extend(device.attach_xdp(settings.xdp_mode, &self.pins, &left)?);
-            let interface = interfaces::find(netlink, &device.name).await?;
-            device.xdp_hook = Some(attach::xdp_hook(&interface)?);
+            match device
+                .enforce(settings.xdp_mode, &self.pins, &left, netlink)
+                .await
+            {
+                Ok(note) => notes.extend(note),
+                Err(failure) => unless_changed(device, netlink, failure, notes).await?,
+            }
+            device.seen = device.is_complete();
         }
         if let Some(inheritance) = self.inheritance.take() {
             for device in &mut self.devices {
@@ -205,9 +217,7 @@ impl Guard {
 
     /// Whether every interface has the programs it should have.
     pub fn guards_all(&self) -> bool {
-        self.devices
-            .iter()
-            .all(|device| device.egress.is_some() && (device.xdp.is_some() || !device.guarded))
+        self.devices.iter().all(GuardedDevice::is_complete)
     }
 
     /// The slots of the interfaces in the device table, with their names.
@@ -242,6 +252,24 @@ impl Guard {
     pub fn stay(&mut self) {
         self.stays = true;
     }
+}
+
+/// Passes on the failure to attach to an interface, unless that has got another name or is gone since
+/// it was found, as happens while a host boots: it is looked for again when the guard runs.
+async fn unless_changed(
+    device: &GuardedDevice,
+    netlink: &Handle,
+    failure: Failure,
+    notes: &mut Vec<String>,
+) -> Result<(), Failure> {
+    let all = interfaces::list(netlink).await?;
+    let found = all.iter().find(|found| found.index == device.index);
+    if found.is_some_and(|found| found.name == device.name) {
+        return Err(failure);
+    }
+    notes.push(format!("{}: changes meanwhile: {failure}", device.name));
+
+    Ok(())
 }
 
 /// Numbers that nobody outside can guess.

@@ -45,6 +45,8 @@ pub struct Interface {
     pub index: u32,
     /// Its name.
     pub name: String,
+    /// Other names that it goes by, see `ip link property`.
+    pub altnames: Vec<String>,
     /// Its hardware address, when that is one of Ethernet's.
     pub mac: Option<LinkAddress>,
     /// What its frames start with, as an `ARPHRD_*` number.
@@ -96,6 +98,11 @@ impl fmt::Display for AttachedMode {
 }
 
 impl Interface {
+    /// Whether it goes by this name.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.altnames.iter().any(|altname| altname == name)
+    }
+
     /// Whether it is a loopback interface.
     pub fn is_loopback(&self) -> bool {
         self.link_type == LOOPBACK
@@ -140,28 +147,36 @@ impl Interface {
     }
 }
 
-/// The interface called `name` among `interfaces`.
+/// The interface that goes by `name` among `interfaces`, if one does.
+pub fn named<'a>(interfaces: &'a [Interface], name: &str) -> Option<&'a Interface> {
+    interfaces
+        .iter()
+        .find(|interface| interface.is_called(name))
+}
+
+/// As [`named`], for what cannot do without it.
 ///
 /// # Errors
 /// When there is none; names those there are: exit code 69.
-pub fn pick(interfaces: Vec<Interface>, name: &str) -> Result<Interface, Failure> {
+pub fn pick(interfaces: &[Interface], name: &str) -> Result<Interface, Failure> {
+    named(interfaces, name).cloned().ok_or_else(|| {
+        Failure::unavailable(format!("{name}: no such interface")).remedy(names(interfaces))
+    })
+}
+
+/// Such as `interfaces here: lo, eth0`.
+pub fn names(interfaces: &[Interface]) -> String {
     let names: Vec<_> = interfaces
         .iter()
-        .map(|interface| interface.name.clone())
+        .map(|interface| interface.name.as_str())
         .collect();
+    let here = if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    };
 
-    interfaces
-        .into_iter()
-        .find(|interface| interface.name == name)
-        .ok_or_else(|| {
-            let here = if names.is_empty() {
-                "none".to_owned()
-            } else {
-                names.join(", ")
-            };
-            Failure::unavailable(format!("{name}: no such interface"))
-                .remedy(format!("interfaces here: {here}"))
-        })
+    format!("interfaces here: {here}")
 }
 
 #[cfg(test)]
@@ -180,6 +195,7 @@ mod tests {
         Interface {
             index: 1,
             name: name.to_owned(),
+            altnames: vec![format!("{name}-altname-of-more-than-15-bytes")],
             mac: None,
             link_type,
             kind: None,
@@ -238,15 +254,15 @@ mod tests {
 
     #[test]
     fn a_missing_interface_names_those_there_are() {
-        let here = || {
-            vec![
-                interface("lo", LOOPBACK, &[]),
-                interface("eth0", ETHERNET, &[]),
-            ]
-        };
-        assert_eq!(pick(here(), "eth0").expect("is there").name, "eth0");
+        let here = [
+            interface("lo", LOOPBACK, &[]),
+            interface("eth0", ETHERNET, &[]),
+        ];
+        for name in ["eth0", "eth0-altname-of-more-than-15-bytes"] {
+            assert_eq!(pick(&here, name).expect("is there").name, "eth0");
+        }
         assert_eq!(
-            pick(here(), "eth7").expect_err("is not there").to_string(),
+            pick(&here, "eth7").expect_err("is not there").to_string(),
             "eth7: no such interface; interfaces here: lo, eth0"
         );
     }

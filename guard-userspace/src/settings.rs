@@ -208,6 +208,14 @@ impl Settings {
                 .remedy("leave some to their own network namespace, or unguarded"));
         }
         for (flag, names) in [("iface", &self.iface), ("egress-iface", &self.egress_iface)] {
+            if let Some(name) = names.iter().find(|name| !may_be_a_name(name)) {
+                return Err(blame
+                    .failure(
+                        blame.interfaces,
+                        &format!("{name:?}: no name of an interface"),
+                    )
+                    .remedy(format!("give --{flag} a name that `ip link` shows")));
+            }
             if let Some(name) = twice(names) {
                 return Err(blame
                     .failure(blame.interfaces, &format!("{name}: named twice as {flag}"))
@@ -247,6 +255,16 @@ impl Settings {
 
         Ok(())
     }
+}
+
+/// Whether an interface may go by this name at some time. Other names of one are as long as
+/// `ALTIFNAMSIZ`, include/uapi/linux/if.h, with a zero byte at the end.
+fn may_be_a_name(name: &str) -> bool {
+    const LONGEST: usize = 127;
+
+    (1..=LONGEST).contains(&name.len())
+        && !name
+            .contains(|letter: char| letter.is_whitespace() || letter.is_control() || letter == '/')
 }
 
 fn twice(names: &[String]) -> Option<&String> {

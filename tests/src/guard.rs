@@ -58,6 +58,15 @@ impl<'a> Guard<'a> {
         Self::start_altered(host, interface, &[], flags)
     }
 
+    /// As [`start`](Self::start), where interfaces are missing: waits until it answers, whatever it
+    /// says.
+    pub fn start_waiting(host: &'a Namespace, interface: &str, flags: &[&str]) -> Result<Self> {
+        let pins = Rc::new(bpffs::Folder::new()?);
+        let mut guard = Self::spawn(host, interface, pins, &[], flags)?;
+        guard.wait_until_it_answers(|_| true)?;
+        Ok(guard)
+    }
+
     /// As [`start`](Self::start), with parts of the daemon switched off: `--without seeding` and
     /// the like, as `portguard-altered` takes them. Without any it is the daemon as it is.
     pub fn start_altered(
@@ -87,19 +96,29 @@ impl<'a> Guard<'a> {
         alterations: &[&str],
         flags: &[&str],
     ) -> Result<Self> {
+        let mut guard = Self::spawn(host, interface, pins, alterations, flags)?;
+        guard.wait_until_healthy()?;
+        Ok(guard)
+    }
+
+    fn spawn(
+        host: &'a Namespace,
+        interface: &str,
+        pins: Rc<bpffs::Folder>,
+        alterations: &[&str],
+        flags: &[&str],
+    ) -> Result<Self> {
         let folder = Folder::new(pins)?;
         let alterations: Vec<String> = alterations.iter().map(ToString::to_string).collect();
         let child = folder.run(host, interface, &alterations, flags)?;
-        let mut guard = Self {
+        Ok(Self {
             host,
             interface: interface.to_owned(),
             alterations,
             child,
             steps: None,
             folder,
-        };
-        guard.wait_until_healthy()?;
-        Ok(guard)
+        })
     }
 
     /// Starts it anew where it was, with these flags, after it has ended in whatever way. What
@@ -216,9 +235,15 @@ impl<'a> Guard<'a> {
     }
 
     fn wait_until_healthy(&mut self) -> Result<()> {
+        self.wait_until_it_answers(|code| code == 200)
+    }
+
+    fn wait_until_it_answers(&mut self, enough: impl Fn(u16) -> bool) -> Result<()> {
         let deadline = Instant::now() + START;
         loop {
-            if let Ok((200, _)) = metrics::get(self.host, "/healthz") {
+            if let Ok((code, _)) = metrics::get(self.host, "/healthz")
+                && enough(code)
+            {
                 return Ok(());
             }
             if let Some(status) = self.child.try_wait()? {

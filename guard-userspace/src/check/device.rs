@@ -5,8 +5,9 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use super::{Item, Report, driver, system};
 use crate::{
     attach,
-    failure::Failure,
-    interfaces::{Interface, pick},
+    failure::{Exit, Failure},
+    guard::find_wanted,
+    interfaces::{Interface, named, names},
     pins::Pins,
     programs,
     settings::{EgressHook, Settings, XdpMode},
@@ -19,29 +20,43 @@ const VETH_MTU: u32 = 3500;
 
 /// Says whether each interface can be guarded at all.
 pub(super) fn interfaces(settings: &Settings, all: &[Interface], report: &mut Report) {
-    for name in names(settings) {
+    for name in settings.iface.iter().chain(&settings.egress_iface) {
         let item = format!("interface {name}");
-        let found = pick(all.to_vec(), name).and_then(|interface| {
-            interface.require_guardable()?;
-            Ok(interface)
-        });
-        match found {
-            Ok(interface) => report.ok(item, describe(&interface)),
+        let Some(interface) = named(all, name) else {
+            report.items.push(Item::note(
+                item,
+                "no such interface, a run waits for it",
+                Some(names(all)),
+            ));
+            continue;
+        };
+        match interface.require_guardable() {
+            Ok(()) => report.ok(item, describe(name, interface)),
             Err(failure) => report.problem(item, &failure),
         }
+    }
+    if let Err(failure) = find_wanted(settings, all)
+        && failure.code == Exit::BadConfiguration
+    {
+        report.problem("interfaces", &failure);
     }
 }
 
 /// Says what runs on each interface already, and how ours would.
 pub(super) fn programs(settings: &Settings, all: &[Interface], pins: &Pins, report: &mut Report) {
-    let guardable = names(settings)
-        .filter_map(|name| pick(all.to_vec(), name).ok())
-        .filter(|interface| interface.require_guardable().is_ok());
-    for interface in guardable {
-        if settings.iface.contains(&interface.name) {
-            xdp(settings, &interface, pins, report);
+    let guarded = settings.iface.iter().map(|name| (name, true));
+    let recorded = settings.egress_iface.iter().map(|name| (name, false));
+    for (name, guarded) in guarded.chain(recorded) {
+        let Some(interface) = named(all, name) else {
+            continue;
+        };
+        if interface.require_guardable().is_err() {
+            continue;
         }
-        egress(settings, &interface, report);
+        if guarded {
+            xdp(settings, interface, pins, report);
+        }
+        egress(settings, interface, report);
     }
 }
 
@@ -141,12 +156,8 @@ fn egress(settings: &Settings, interface: &Interface, report: &mut Report) {
     }
 }
 
-fn names(settings: &Settings) -> impl Iterator<Item = &String> {
-    settings.iface.iter().chain(&settings.egress_iface)
-}
-
 /// Such as `veth, up, MTU 1500, 2 receive queues`.
-fn describe(interface: &Interface) -> String {
+fn describe(asked: &str, interface: &Interface) -> String {
     let driver = driver::name(&interface.name)
         .or_else(|| interface.kind.clone())
         .unwrap_or_else(|| "unknown driver".to_owned());
@@ -157,5 +168,11 @@ fn describe(interface: &Interface) -> String {
         None => String::new(),
     };
 
-    format!("{driver}, {state}, MTU {}{queues}", interface.mtu)
+    let name = if interface.name == asked {
+        String::new()
+    } else {
+        format!("{}, ", interface.name)
+    };
+
+    format!("{name}{driver}, {state}, MTU {}{queues}", interface.mtu)
 }

@@ -8,13 +8,26 @@ use crate::{
     range::PortRange,
 };
 
-/// Says that every interface is guarded: to stderr, and to systemd.
+/// Says that every interface that is there is guarded: to stderr, and to systemd. Those that are not
+/// there may be made by what waits for this, as the network does at boot.
 pub fn ready(attachments: &[Attachment], range: PortRange) {
-    for attachment in attachments {
+    let (there, missing): (Vec<_>, Vec<_>) = attachments
+        .iter()
+        .partition(|attachment| attachment.xdp.is_some() || attachment.egress.is_some());
+    for attachment in there {
         tracing::info!("{}", headline(attachment, range));
     }
+    let missing: Vec<_> = missing
+        .iter()
+        .map(|attachment| attachment.interface.as_str())
+        .collect();
+    let status = if missing.is_empty() {
+        format!("ports {range}")
+    } else {
+        format!("ports {range}, waiting for {}", missing.join(", "))
+    };
     // Nobody listens where systemd did not start this.
-    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    let _ = sd_notify::notify(&[NotifyState::Status(&status), NotifyState::Ready]);
 }
 
 /// Says what the guard knows of flows that are older than it, and what it cannot know.

@@ -7,11 +7,13 @@ use guard_common::{
     config::{Device, MAX_PREFIXES, Prefix},
 };
 use ipnet::IpNet;
+use rtnetlink::Handle;
 
+use super::start::Wanted;
 use crate::{
     attach::{self, Hold},
     failure::Failure,
-    interfaces::{Interface, Layers},
+    interfaces::{self, Interface, Layers},
     observation::{Attachment, EgressHook, XdpHook},
     pins::{Hook, Pins},
     programs::Programs,
@@ -21,7 +23,11 @@ use crate::{
 /// One interface with its copy of the programs.
 #[derive(Debug)]
 pub(super) struct GuardedDevice {
+    /// What the settings call it, which may be another of its names.
+    pub(super) asked: String,
+    /// What it is called, or was when it was last there.
     pub(super) name: String,
+    /// 0 while there is no such interface.
     pub(super) index: u32,
     pub(super) slot: u32,
     /// Whether strangers are dropped here, or what is sent is only recorded.
@@ -30,18 +36,25 @@ pub(super) struct GuardedDevice {
     pub(super) xdp_hook: Option<XdpHook>,
     pub(super) egress: Option<Hold>,
     egress_hook: Option<EgressHook>,
+    /// Whether it has had all its programs at some time.
+    pub(super) seen: bool,
     /// Why it is not guarded, if that was said already.
     pub(super) complaint: Option<String>,
     programs: Programs,
 }
 
 impl GuardedDevice {
-    pub(super) fn new(interface: &Interface, slot: u32, guarded: bool, programs: Programs) -> Self {
+    pub(super) fn new(wanted: &Wanted, slot: u32, programs: Programs) -> Self {
         Self {
-            name: interface.name.clone(),
-            index: interface.index,
+            asked: wanted.asked.clone(),
+            name: wanted.name().to_owned(),
+            index: wanted
+                .interface
+                .as_ref()
+                .map_or(0, |interface| interface.index),
             slot,
-            guarded,
+            guarded: wanted.guarded,
+            seen: false,
             xdp: None,
             xdp_hook: None,
             egress: None,
@@ -84,7 +97,7 @@ impl GuardedDevice {
 
     /// Takes over from a link that is pinned at one of `left`, or attaches anew. Returns a line for
     /// the administrator where the mode is not the one that was preferred.
-    pub(super) fn attach_xdp(
+    fn attach_xdp(
         &mut self,
         mode: settings::XdpMode,
         pins: &Pins,
@@ -99,6 +112,21 @@ impl GuardedDevice {
         Ok(note.map(|reason| format!("{reason}; guarding in generic mode, which is slower")))
     }
 
+    /// As [`attach_xdp`](Self::attach_xdp), and finds out the mode it runs in.
+    pub(super) async fn enforce(
+        &mut self,
+        mode: settings::XdpMode,
+        pins: &Pins,
+        left: &[PathBuf],
+        netlink: &Handle,
+    ) -> Result<Option<String>, Failure> {
+        let note = self.attach_xdp(mode, pins, left)?;
+        let interface = interfaces::find(netlink, &self.name).await?;
+        self.xdp_hook = Some(attach::xdp_hook(&interface)?);
+
+        Ok(note)
+    }
+
     pub(super) fn attachment(&self) -> Attachment {
         Attachment {
             interface: self.name.clone(),
@@ -108,9 +136,14 @@ impl GuardedDevice {
         }
     }
 
-    /// What the programs know about this interface before it was looked at.
-    pub(super) fn unknown(&self) -> Device {
-        describe(&self.name, &[])
+    /// Whether there is such an interface, as far as is known.
+    pub(super) const fn is_there(&self) -> bool {
+        self.index != 0
+    }
+
+    /// Whether it has the programs that it should have.
+    pub(super) const fn is_complete(&self) -> bool {
+        self.egress.is_some() && (self.xdp.is_some() || !self.guarded)
     }
 
     /// What the programs are to know about this interface, given all there are. The neighbours of
@@ -147,6 +180,11 @@ impl GuardedDevice {
 
         Ok(device)
     }
+}
+
+/// What the programs know about the interface called `name` before it was looked at.
+pub(super) fn unknown(name: &str) -> Device {
+    describe(name, &[])
 }
 
 fn describe(name: &str, addresses: &[IpNet]) -> Device {

@@ -5,7 +5,10 @@ use std::{cmp::Reverse, os::fd::OwnedFd};
 
 use rtnetlink::Handle;
 
-use super::{device::GuardedDevice, inherit::Inheritance};
+use super::{
+    device::{self, GuardedDevice},
+    inherit::Inheritance,
+};
 use crate::{
     attach,
     clock::Clock,
@@ -17,62 +20,136 @@ use crate::{
     settings::{Settings, XdpMode},
 };
 
-/// The interfaces of the settings, in the order in which they are attached to.
+/// An interface of the settings.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// What the settings call it: its name, or another that it goes by.
+    pub asked: String,
+    /// Whether unsolicited packets are to be dropped there, or what is sent is only recorded.
+    pub guarded: bool,
+    /// The interface, if it is there.
+    pub interface: Option<Interface>,
+}
+
+impl Wanted {
+    /// What it is called, as far as that is known.
+    pub fn name(&self) -> &str {
+        self.interface
+            .as_ref()
+            .map_or(&self.asked, |interface| &interface.name)
+    }
+}
+
+/// Finds the interfaces of the settings among `all` that there are. One that is not there may come
+/// later.
+///
+/// # Errors
+/// When one cannot be guarded (exit code 69), or goes by two names of the settings (78).
+pub fn find_wanted(settings: &Settings, all: &[Interface]) -> Result<Vec<Wanted>, Failure> {
+    let guarded = settings.iface.iter().map(|name| (name, true));
+    let recorded = settings.egress_iface.iter().map(|name| (name, false));
+    let mut found: Vec<Wanted> = Vec::new();
+    for (asked, guarded) in guarded.chain(recorded) {
+        let interface = interfaces::named(all, asked).cloned();
+        if let Some(interface) = &interface {
+            interface.require_guardable()?;
+            let same = |other: &&Wanted| {
+                let other = other.interface.as_ref();
+                other.is_some_and(|other| other.index == interface.index)
+            };
+            if let Some(other) = found.iter().find(same) {
+                return Err(Failure::bad_configuration(format!(
+                    "{} and {asked} are one interface, {}",
+                    other.asked, interface.name
+                ))
+                .remedy("name each interface once"));
+            }
+        }
+        found.push(Wanted {
+            asked: asked.clone(),
+            guarded,
+            interface,
+        });
+    }
+
+    Ok(found)
+}
+
+/// The interfaces of the settings, in the order in which they are attached to. Adds a line to
+/// `notes` about each that is not there.
 pub(super) async fn check_interfaces(
     settings: &Settings,
     netlink: &Handle,
     pins: &Pins,
-) -> Result<Vec<Interface>, Failure> {
+    notes: &mut Vec<String>,
+) -> Result<Vec<Wanted>, Failure> {
     let all = interfaces::list(netlink).await?;
-    let mut interfaces = Vec::new();
-    for name in settings.iface.iter().chain(&settings.egress_iface) {
-        let interface = interfaces::pick(all.clone(), name)?;
-        interface.require_guardable()?;
-        if settings.iface.contains(name) {
-            let ours = attach::pinned_xdp(pins, interface.index);
-            interface.require_free(|id| ours.contains(&id))?;
+    let mut found = find_wanted(settings, &all)?;
+    for wanted in &found {
+        match &wanted.interface {
+            Some(interface) if wanted.guarded => {
+                let ours = attach::pinned_xdp(pins, interface.index);
+                interface.require_free(|id| ours.contains(&id))?;
+            }
+            Some(_) => {}
+            None => notes.push(waiting(&wanted.asked, &all)),
         }
-        interfaces.push(interface);
     }
     // The kernel refuses XDP below an interface that has it.
     let layers = Layers::new(&all);
-    interfaces.sort_by_key(|interface| Reverse(layers.above(interface).len()));
+    found.sort_by_key(|wanted| {
+        let above = |interface| layers.above(interface).len();
+        Reverse(wanted.interface.as_ref().map(above))
+    });
 
-    Ok(interfaces)
+    Ok(found)
+}
+
+/// What is said about an interface that is not there.
+fn waiting(asked: &str, all: &[Interface]) -> String {
+    let advice = if asked.contains(',') {
+        "; name each interface by itself"
+    } else {
+        ""
+    };
+
+    format!(
+        "{asked}: no such interface, waiting for it; {}{advice}",
+        interfaces::names(all)
+    )
 }
 
 /// Takes off what earlier runs have left and this one does not want: on other interfaces, and
 /// XDP in another mode than was asked for. Returns what there is to take over from.
 pub(super) async fn release_unwanted(
     pins: &Pins,
-    interfaces: &[Interface],
+    wanted: &[Wanted],
     settings: &Settings,
     netlink: &Handle,
 ) -> Result<Option<Inheritance>, Failure> {
+    let find = |index| {
+        wanted.iter().find_map(|wanted| {
+            let interface = wanted.interface.as_ref()?;
+            (interface.index == index).then_some((wanted.guarded, interface))
+        })
+    };
     let everywhere = [vec![pins.clone()], pins.others()].concat();
     let links = |hook| {
         let links = everywhere.iter().flat_map(Pins::links);
         links.filter(move |link| link.1 == hook)
     };
     for (index, hook, path) in links(Hook::Xdp).chain(links(Hook::Egress)) {
-        let wanted = interfaces
-            .iter()
-            .find(|interface| interface.index == index)
-            .is_some_and(|interface| match hook {
-                Hook::Egress => true,
-                Hook::Xdp => {
-                    settings.iface.contains(&interface.name)
-                        && in_mode(interface, settings.xdp_mode)
-                }
-            });
+        let wanted = find(index).is_some_and(|(guarded, interface)| match hook {
+            Hook::Egress => true,
+            Hook::Xdp => guarded && in_mode(interface, settings.xdp_mode),
+        });
         if !wanted {
             attach::release_pin(&path)?;
         }
     }
     for other in interfaces::list(netlink).await? {
-        let wanted = interfaces.iter().any(|own| own.index == other.index);
         // With an XDP program there, whosever it is, the filter may be its egress.
-        let unwanted = !wanted && other.xdp.is_empty();
+        let unwanted = find(other.index).is_none() && other.xdp.is_empty();
         if unwanted && attach::has_filter(netlink, other.index).await? {
             attach::release_clsact(&other.name)?;
         }
@@ -100,10 +177,10 @@ pub(super) struct Loaded {
 pub(super) fn load_with_clock(
     settings: &Settings,
     pins: &Pins,
-    interfaces: &[Interface],
+    wanted: &[Wanted],
     relieved: bool,
 ) -> Result<(Loaded, Clock), Failure> {
-    let (mut loaded, clock) = load(settings, pins, interfaces)?;
+    let (mut loaded, clock) = load(settings, pins, wanted)?;
     if relieved {
         loaded
             .devices
@@ -114,29 +191,26 @@ pub(super) fn load_with_clock(
     Ok((loaded, Clock::new(clock)?))
 }
 
-fn load(
-    settings: &Settings,
-    pins: &Pins,
-    interfaces: &[Interface],
-) -> Result<(Loaded, OwnedFd), Failure> {
-    let names: Vec<_> = interfaces
-        .iter()
-        .map(|interface| interface.name.clone())
+fn load(settings: &Settings, pins: &Pins, wanted: &[Wanted]) -> Result<(Loaded, OwnedFd), Failure> {
+    let names: Vec<_> = (0_u32..)
+        .zip(wanted)
+        .map(|(number, wanted)| name_of_slot(number, wanted.name()))
         .collect();
     let mut maps = pins.exist().then(|| Maps::open(pins)).transpose()?;
     let mut clock = None;
     let mut devices = Vec::new();
-    for (number, interface) in (0_u32..).zip(interfaces) {
+    // The verifier is not asked again once privileges are given up, so an interface that is not
+    // there yet has its programs already.
+    for ((number, wanted), name) in (0_u32..).zip(wanted).zip(&names) {
         let slot = match &mut maps {
-            Some(maps) => maps.slot(&interface.name, &names)?,
+            Some(maps) => maps.slot(name, &names)?,
             None => number,
         };
         let mut programs = Programs::load(slot, pins, settings.max_flows.get())?;
         if clock.is_none() {
             clock = Some(programs.clock()?);
         }
-        let guarded = settings.iface.contains(&interface.name);
-        let device = GuardedDevice::new(interface, slot, guarded, programs);
+        let device = GuardedDevice::new(wanted, slot, programs);
         let maps = match &mut maps {
             Some(maps) => maps,
             // The first load has created and pinned them.
@@ -144,8 +218,8 @@ fn load(
         };
         // Takes the slot, so that the next interface finds another. Programs that are in force keep
         // what they know until all there is to tell is known.
-        if maps.device_name(slot)? != interface.name {
-            maps.set_device(slot, device.unknown())?;
+        if maps.device_name(slot)? != *name {
+            maps.set_device(slot, device::unknown(name))?;
         }
         devices.push(device);
     }
@@ -153,5 +227,41 @@ fn load(
     match (maps, clock) {
         (Some(maps), Some(clock)) => Ok((Loaded { maps, devices }, clock)),
         _ => Err(Failure::usage("no interface to guard").remedy("give --iface IFACE")),
+    }
+}
+
+/// What a slot of the device table is called: as the interface, whose name fits, or after one of its
+/// other names, which may not, while it is not there.
+fn name_of_slot(number: u32, name: &str) -> String {
+    const LONGEST: usize = 15;
+    if name.len() <= LONGEST {
+        return name.to_owned();
+    }
+    let start: String = name.chars().filter(char::is_ascii).take(11).collect();
+
+    format!("{start}~{number}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_of_long_names_differ() {
+        let long = "a-name-that-does-not-fit";
+        assert_eq!(name_of_slot(3, "eth0"), "eth0");
+        assert_eq!(name_of_slot(3, "fifteen-letters"), "fifteen-letters");
+        assert_eq!(name_of_slot(3, long), "a-name-that~3");
+        assert!((0..32).all(|number| name_of_slot(number, long).len() <= 15));
+        assert_ne!(name_of_slot(1, long), name_of_slot(2, long));
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_with_what_is() {
+        assert_eq!(
+            waiting("eth7", &[]),
+            "eth7: no such interface, waiting for it; interfaces here: none"
+        );
+        assert!(waiting("eth0,eth1", &[]).ends_with("; name each interface by itself"));
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     interfaces::{self, Interface, Layers},
     pins::Hook,
     range::GuardedPorts,
-    settings::Settings,
+    settings::{Mode, Settings},
 };
 
 impl Guard {
@@ -29,8 +29,9 @@ impl Guard {
         notes: &mut Vec<String>,
     ) -> anyhow::Result<()> {
         for number in 0..self.devices.len() {
+            let located = locate(number, &self.devices, interfaces);
             let device = &mut self.devices[number];
-            match locate(device, interfaces) {
+            match located {
                 Located::Here(interface) => {
                     if device.name != interface.name {
                         notes.push(format!("{}: is called {} now", device.name, interface.name));
@@ -43,14 +44,17 @@ impl Guard {
                     check_hooks(device, netlink).await?;
                 }
                 Located::Anew(interface) => {
-                    let _ = let_go(device);
-                    notes.push(format!("{}: is another interface now", device.name));
+                    let_go(device);
+                    notes.push(arrival(device, interface));
+                    device.name.clone_from(&interface.name);
                     device.index = interface.index;
                 }
                 Located::Gone => {
-                    if let_go(device) {
+                    let_go(device);
+                    if device.is_there() {
                         notes.push(format!("{}: is gone, waiting for it", device.name));
                     }
+                    device.index = 0;
                     continue;
                 }
             }
@@ -72,8 +76,7 @@ impl Guard {
         notes: &mut Vec<String>,
     ) {
         let device = &self.devices[number];
-        let complete = device.egress.is_some() && (device.xdp.is_some() || !device.guarded);
-        if complete {
+        if device.is_complete() {
             return;
         }
 
@@ -83,8 +86,16 @@ impl Guard {
             .await
         {
             Ok(()) => {
-                notes.push(format!("{name}: guarded again"));
-                self.devices[number].complaint = None;
+                let device = &mut self.devices[number];
+                let done = match (device.guarded, settings.mode) {
+                    (true, Mode::Enforce) => "guarded",
+                    (true, Mode::Monitor) => "monitored",
+                    (false, _) => "recorded",
+                };
+                let again = if device.seen { " again" } else { "" };
+                notes.push(format!("{name}: {done}{again}"));
+                device.seen = true;
+                device.complaint = None;
             }
             Err(failure) => {
                 let device = &mut self.devices[number];
@@ -134,9 +145,11 @@ impl Guard {
         // The rest is told to the programs in a moment; this must be true from the first frame on.
         let described = device.describe(interfaces, &Layers::new(interfaces))?;
         self.maps.set_device(device.slot, described)?;
-        notes.extend(device.attach_xdp(settings.xdp_mode, &self.pins, &[])?);
-        let interface = interfaces::find(netlink, &device.name).await?;
-        device.xdp_hook = Some(attach::xdp_hook(&interface)?);
+        notes.extend(
+            device
+                .enforce(settings.xdp_mode, &self.pins, &[], netlink)
+                .await?,
+        );
 
         Ok(())
     }
@@ -152,16 +165,44 @@ enum Located<'a> {
     Gone,
 }
 
-fn locate<'a>(device: &GuardedDevice, interfaces: &'a [Interface]) -> Located<'a> {
-    let same = |interface: &&Interface| interface.index == device.index;
-    let namesake = |interface: &&Interface| interface.name == device.name;
-    match (
-        interfaces.iter().find(same),
-        interfaces.iter().find(namesake),
-    ) {
-        (Some(interface), _) => Located::Here(interface),
-        (None, Some(interface)) => Located::Anew(interface),
-        (None, None) => Located::Gone,
+/// Looks for an interface that is gone by what the settings call it, and by its last name. One that
+/// another of the settings' names stands for is left to that.
+fn locate<'a>(
+    number: usize,
+    devices: &[GuardedDevice],
+    interfaces: &'a [Interface],
+) -> Located<'a> {
+    let device = &devices[number];
+    let same = interfaces
+        .iter()
+        .find(|interface| interface.index == device.index);
+    if let Some(interface) = same {
+        return Located::Here(interface);
+    }
+
+    let free =
+        |interface: &&Interface| devices.iter().all(|device| device.index != interface.index);
+    let called = |name: &str| {
+        interfaces
+            .iter()
+            .filter(free)
+            .find(|interface| interface.is_called(name))
+    };
+    match called(&device.asked).or_else(|| called(&device.name)) {
+        Some(interface) => Located::Anew(interface),
+        None => Located::Gone,
+    }
+}
+
+/// What is said of an interface that is there now and was not before, under this index.
+fn arrival(device: &GuardedDevice, interface: &Interface) -> String {
+    let asked = &device.asked;
+    if device.is_there() {
+        format!("{}: is another interface now", device.name)
+    } else if interface.name == *asked {
+        format!("{asked}: is there now")
+    } else {
+        format!("{asked}: is there now, called {}", interface.name)
     }
 }
 
@@ -191,9 +232,8 @@ async fn check_hooks(device: &mut GuardedDevice, netlink: &Handle) -> anyhow::Re
 }
 
 /// Takes off what is left on an interface that is no longer ours: one that was moved to another
-/// namespace keeps its programs otherwise. XDP goes first. Returns whether there was anything.
-fn let_go(device: &mut GuardedDevice) -> bool {
-    let held = device.xdp.is_some() || device.egress.is_some();
+/// namespace keeps its programs otherwise. XDP goes first.
+fn let_go(device: &mut GuardedDevice) {
     let released = match device.xdp.take() {
         Some(hold) => hold.release(),
         None => Ok(()),
@@ -207,6 +247,4 @@ fn let_go(device: &mut GuardedDevice) -> bool {
         tracing::warn!("{}: {error:#}", device.name);
     }
     device.xdp_hook = None;
-
-    held
 }

@@ -195,6 +195,7 @@ mod tests {
         Interface {
             index: FIRST + number,
             name: format!("made up {number}"),
+            altnames: Vec::new(),
             mac: Some(LinkAddress::new([2, 0, 0, 0, 0, number as u8])),
             link_type: 1,
             kind: Some(kind.to_owned()),

@@ -11,7 +11,7 @@ use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
-    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
+    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, Prop, XdpAttached},
 };
 use rtnetlink::{Handle, MulticastGroup};
 
@@ -100,7 +100,7 @@ pub async fn list(netlink: &Handle) -> anyhow::Result<Vec<Interface>> {
 /// # Errors
 /// When there is none, naming those there are: exit code 69.
 pub async fn find(netlink: &Handle, name: &str) -> Result<Interface, Failure> {
-    pick(list(netlink).await?, name)
+    pick(&list(netlink).await?, name)
 }
 
 /// The name of the BPF program `id`, where the caller may see it and it has one.
@@ -116,6 +116,7 @@ pub(super) fn interface(link: &LinkMessage) -> Interface {
     let mut interface = Interface {
         index: link.header.index,
         name: String::new(),
+        altnames: Vec::new(),
         mac: None,
         link_type: link.header.link_layer_type.into(),
         kind: None,
@@ -130,6 +131,7 @@ pub(super) fn interface(link: &LinkMessage) -> Interface {
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(name) => interface.name.clone_from(name),
+            LinkAttribute::PropList(properties) => interface.altnames = altnames(properties),
             LinkAttribute::Address(address) => {
                 interface.mac = address.as_slice().try_into().ok().map(LinkAddress::new);
             }
@@ -149,6 +151,16 @@ pub(super) fn interface(link: &LinkMessage) -> Interface {
     }
 
     interface
+}
+
+fn altnames(properties: &[Prop]) -> Vec<String> {
+    properties
+        .iter()
+        .filter_map(|property| match property {
+            Prop::AltIfName(name) => Some(name.clone()),
+            _ => None,
+        })
+        .collect()
 }
 
 fn kind(infos: &[LinkInfo]) -> Option<String> {

@@ -206,6 +206,12 @@ fn errors_say_where() {
             BadConfiguration,
             "guard.toml: a: named twice as iface",
         ),
+        (
+            "",
+            "iface = ['a b']",
+            BadConfiguration,
+            "guard.toml: \"a b\": no name of an interface; give --iface",
+        ),
         ("--iface a --iface a", "", Usage, "a: named twice as iface"),
         (
             "--iface a",

@@ -1,5 +1,6 @@
 //! Starts, ends, crashes and reloads. Nothing here needs more than the harness and iproute2.
 
+mod absent;
 mod crash;
 mod end;
 mod faults;

@@ -1,0 +1,171 @@
+//! Interfaces that are not there when the guard starts, and names that an interface goes by besides.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use guard_tests::{
+    bad_input::Host,
+    guard::Guard,
+    metrics,
+    netns::{Direct, Namespace},
+    wire::{Listener, QUIET},
+};
+
+use super::{
+    Lab, PATIENCE, PORT, attachments, hooks,
+    interfaces::{guarded_again, works},
+};
+
+/// More than an interface's own name can be.
+const ALTNAME: &str = "uplink-of-the-second-rack";
+
+/// Waits until all interfaces are guarded, by the guard's word.
+fn healthy(host: &Namespace, guard: &Guard) -> Result<()> {
+    let since = Instant::now();
+    while metrics::get(host, "/healthz")?.0 != 200 {
+        ensure!(since.elapsed() < PATIENCE, "{}", guard.said());
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Gives an interface another name, which costs it its IPv6 addresses.
+fn rename(host: &Namespace, from: &str, to: &str) -> Result<()> {
+    host.ip(&format!("link set {from} down"))?;
+    host.ip(&format!("link set {from} name {to}"))?;
+    host.ip(&format!("link set {to} up"))?;
+    host.ip(&format!("addr replace fd09::2/64 dev {to} nodad"))?;
+    let since = Instant::now();
+    while !host.is_running(to)? {
+        ensure!(since.elapsed() < PATIENCE, "the link does not come up");
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+#[test]
+fn f10_those_that_are_there_are_guarded_while_one_is_missing() -> Result<()> {
+    for flags in attachments() {
+        let lab = Lab::new()?;
+        let host = &lab.topology.guarded;
+        let flags = [&flags[..], &["--iface", "late", "--egress-iface", ALTNAME]].concat();
+        let mut guard = Guard::start_waiting(host, "vg", &flags)?;
+        ensure!(lab.scan(10)? == 0, "{flags:?}: strangers are heard");
+        works(&lab.topology, &lab.listener, "vg")?;
+        for missing in ["late", ALTNAME] {
+            let said = format!("warning: {missing}: no such interface, waiting for it; interfaces");
+            let times = guard.said().matches(&said).count();
+            ensure!(times == 1, "{flags:?}: {times} times: {}", guard.said());
+        }
+        let (code, _) = metrics::get(host, "/healthz")?;
+        ensure!(code == 503, "{flags:?}: {code}");
+
+        host.ip("link add late type veth peer name early")?;
+        host.ip(&format!("link property add dev early altname {ALTNAME}"))?;
+        healthy(host, &guard)?;
+        ensure!(hooks::xdp(host, "late")?.is_some(), "{flags:?}: no XDP");
+        for recorded in ["late", "early"] {
+            ensure!(hooks::egress(host, recorded)? == 1, "{flags:?}: {recorded}");
+        }
+        ensure!(hooks::xdp(host, "early")?.is_none(), "{flags:?}: guarded");
+        let said = guard.said();
+        for part in [
+            "late: is there now",
+            "late: guarded",
+            &format!("{ALTNAME}: is there now, called early"),
+            "early: recorded",
+        ] {
+            ensure!(said.matches(part).count() == 1, "{flags:?}: {part}: {said}");
+        }
+        ensure!(guard.end()?.success(), "{flags:?}: {}", guard.said());
+        ensure!(hooks::egress(host, "late")? == 0, "{flags:?}: left");
+        ensure!(hooks::xdp(host, "late")?.is_none(), "{flags:?}: left");
+    }
+    Ok(())
+}
+
+/// At boot there may be none yet, and they come under one name to get another.
+#[test]
+fn f10_a_guard_without_any_interface_waits_for_it() -> Result<()> {
+    for flags in attachments() {
+        let lab = Lab::new()?;
+        let host = &lab.topology.guarded;
+        rename(host, "vg", "boot0")?;
+        let guard = Guard::start_waiting(host, "vg", &flags)?;
+        ensure!(lab.hears(1)?, "{flags:?}: who guards?");
+        let (code, _) = metrics::get(host, "/healthz")?;
+        ensure!(code == 503, "{flags:?}: {code}");
+        ensure!(!guard.said().contains("guarding"), "{}", guard.said());
+
+        rename(host, "boot0", "vg")?;
+        guarded_again(&guard, host, "vg")?;
+        healthy(host, &guard)?;
+        works(&lab.topology, &lab.listener, "vg")?;
+        ensure!(guard.stop()?.success(), "{flags:?}: a bad end");
+    }
+    Ok(())
+}
+
+#[test]
+fn f10_an_interface_is_guarded_by_another_name_of_its() -> Result<()> {
+    for flags in attachments() {
+        let topology = Direct::new()?;
+        let host = &topology.guarded;
+        let listener = Listener::new(host, PORT)?;
+        host.ip(&format!("link property add dev vg altname {ALTNAME}"))?;
+        let mut guard = Guard::start(host, ALTNAME, &flags)?;
+        works(&topology, &listener, "vg")?;
+        guarded_again(&guard, host, "vg")?;
+        // Made anew, it is known by that name alone.
+        rename(host, "vg", "other")?;
+        guarded_again(&guard, host, "other")?;
+        host.ip("link del other")?;
+        topology.connect()?;
+        thread::sleep(QUIET);
+        ensure!(hooks::xdp(host, "vg")?.is_none(), "{flags:?}: not asked to");
+        host.ip(&format!("link property add dev vg altname {ALTNAME}"))?;
+        guarded_again(&guard, host, "vg")?;
+        works(&topology, &listener, "vg")?;
+        // A restart adopts what a killed one has left under the name.
+        guard.kill()?;
+        guard.start_again(&flags)?;
+        works(&topology, &listener, "vg")?;
+        ensure!(guard.stop()?.success(), "{flags:?}: a bad end");
+        ensure!(hooks::xdp(host, "vg")?.is_none(), "{flags:?}: left");
+    }
+    Ok(())
+}
+
+#[test]
+fn two_names_of_one_interface_are_refused() -> Result<()> {
+    let host = Host::new()?;
+    host.topology
+        .guarded
+        .ip(&format!("link property add dev vg altname {ALTNAME}"))?;
+    let said = format!("vg and {ALTNAME} are one interface, vg");
+    for flag in ["--iface", "--egress-iface"] {
+        host.run(&[flag, ALTNAME])
+            .is_refused(78, &[&said, "; name each interface once"])?;
+        let (code, printed) = host
+            .attempt(&["check", "--iface", "vg", flag, ALTNAME])
+            .output()?;
+        ensure!(
+            code == Some(78) && printed.contains(&said),
+            "{code:?}: {printed}"
+        );
+    }
+    let file = host.write("guard.toml", &format!("iface = [\"{ALTNAME}\", \"eth7\"]"))?;
+    let shown = file.display().to_string();
+    let (code, printed) = host.attempt(&["check", "--config", &shown]).output()?;
+    ensure!(code == Some(0), "{code:?}: {printed}");
+    for part in [
+        format!("ok       interface {ALTNAME} vg, veth, up"),
+        "note     interface eth7 no such interface, a run waits for it; interfaces here: ".into(),
+    ] {
+        ensure!(printed.contains(&part), "{part}: {printed}");
+    }
+    Ok(())
+}
