@@ -4,7 +4,10 @@
 //! that the kernel finds for it on the guarded interface. Sockets that are bound to a device above
 //! that one, and those of UDP-Lite, are not found there, so sweeps look after them.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use guard_common::{config::Timeouts, parse::Transport};
 
@@ -54,12 +57,10 @@ pub fn repair(
     maps: &[(&FlowMap, bool)],
     terms: &Terms,
 ) -> Repaired {
-    let servers = servers(sockets.iter().chain(waiting));
+    let waiting = Waiting::of(sockets.iter().chain(waiting));
     let mut repaired = Repaired::default();
     for socket in sockets {
-        if !seed::belongs(socket, &guarded)
-            || servers.contains(&(socket.transport as u8, socket.local.port()))
-        {
+        if !seed::belongs(socket, &guarded) || waiting.may_have_accepted(socket) {
             continue;
         }
         let entry = seed::entry(socket, terms.now, terms.any_remote_port);
@@ -107,11 +108,180 @@ fn unseen(socket: &Socket) -> bool {
     socket.device != 0 || socket.transport == Transport::UdpLite
 }
 
-/// Ports on which somebody waits for strangers. A socket there may be a stranger's doing, who came
-/// by another interface or before the guard, and strangers must not fill the maps.
-fn servers<'a>(sockets: impl Iterator<Item = &'a Socket>) -> HashSet<(u8, u16)> {
-    sockets
-        .filter(|socket| socket.waits())
-        .map(|socket| (socket.transport as u8, socket.local.port()))
-        .collect()
+/// What sockets are bound to that wait for others to connect or send. What came of one may have been
+/// opened from outside, by another interface or before the guard, and must not fill the maps.
+struct Waiting(HashSet<Bound>);
+
+/// A transport, an address and a port, and the device or 0 for all.
+type Bound = (u8, IpAddr, u16, u32);
+
+impl Waiting {
+    fn of<'a>(sockets: impl Iterator<Item = &'a Socket>) -> Self {
+        let waiting = sockets.filter(|socket| socket.waits());
+
+        Self(
+            waiting
+                .flat_map(|socket| {
+                    let address = socket.local.ip();
+                    let everything = address.is_unspecified() && address.is_ipv6();
+                    let ipv4 = (everything && !socket.ipv6_only)
+                        .then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+                    let bound = |address| {
+                        let port = socket.local.port();
+                        (socket.transport as u8, address, port, socket.device)
+                    };
+                    [address].into_iter().chain(ipv4).map(bound)
+                })
+                .collect(),
+        )
+    }
+
+    /// Whether one of them waits at the end of a connected socket, so that the connection may have
+    /// come from outside. A port alone tells nothing: anybody may wait at the same port of another
+    /// address, family or device, where they can never have been given this connection.
+    fn may_have_accepted(&self, socket: &Socket) -> bool {
+        let address = socket.local.ip();
+        let any = match address {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+
+        // What a socket accepts is bound to the same device. One for all devices may be bound later.
+        [address, any].into_iter().any(|address| {
+            [0, socket.device].into_iter().any(|device| {
+                let port = socket.local.port();
+                self.0
+                    .contains(&(socket.transport as u8, address, port, device))
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sockets::State;
+
+    fn socket(local: &str, remote: &str, device: u32) -> Socket {
+        Socket {
+            transport: Transport::Tcp,
+            local: local.parse().expect("is an end"),
+            remote: remote.parse().expect("is an end"),
+            state: State::Established,
+            device,
+            ipv6_only: false,
+            inode: 1,
+            uid: 0,
+        }
+    }
+
+    #[test]
+    fn only_who_waits_at_a_connection_s_own_end_may_have_accepted_it() {
+        let (any, bridge) = (0, 7);
+        let ipv4 = |device| socket("10.9.0.2:40000", "10.9.0.1:80", device);
+        let ipv6 = |device| socket("[fd09::2]:40000", "[fd09::1]:80", device);
+        // name, who waits, on which device, for IPv6 alone, the connection, whether it may be theirs
+        let table = [
+            ("same", "10.9.0.2:40000", any, false, ipv4(any), true),
+            (
+                "bound later",
+                "10.9.0.2:40000",
+                any,
+                false,
+                ipv4(bridge),
+                true,
+            ),
+            (
+                "every address",
+                "0.0.0.0:40000",
+                any,
+                false,
+                ipv4(any),
+                true,
+            ),
+            (
+                "of both families",
+                "[::]:40000",
+                any,
+                false,
+                ipv4(bridge),
+                true,
+            ),
+            ("IPv6 alone", "[::]:40000", any, true, ipv4(bridge), false),
+            ("IPv6", "[::]:40000", any, true, ipv6(any), true),
+            (
+                "IPv4 for IPv6",
+                "0.0.0.0:40000",
+                any,
+                false,
+                ipv6(any),
+                false,
+            ),
+            (
+                "loopback",
+                "127.0.0.1:40000",
+                any,
+                false,
+                ipv4(bridge),
+                false,
+            ),
+            (
+                "loopback, IPv6",
+                "[::1]:40000",
+                any,
+                false,
+                ipv6(bridge),
+                false,
+            ),
+            (
+                "another port",
+                "0.0.0.0:40001",
+                any,
+                false,
+                ipv4(any),
+                false,
+            ),
+            (
+                "its device",
+                "0.0.0.0:40000",
+                bridge,
+                false,
+                ipv4(bridge),
+                true,
+            ),
+            (
+                "another device",
+                "0.0.0.0:40000",
+                1,
+                false,
+                ipv4(bridge),
+                false,
+            ),
+            (
+                "another device, IPv6",
+                "[::]:40000",
+                1,
+                false,
+                ipv6(bridge),
+                false,
+            ),
+        ];
+        for (name, local, device, ipv6_only, connection, expected) in table {
+            let waiting = Waiting::of(std::iter::once(&Socket {
+                state: State::Listen,
+                ipv6_only,
+                ..socket(local, "0.0.0.0:0", device)
+            }));
+            assert_eq!(waiting.may_have_accepted(&connection), expected, "{name}");
+        }
+        let datagrams = Waiting::of(std::iter::once(&Socket {
+            transport: Transport::Udp,
+            state: State::Close,
+            ..socket("10.9.0.2:40000", "0.0.0.0:0", any)
+        }));
+        assert!(
+            !datagrams.may_have_accepted(&ipv4(any)),
+            "another transport"
+        );
+    }
 }

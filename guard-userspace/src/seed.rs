@@ -170,6 +170,7 @@ mod tests {
                 remote: remote.parse().unwrap(),
                 state: State::Established,
                 device: 0,
+                ipv6_only: false,
                 inode: 1,
                 uid: 0,
             };

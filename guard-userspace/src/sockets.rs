@@ -25,6 +25,9 @@ pub struct Socket {
     pub state: State,
     /// The index of the interface it is bound to, or 0 where it is not, or /proc/net does not say.
     pub device: u32,
+    /// Whether it is bound to IPv6 addresses and takes no IPv4. Known of sockets that wait; false
+    /// where /proc/net has to be read, which does not say.
+    pub ipv6_only: bool,
     /// The inode that file descriptors show, or 0 when no file stands for it.
     pub inode: u32,
     /// The user it belongs to.

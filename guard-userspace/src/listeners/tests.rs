@@ -19,6 +19,7 @@ fn socket(transport: Transport, local: &str, remote: &str, state: State) -> Sock
         remote: remote.parse().expect(remote),
         state,
         device: 0,
+        ipv6_only: false,
         inode: 1,
         uid: 0,
     }

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr};
 
 use guard_common::parse::Transport;
-use netlink_packet_core::Parseable;
+use netlink_packet_core::{NlaBuffer, NlasIterator, Parseable};
 use netlink_packet_sock_diag::{
     AF_INET, AF_INET6, SOCK_DIAG_BY_FAMILY, SockDiagMessage,
     inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags},
@@ -12,6 +12,12 @@ use netlink_sys::{Socket as NetlinkSocket, protocols::NETLINK_SOCK_DIAG};
 
 use super::{Family, Socket, State, canonical};
 use crate::dump;
+
+/// Length of `struct inet_diag_msg`, include/uapi/linux/inet_diag.h, which attributes follow.
+const HEADER: usize = 72;
+
+/// `INET_DIAG_SKV6ONLY`, of the same file.
+const SKV6ONLY: u16 = 11;
 
 /// Appends every socket of one protocol and family that is in one of the states to `sockets`, or
 /// none when it fails.
@@ -42,13 +48,13 @@ pub(crate) fn read(kind: u16, payload: &[u8], transport: Transport) -> io::Resul
     if kind != SOCK_DIAG_BY_FAMILY {
         return Ok(None);
     }
-    // The attributes behind the header differ by kernel and are of no use here.
     let header = InetResponseHeader::parse(payload).map_err(io::Error::other)?;
+    let attributes = payload.get(HEADER..).unwrap_or_default();
 
-    Ok(socket(&header, transport))
+    Ok(socket(&header, attributes, transport))
 }
 
-fn socket(header: &InetResponseHeader, transport: Transport) -> Option<Socket> {
+fn socket(header: &InetResponseHeader, attributes: &[u8], transport: Transport) -> Option<Socket> {
     let id = &header.socket_id;
 
     Some(Socket {
@@ -57,9 +63,19 @@ fn socket(header: &InetResponseHeader, transport: Transport) -> Option<Socket> {
         remote: canonical(SocketAddr::new(id.destination_address, id.destination_port)),
         state: State::from_number(header.state)?,
         device: id.interface_id,
+        ipv6_only: header.family == AF_INET6 && ipv6_only(attributes),
         inode: header.inode,
         uid: header.uid,
     })
+}
+
+/// What the kernel says of sockets that wait, and of no others. Other attributes differ by kernel and
+/// are of no use here, so that one that cannot be read is left out like one that is not there.
+fn ipv6_only(attributes: &[u8]) -> bool {
+    NlasIterator::new(attributes)
+        .map_while(Result::ok)
+        .find(|attribute: &NlaBuffer<&[u8]>| attribute.kind() == SKV6ONLY)
+        .is_some_and(|attribute| attribute.value() == [1])
 }
 
 fn request(transport: Transport, family: Family, states: StateFlags) -> Vec<u8> {

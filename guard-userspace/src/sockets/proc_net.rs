@@ -89,6 +89,7 @@ fn socket(
         remote: canonical(remote),
         state: State::from_number(state)?,
         device: 0,
+        ipv6_only: false,
         inode: u32::try_from(inode).ok()?,
         uid,
     })

@@ -4,7 +4,7 @@
 use std::{
     ffi::CStr,
     io,
-    net::{TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd,
     thread,
     time::Duration,
@@ -20,7 +20,7 @@ use guard_tests::{
     guard::Guard,
     load::{self, Servers},
     metrics::{self, Packets},
-    netns::{Direct, TwoLinks},
+    netns::{Direct, Namespace, TwoLinks},
     peers::{Connection, Exchange, Talk, alive},
 };
 
@@ -94,6 +94,70 @@ fn bound_sockets_outlive_their_timers() -> Result<()> {
         ensure!(moved.of(DropNoFlow) == 0, "{family:?}:{moved}");
         ensure!(moved.of(PassKnownFlow) == 10, "{family:?}:{moved}");
         ensure!(moved.of(PassRescued) == 0, "{family:?}:{moved}");
+    }
+    Ok(())
+}
+
+/// Whoever waits at the port of such a socket, as anybody may: on loopback, and on every address of
+/// the other family.
+fn bystanders(
+    host: &Namespace,
+    family: Family,
+    port: u16,
+) -> Result<(Vec<TcpListener>, Vec<UdpSocket>)> {
+    let addresses: &[IpAddr] = match family {
+        Family::Ipv6 => &[
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        ],
+        Family::Ipv4 | Family::Other => &[
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        ],
+    };
+    host.run(|| {
+        let (mut listeners, mut sockets) = (Vec::new(), Vec::new());
+        for address in addresses {
+            let end = (*address, port);
+            listeners.push(TcpListener::bind(end).with_context(|| format!("listen on {end:?}"))?);
+            sockets.push(UdpSocket::bind(end).with_context(|| format!("bind {end:?}"))?);
+        }
+        Ok((listeners, sockets))
+    })
+}
+
+#[test]
+fn who_waits_at_another_address_keeps_no_bound_socket_from_its_flow() -> Result<()> {
+    for family in FAMILIES {
+        let topology = Direct::bridged()?;
+        let (host, peer) = (&topology.guarded, &topology.peer);
+        host.sysctl("net/ipv6/bindv6only", "1")?;
+        let flags = ["--timeout", "tcp-established=2", "--timeout", "udp=2"];
+        let guard = altered(&topology, &[], &flags)?;
+        let server = P.address(family);
+        let mut connections = Connection::open(host, peer, (server, 8080), 3)?;
+        let mut exchanges = Exchange::open(host, peer, (server, 8081), true, 3)?;
+        let mut ports = Vec::new();
+        for connection in &connections {
+            bind_to_bridge(&connection.client).context("bind TCP")?;
+            ports.push(connection.client.local_addr()?.port());
+        }
+        for exchange in &exchanges {
+            bind_to_bridge(&exchange.client).context("bind UDP")?;
+            ports.push(exchange.client.local_addr()?.port());
+        }
+        let waiting: Vec<_> = ports
+            .into_iter()
+            .map(|port| bystanders(host, family, port))
+            .collect::<Result<_>>()?;
+        thread::sleep(IDLE);
+        wait_for_sweeps(&topology, &guard)?;
+        let before = guard.packets()?;
+        let heard = alive(&mut exchanges, PATIENCE)? + alive(&mut connections, PATIENCE)?;
+        let moved = guard.packets()?.since(&before);
+        ensure!(heard == 6, "{family:?}: {heard} hear:{moved}");
+        ensure!(moved.of(DropNoFlow) == 0, "{family:?}:{moved}");
+        drop(waiting);
     }
     Ok(())
 }
