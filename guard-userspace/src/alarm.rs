@@ -24,8 +24,14 @@ pub enum AlarmKind {
     Chain,
     /// The driver does not do what the XDP program needs.
     Driver,
-    /// What is in force could not be found out, or could not follow a change.
-    Unknown,
+    /// The kernel does not tell what is attached to the interfaces.
+    Unwatched,
+    /// What the interfaces count cannot be compared with what the programs count.
+    Uncompared,
+    /// The ports in force could not follow the kernel's range or the settings.
+    Range,
+    /// The sweeps have failed, without which ports and tuples in use are not told apart.
+    Sweep,
 }
 
 impl AlarmKind {
@@ -37,7 +43,10 @@ impl AlarmKind {
             Self::UnseenSent => "unseen_sent",
             Self::Chain => "chain",
             Self::Driver => "driver",
-            Self::Unknown => "unknown",
+            Self::Unwatched => "unwatched",
+            Self::Uncompared => "uncompared",
+            Self::Range => "range",
+            Self::Sweep => "sweep",
         }
     }
 }
@@ -86,6 +95,11 @@ impl Alarms {
                 .into_iter()
                 .map(|((_, kind), text)| ((to.to_owned(), kind), text)),
         );
+    }
+
+    /// Ends the alarms of an interface that is gone. That it is gone shows by itself.
+    pub fn forget(&self, device: &str) {
+        self.lock().retain(|(about, _), _| about != device);
     }
 
     /// Whether this alarm is up.
@@ -143,13 +157,13 @@ mod tests {
         alarms.raise("eth0", AlarmKind::Chain, "first");
         alarms.raise("eth0", AlarmKind::Chain, "second\nerror: forged");
         alarms.raise("eth0", AlarmKind::Driver, &"x".repeat(10_000));
-        alarms.raise("", AlarmKind::Unknown, "no answer");
+        alarms.raise("", AlarmKind::Unwatched, "no answer");
         let list = alarms.list();
         let of = |alarm: &Alarm| (alarm.device.clone(), alarm.kind.label());
         assert_eq!(
             list.iter().map(of).collect::<Vec<_>>(),
             [
-                (String::new(), "unknown"),
+                (String::new(), "unwatched"),
                 ("eth0".to_owned(), "chain"),
                 ("eth0".to_owned(), "driver"),
             ]
@@ -162,7 +176,7 @@ mod tests {
         alarms.clear("lan0", AlarmKind::Chain);
         alarms.clear("lan0", AlarmKind::Driver);
         assert!(!alarms.is_quiet());
-        alarms.clear("", AlarmKind::Unknown);
+        alarms.clear("", AlarmKind::Unwatched);
         assert!(alarms.is_quiet());
     }
 }

@@ -44,6 +44,9 @@ const LISTENERS_EVERY: Duration = Duration::from_secs(5);
 /// How often the interfaces are looked at even when nothing tells of a change.
 const INTERFACES_EVERY: Duration = Duration::from_secs(2);
 
+/// How often what the interfaces count is compared with what the programs count.
+const COMPARE_EVERY: Duration = Duration::from_secs(1);
+
 /// How long to wait after a change for those that belong to it.
 const SETTLED: Duration = Duration::from_millis(50);
 
@@ -84,6 +87,7 @@ pub async fn run(
     let mut range = every(RANGE_EVERY);
     let mut listeners = every(LISTENERS_EVERY);
     let mut interfaces = every(INTERFACES_EVERY);
+    let mut compare = every(COMPARE_EVERY);
     let mut changes = pin!(interfaces::changes()?.fuse());
     let mut changed = false;
     tokio::pin!(shutdown);
@@ -93,6 +97,7 @@ pub async fn run(
             () = &mut shutdown => break,
             _ = reload.recv() => daemon.reload(),
             _ = range.tick() => daemon.follow_range(),
+            _ = compare.tick() => daemon.compare().await,
             _ = listeners.tick() => daemon.watch_listeners(),
             // Changes that keep coming must not put the look off for ever.
             Some(()) = changes.next(), if !changed => {

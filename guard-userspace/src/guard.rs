@@ -3,6 +3,7 @@
 //! Egress comes first and goes last on every interface: XDP without egress would drop every
 //! answer this host asked for.
 
+mod compare;
 mod device;
 mod excuses;
 mod inherit;
@@ -29,7 +30,7 @@ use crate::{
     clock::Clock,
     failure::Failure,
     interfaces,
-    maps::Maps,
+    maps::{Counted, Maps},
     observation::Attachment,
     pins::{Hook, Pins},
     range::GuardedPorts,
@@ -206,6 +207,34 @@ impl Guard {
         self.timers.reconfigure(settings, &mut self.maps.state);
         // Longer timers bring back to life what sweeps had left unmarked.
         self.maps.state.doubt_filter();
+
+        Ok(())
+    }
+
+    /// Compares what the interfaces count with what `counted` says that the programs in a slot have
+    /// counted. Where a program sees nothing, an alarm is raised, and the cure is tried. Lines for
+    /// the administrator are added to `notes`.
+    ///
+    /// # Errors
+    /// When the kernel does not tell what was counted.
+    pub async fn compare(
+        &mut self,
+        settings: &Settings,
+        netlink: &Handle,
+        counted: impl Fn(u32) -> anyhow::Result<Counted>,
+        notes: &mut Vec<String>,
+    ) -> anyhow::Result<()> {
+        for device in &mut self.devices {
+            let Some((interface, statistics)) = interfaces::look(netlink, device.index).await?
+            else {
+                continue;
+            };
+            let counted = counted(device.slot)?;
+            for hook in compare::note(device, (statistics, counted), &self.alarms) {
+                let cured = compare::cure(device, hook, &interface, settings, &self.pins);
+                notes.push(cured.unwrap_or_else(|error| format!("{}: {error:#}", device.name)));
+            }
+        }
 
         Ok(())
     }

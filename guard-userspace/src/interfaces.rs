@@ -14,7 +14,7 @@ pub use self::{
     accepted::accepted,
     local::{LocalAddresses, local_table},
     onward::{Layers, Onward},
-    query::{changes, connect, find, list, program_name},
+    query::{changes, connect, find, list, look, program_name},
 };
 use crate::failure::Failure;
 
@@ -65,6 +65,15 @@ pub struct Interface {
     pub lower: Option<u32>,
     /// The XDP programs on it, one at most for each mode.
     pub xdp: Vec<XdpProgram>,
+}
+
+/// Packets that an interface has counted since it exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statistics {
+    /// Received packets.
+    pub received: u64,
+    /// Sent packets.
+    pub sent: u64,
 }
 
 /// An XDP program that is attached to an interface.

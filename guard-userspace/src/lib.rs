@@ -4,7 +4,7 @@
 //! Modules in reading order: the command line and what it means ([`cli`], [`settings`],
 //! [`failure`]), what is on this host ([`range`], [`dump`], [`interfaces`], [`sockets`],
 //! [`conntrack`], [`listeners`], [`namespace`], [`privileges`]), the kernel programs and their
-//! maps ([`bpf`], [`pins`], [`programs`], [`maps`], [`clock`], [`attach`], [`alarm`], [`guard`], [`seed`],
+//! maps ([`bpf`], [`pins`], [`programs`], [`maps`], [`clock`], [`attach`], [`alarm`], [`evidence`], [`guard`], [`seed`],
 //! [`repair`], [`reclaim`], [`pressure`], [`timers`], [`sweep`]), and the daemon around them
 //! ([`lock`], [`log`], [`observation`], [`observer`], [`metrics`], [`serve`], [`control`],
 //! [`report`], [`workings`], [`daemon`], [`process`]). Commands that need no daemon come last
@@ -31,6 +31,7 @@ pub mod pins;
 pub mod programs;
 
 pub mod alarm;
+pub mod evidence;
 pub mod guard;
 pub mod pressure;
 pub mod reclaim;

@@ -26,7 +26,7 @@ pub use self::{
     flows::{FlowEntry, FlowMap},
     links::Links,
     prefixes::Prefixes,
-    readings::Readings,
+    readings::{Counted, Readings},
     state::StateMemory,
     tuples::Tuples,
     users::PortUsers,

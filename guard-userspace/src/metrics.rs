@@ -219,6 +219,21 @@ fn encode_attachments(
             .map(|(hook, attached)| ([("device", device), ("hook", hook)], u64::from(attached)))
         }),
     )?;
+    counters(
+        encoder,
+        "portguard_unseen_packets",
+        "Packets that the interface counted while the program at the hook saw none at all",
+        interfaces.iter().flat_map(|interface| {
+            let device = interface.interface.as_str();
+            let received = interface
+                .guarded
+                .then_some(("xdp", interface.received.unseen));
+            let hooks = received
+                .into_iter()
+                .chain([("egress", interface.sent.unseen)]);
+            hooks.map(move |(hook, unseen)| ([("device", device), ("hook", hook)], unseen))
+        }),
+    )?;
     gauges(
         encoder,
         "portguard_xdp_mode_info",

@@ -9,6 +9,7 @@ use guard_common::{
 
 use crate::{
     alarm::Alarm,
+    evidence::Evidence,
     range::PortRange,
     settings::{Exposed, Mode},
 };
@@ -42,6 +43,19 @@ pub struct Attachment {
     pub xdp: Option<XdpHook>,
     /// Whether and how what it sends is recorded.
     pub egress: Option<EgressHook>,
+    /// What shows that the XDP program sees what is received.
+    pub received: Proof,
+    /// What shows that the egress program sees what is sent.
+    pub sent: Proof,
+}
+
+/// What shows that the program at one hook sees the packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Proof {
+    /// What is known.
+    pub evidence: Evidence,
+    /// How many packets the interface has counted while the program saw none.
+    pub unseen: u64,
 }
 
 /// A socket that listens on a guarded port, and so hears nothing.

@@ -9,7 +9,7 @@ use crate::{
     alarm::Alarms,
     clock::Clock,
     listeners::{Listener, Owner},
-    maps::Readings,
+    maps::{Counted, Readings},
     observation::{Attachment, BlockedListener, FlowRow, Observation, Observe, Tallies},
     range::{LocalPorts, PortRange},
     settings::{Exposed, Mode},
@@ -69,6 +69,14 @@ impl Observer {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner),
         );
+    }
+
+    /// All packets that the programs of the interface in `slot` have counted.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn counted(&self, slot: u32) -> anyhow::Result<Counted> {
+        self.readings.counted(slot)
     }
 
     /// Notes whether every interface is guarded.

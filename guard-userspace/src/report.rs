@@ -155,6 +155,9 @@ impl fmt::Display for StatusText<'_> {
                 None => writeln!(f, "ALARM     {text}")?,
             }
         }
+        for interface in &status.interfaces {
+            write_traffic(f, interface)?;
+        }
         match status.mode {
             Mode::Enforce => {}
             Mode::Monitor => writeln!(f, "mode      monitor: what would be dropped passes")?,
@@ -176,6 +179,36 @@ impl fmt::Display for StatusText<'_> {
 
         write_listeners(f, &status.listeners)
     }
+}
+
+/// What has shown that the programs see the packets of an interface.
+fn write_traffic(f: &mut fmt::Formatter<'_>, interface: &Interface) -> fmt::Result {
+    let of_hook = |direction: &str, attached: bool, evidence: &str| {
+        let shown = match evidence {
+            "seen" => "seen",
+            "no_traffic" => "none yet",
+            "unseen" => "NOT SEEN",
+            _ => return None,
+        };
+        attached.then(|| format!("{direction} {shown}"))
+    };
+    let shown: Vec<_> = [
+        of_hook(
+            "received",
+            interface.xdp_mode.is_some(),
+            &interface.received,
+        ),
+        of_hook("sent", interface.egress.is_some(), &interface.sent),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if shown.is_empty() {
+        return Ok(());
+    }
+
+    let name = printable(&interface.name);
+    writeln!(f, "traffic   {name}: {}", shown.join(", "))
 }
 
 /// Reasons that have occurred, the most frequent first.

@@ -88,6 +88,12 @@ pub struct Interface {
     pub xdp_mode: Option<Cow<'static, str>>,
     /// `tcx`, `clsact`, or nothing where what is sent is not recorded.
     pub egress: Option<Cow<'static, str>>,
+    /// Whether the XDP program was shown to see what is received: `seen`, `no_traffic` or `unseen`.
+    #[serde(default)]
+    pub received: Cow<'static, str>,
+    /// Whether the egress program was shown to see what is sent.
+    #[serde(default)]
+    pub sent: Cow<'static, str>,
 }
 
 /// How full the flow maps are.
@@ -172,6 +178,8 @@ impl From<&Attachment> for Interface {
             name: attachment.interface.clone(),
             xdp_mode: attachment.xdp.map(|hook| xdp_label(hook).into()),
             egress: attachment.egress.map(|hook| egress_label(hook).into()),
+            received: attachment.received.evidence.label().into(),
+            sent: attachment.sent.evidence.label().into(),
         }
     }
 }

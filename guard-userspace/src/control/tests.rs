@@ -129,8 +129,8 @@ fn status_as_json() {
                 { "protocol": "udplite", "port": 45001, "process": null, "pid": null },
             ],
             "interfaces": [
-                { "name": "eth0", "xdp_mode": "native", "egress": "tcx" },
-                { "name": "eth1", "xdp_mode": null, "egress": "clsact" },
+                { "name": "eth0", "xdp_mode": "native", "egress": "tcx", "received": "seen", "sent": "no_traffic" },
+                { "name": "eth1", "xdp_mode": null, "egress": "clsact", "received": "no_traffic", "sent": "unseen" },
             ],
             "flows": { "entries": 16, "capacity": 262_144 },
             "advice": null,

@@ -1,7 +1,7 @@
 //! Following what changes while the daemon runs: the range, the listeners and the interfaces.
 
 use super::{Daemon, announce};
-use crate::{failure::Failure, interfaces};
+use crate::{alarm::AlarmKind, failure::Failure, interfaces};
 
 impl Daemon {
     /// Puts the kernel's range in force when it has changed.
@@ -52,9 +52,32 @@ impl Daemon {
     /// Puts programs back where they are missing, and tells them about addresses.
     pub(super) async fn follow_interfaces(&mut self) {
         let mut notes = Vec::new();
-        if let Err(error) = self.look_at_interfaces(&mut notes).await {
-            notes.push(format!("{error:#}"));
+        let looked = self.look_at_interfaces(&mut notes).await;
+        self.report(AlarmKind::Unwatched, looked);
+        self.show_interfaces(notes);
+    }
+
+    /// Looks whether the programs see what the interfaces count.
+    pub(super) async fn compare(&mut self) {
+        let mut notes = Vec::new();
+        let counted = |slot| self.observer.counted(slot);
+        let compared = self
+            .guard
+            .compare(&self.settings, &self.netlink, counted, &mut notes)
+            .await;
+        self.report(AlarmKind::Uncompared, compared);
+        self.show_interfaces(notes);
+    }
+
+    /// Whatever is shown is as old as the last attempt that did not fail.
+    fn report(&self, kind: AlarmKind, outcome: anyhow::Result<()>) {
+        match outcome {
+            Ok(()) => self.guard.alarms().clear("", kind),
+            Err(error) => self.guard.alarms().raise("", kind, &format!("{error:#}")),
         }
+    }
+
+    fn show_interfaces(&self, notes: Vec<String>) {
         for note in notes {
             tracing::warn!("{note}");
         }

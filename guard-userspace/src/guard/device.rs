@@ -12,9 +12,10 @@ use rtnetlink::Handle;
 use super::start::Wanted;
 use crate::{
     attach::{self, Hold},
+    evidence::Comparison,
     failure::Failure,
     interfaces::{self, Interface, Layers},
-    observation::{Attachment, EgressHook, XdpHook},
+    observation::{Attachment, EgressHook, Proof, XdpHook},
     pins::{Hook, Pins},
     programs::Programs,
     settings,
@@ -38,6 +39,10 @@ pub(super) struct GuardedDevice {
     egress_hook: Option<EgressHook>,
     /// Whether it has had all its programs at some time.
     pub(super) seen: bool,
+    received: Comparison,
+    sent: Comparison,
+    /// The XDP mode that was chosen because the program saw nothing in another one.
+    pub(super) cure: Option<settings::XdpMode>,
     /// Why it is not guarded, if that was said already.
     pub(super) complaint: Option<String>,
     programs: Programs,
@@ -59,6 +64,9 @@ impl GuardedDevice {
             xdp_hook: None,
             egress: None,
             egress_hook: None,
+            received: Comparison::default(),
+            sent: Comparison::default(),
+            cure: None,
             complaint: None,
             programs,
         }
@@ -80,6 +88,7 @@ impl GuardedDevice {
         let pin = pins.link(self.index, Hook::Egress);
         let program = self.programs.egress()?;
         let (hold, hook, note) = attach::egress(program, &self.name, hook, (&pin, beside))?;
+        self.sent.restart();
         self.egress = Some(hold);
         self.egress_hook = Some(hook);
 
@@ -97,7 +106,7 @@ impl GuardedDevice {
 
     /// Takes over from a link that is pinned at one of `left`, or attaches anew. Returns a line for
     /// the administrator where the mode is not the one that was preferred.
-    fn attach_xdp(
+    pub(super) fn attach_xdp(
         &mut self,
         mode: settings::XdpMode,
         pins: &Pins,
@@ -106,7 +115,9 @@ impl GuardedDevice {
         let pin = pins.link(self.index, Hook::Xdp);
         let program = self.programs.ingress()?;
         let interface = (self.name.as_str(), self.index);
+        let mode = self.cure.unwrap_or(mode);
         let (hold, note) = attach::xdp(program, interface, mode, (&pin, left))?;
+        self.received.restart();
         self.xdp = Some(hold);
 
         Ok(note.map(|reason| format!("{reason}; guarding in generic mode, which is slower")))
@@ -133,6 +144,24 @@ impl GuardedDevice {
             guarded: self.guarded,
             xdp: self.xdp.as_ref().and(self.xdp_hook),
             egress: self.egress.as_ref().and(self.egress_hook),
+            received: proof(&self.received),
+            sent: proof(&self.sent),
+        }
+    }
+
+    /// What was counted at one of its hooks.
+    pub(super) const fn comparison(&mut self, hook: Hook) -> &mut Comparison {
+        match hook {
+            Hook::Xdp => &mut self.received,
+            Hook::Egress => &mut self.sent,
+        }
+    }
+
+    /// Whether there is a program of ours at this hook.
+    pub(super) const fn is_attached(&self, hook: Hook) -> bool {
+        match hook {
+            Hook::Xdp => self.xdp.is_some(),
+            Hook::Egress => self.egress.is_some(),
         }
     }
 
@@ -185,6 +214,13 @@ impl GuardedDevice {
 /// What the programs know about the interface called `name` before it was looked at.
 pub(super) fn unknown(name: &str) -> Device {
     describe(name, &[])
+}
+
+fn proof(comparison: &Comparison) -> Proof {
+    Proof {
+        evidence: comparison.evidence(),
+        unseen: comparison.unseen(),
+    }
 }
 
 fn describe(name: &str, addresses: &[IpNet]) -> Device {

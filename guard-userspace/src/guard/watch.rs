@@ -35,6 +35,7 @@ impl Guard {
                 Located::Here(interface) => {
                     if device.name != interface.name {
                         notes.push(format!("{}: is called {} now", device.name, interface.name));
+                        self.alarms.rename(&device.name, &interface.name);
                         device.name.clone_from(&interface.name);
                         // It is taken off by name when the time comes.
                         if let Some(Hold::Clsact(name)) = &mut device.egress {
@@ -45,12 +46,15 @@ impl Guard {
                 }
                 Located::Anew(interface) => {
                     let_go(device);
+                    self.alarms.forget(&device.name);
+                    device.cure = None;
                     notes.push(arrival(device, interface));
                     device.name.clone_from(&interface.name);
                     device.index = interface.index;
                 }
                 Located::Gone => {
                     let_go(device);
+                    self.alarms.forget(&device.name);
                     if device.is_there() {
                         notes.push(format!("{}: is gone, waiting for it", device.name));
                     }

@@ -15,7 +15,7 @@ use netlink_packet_route::{
 };
 use rtnetlink::{Handle, MulticastGroup};
 
-use super::{AttachedMode, Interface, XdpProgram, local, pick};
+use super::{AttachedMode, Interface, Statistics, XdpProgram, local, pick};
 use crate::failure::Failure;
 
 /// Opens an rtnetlink connection into the calling thread's network namespace.
@@ -101,6 +101,43 @@ pub async fn list(netlink: &Handle) -> anyhow::Result<Vec<Interface>> {
 /// When there is none, naming those there are: exit code 69.
 pub async fn find(netlink: &Handle, name: &str) -> Result<Interface, Failure> {
     pick(&list(netlink).await?, name)
+}
+
+/// The interface with this index, and what it has counted. Nothing where there is none.
+///
+/// # Errors
+/// When the kernel refuses, or counts nothing.
+pub async fn look(netlink: &Handle, index: u32) -> anyhow::Result<Option<(Interface, Statistics)>> {
+    let answer: Result<Option<LinkMessage>, _> = netlink
+        .link()
+        .get()
+        .match_index(index)
+        .execute()
+        .try_next()
+        .await;
+    let link = match answer {
+        Ok(Some(link)) => link,
+        Ok(None) => return Ok(None),
+        Err(rtnetlink::Error::NetlinkError(message)) if message.raw_code() == -libc::ENODEV => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error).context("rtnetlink: look at a link"),
+    };
+    let statistics = link
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Stats64(counts) => Some(Statistics {
+                received: counts.rx_packets,
+                sent: counts.tx_packets,
+            }),
+            _ => None,
+        });
+
+    Ok(Some((
+        interface(&link),
+        statistics.context("rtnetlink: a link without statistics")?,
+    )))
 }
 
 /// The name of the BPF program `id`, where the caller may see it and it has one.

@@ -5,7 +5,7 @@ use aya::maps::{Map, MapData, PerCpuArray};
 use guard_common::{
     config::Timeouts,
     layout::{Counters, MAX_DEVICES},
-    outcome::{Outcome, Protocol},
+    outcome::{Direction, Outcome, Protocol},
     tables::Tally,
 };
 
@@ -16,6 +16,15 @@ use crate::{
     pins::Pins,
     pressure::Evidence,
 };
+
+/// Packets that the programs of one interface have counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Counted {
+    /// Received packets.
+    pub received: u64,
+    /// Sent packets.
+    pub sent: u64,
+}
 
 /// What observers read, opened from the pins of one network namespace.
 ///
@@ -68,6 +77,22 @@ impl Readings {
         }
 
         Ok(counts)
+    }
+
+    /// All packets that the programs of the interface in `slot` have counted.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn counted(&self, slot: u32) -> anyhow::Result<Counted> {
+        let mut counted = Counted::default();
+        for count in self.frames(slot, "")? {
+            match count.judged.outcome.direction() {
+                Direction::Ingress => counted.received += count.frames,
+                Direction::Egress => counted.sent += count.frames,
+            }
+        }
+
+        Ok(counted)
     }
 
     /// What is counted beside the frames.

@@ -48,6 +48,12 @@ portguard_attached{{device="eth0",hook="xdp"}} 1
 portguard_attached{{device="eth0",hook="egress"}} 1
 portguard_attached{{device="eth1",hook="xdp"}} 0
 portguard_attached{{device="eth1",hook="egress"}} 1
+# HELP portguard_unseen_packets Packets that the interface counted while the program at the hook saw none at all
+# TYPE portguard_unseen_packets counter
+portguard_unseen_packets_total{{device="eth0",hook="xdp"}} 0
+portguard_unseen_packets_total{{device="eth0",hook="egress"}} 0
+portguard_unseen_packets_total{{device="eth1",hook="xdp"}} 0
+portguard_unseen_packets_total{{device="eth1",hook="egress"}} 620
 # HELP portguard_xdp_mode_info Always 1; the label names where the XDP program runs: native in the driver, or generic
 # TYPE portguard_xdp_mode_info gauge
 portguard_xdp_mode_info{{device="eth0",mode="native"}} 1

@@ -13,6 +13,8 @@ fn snapshot_of_a_status() {
         "\
 guarding eth0 (native XDP, TCX egress), eth1 (clsact egress only), ports 32768-60999
 ALARM     eth1: its XDP program was taken off
+traffic   eth0: received seen, sent none yet
+traffic   eth1: sent NOT SEEN
 reserved  40000-40010 50000
 exposed   42222/tcp
 flows     16 of 262144
@@ -45,6 +47,7 @@ fn snapshot_of_a_quiet_monitor() {
         StatusText(&Status::from(&quiet)).to_string(),
         "\
 guarding eth0 (native XDP, egress not recorded), eth1 (not attached), ports 32768-60999
+traffic   eth0: received seen
 mode      monitor: what would be dropped passes
 flows     16 of 262144
 advice    full; give more

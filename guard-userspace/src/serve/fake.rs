@@ -17,9 +17,10 @@ use guard_common::{
 use super::Shared;
 use crate::{
     alarm::{Alarm, AlarmKind},
+    evidence::Evidence,
     observation::{
         Attachment, BlockedListener, EgressHook, FlowCount, FlowRow, FrameCount, Observation,
-        Observe, XdpHook,
+        Observe, Proof, XdpHook,
     },
     settings::Mode,
 };
@@ -130,12 +131,22 @@ pub(crate) fn observation(mode: Mode) -> Observation {
                 interface: "eth0".to_owned(),
                 xdp: Some(XdpHook::Native),
                 egress: Some(EgressHook::Tcx),
+                received: Proof {
+                    evidence: Evidence::Seen,
+                    unseen: 0,
+                },
+                sent: Proof::default(),
             },
             Attachment {
                 guarded: true,
                 interface: "eth1".to_owned(),
                 xdp: None,
                 egress: Some(EgressHook::Clsact),
+                received: Proof::default(),
+                sent: Proof {
+                    evidence: Evidence::Unseen,
+                    unseen: 620,
+                },
             },
         ],
         frames: vec![
