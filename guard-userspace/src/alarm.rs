@@ -8,6 +8,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use crate::text::one_line;
+
 /// The longest text of an alarm, in characters.
 const LONGEST: usize = 512;
 
@@ -140,10 +142,7 @@ fn prefix(device: &str) -> String {
 
 /// `text` in one line of bounded length: it may name programs, whose names others choose.
 fn plain(text: &str) -> String {
-    text.chars()
-        .take(LONGEST)
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
+    one_line(text).chars().take(LONGEST).collect()
 }
 
 #[cfg(test)]

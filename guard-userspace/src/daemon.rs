@@ -5,15 +5,18 @@ mod follow;
 mod ports;
 mod reload;
 
-use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use futures_util::{FutureExt, StreamExt};
+use futures_util::{
+    FutureExt, StreamExt,
+    stream::{Fuse, LocalBoxStream},
+};
 use rtnetlink::Handle;
 use tokio::{
     select,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{Notify, watch},
-    time::{MissedTickBehavior, interval, timeout},
+    time::{Interval, MissedTickBehavior, interval, timeout},
 };
 
 use self::ports::PortsInForce;
@@ -22,7 +25,7 @@ use crate::{
     failure::Failure,
     guard::{self, Guard},
     interfaces,
-    listeners::Owners,
+    listeners::{Helper, Names},
     lock::InstanceLock,
     maps::{Readings, StateMemory},
     namespace,
@@ -71,44 +74,37 @@ impl Start {
 /// Guards until `shutdown`, then detaches, unless the settings say that the guard stays. The
 /// calling thread keeps no other privileges than that takes, for good.
 ///
-/// `owners` says who listens; to find out takes privileges that are given up here.
+/// `helper` finds out who listens, which takes privileges that are given up here.
 ///
 /// # Errors
 /// Names what failed, on what, and the remedy. Nothing is left attached, pinned or listening then.
 pub async fn run(
     start: Start,
     workings: Workings,
-    owners: Owners,
+    helper: Helper,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
     // Before anything else: a terminal that closes during the start must not end it half-way.
-    let mut reload = signal(SignalKind::hangup()).map_err(anyhow::Error::from)?;
-    let mut daemon = Daemon::start(start, workings, owners).await?;
-    let mut range = every(RANGE_EVERY);
-    let mut listeners = every(LISTENERS_EVERY);
-    let mut interfaces = every(INTERFACES_EVERY);
-    let mut compare = every(COMPARE_EVERY);
-    let mut changes = pin!(interfaces::changes()?.fuse());
-    let mut changed = false;
-    tokio::pin!(shutdown);
+    let reload = signal(SignalKind::hangup()).map_err(anyhow::Error::from)?;
+    let mut daemon = Daemon::start(start, workings, helper).await?;
+    let mut events = Events {
+        reload,
+        range: every(RANGE_EVERY),
+        listeners: every(LISTENERS_EVERY),
+        interfaces: every(INTERFACES_EVERY),
+        compare: every(COMPARE_EVERY),
+        changes: interfaces::changes()?.boxed_local().fuse(),
+        changed: false,
+    };
     announce::ready(&daemon.guard.attachments(), daemon.ports.local.range);
-    loop {
+    {
+        let work = daemon.work(&mut events);
+        tokio::pin!(work, shutdown);
+        // Whatever is under way then, such as a look at all sockets, goes with it.
         select! {
-            () = &mut shutdown => break,
-            _ = reload.recv() => daemon.reload(),
-            _ = range.tick() => daemon.follow_range(),
-            _ = compare.tick() => daemon.compare().await,
-            _ = listeners.tick() => daemon.watch_listeners(),
-            // Changes that keep coming must not put the look off for ever.
-            Some(()) = changes.next(), if !changed => {
-                changed = true;
-                interfaces.reset_after(SETTLED);
-            }
-            _ = interfaces.tick() => {
-                changed = false;
-                while changes.next().now_or_never().flatten().is_some() {}
-                daemon.follow_interfaces().await;
-            }
+            biased;
+            () = &mut shutdown => {}
+            () = &mut work => {}
         }
     }
     announce::stopping();
@@ -117,10 +113,22 @@ pub async fn run(
     Ok(())
 }
 
-fn every(period: Duration) -> tokio::time::Interval {
+fn every(period: Duration) -> Interval {
     let mut interval = interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
+}
+
+/// What can happen.
+struct Events {
+    reload: Signal,
+    range: Interval,
+    listeners: Interval,
+    interfaces: Interval,
+    compare: Interval,
+    changes: Fuse<LocalBoxStream<'static, ()>>,
+    /// Whether interfaces have changed since they were looked at.
+    changed: bool,
 }
 
 struct Daemon {
@@ -130,7 +138,7 @@ struct Daemon {
     guard: Guard,
     observer: Arc<Observer>,
     netlink: Handle,
-    owners: Owners,
+    names: Names,
     sweep_now: Arc<Notify>,
     stop: watch::Sender<()>,
     servers: Vec<tokio::task::JoinHandle<()>>,
@@ -139,7 +147,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn start(start: Start, workings: Workings, mut owners: Owners) -> Result<Self, Failure> {
+    async fn start(start: Start, workings: Workings, helper: Helper) -> Result<Self, Failure> {
         let settings = start.settings()?;
         privileges::require()?;
         privileges::lift_memory_limit();
@@ -150,7 +158,8 @@ impl Daemon {
         let lock = InstanceLock::take(&namespace)?;
         let pins = Pins::of_layout(&settings.pin_dir, &namespace, workings.layout);
         let earlier = StateMemory::in_force(&pins);
-        let ports = PortsInForce::start(&settings, earlier.as_ref(), &mut owners)?;
+        let mut names = Names::new(helper);
+        let ports = PortsInForce::start(&settings, earlier.as_ref(), &mut names).await?;
         let metrics = serve::bind(settings.metrics_listen).await?;
         let control = control::Socket::bind(&settings.control_socket).await?;
 
@@ -208,12 +217,48 @@ impl Daemon {
             guard,
             observer,
             netlink,
-            owners,
+            names,
             sweep_now,
             stop,
             servers,
             _lock: lock,
         })
+    }
+
+    /// Follows whatever happens, one thing after the other, without end. What takes long is waited
+    /// for, so that everything else goes on meanwhile.
+    async fn work(&mut self, events: &mut Events) {
+        loop {
+            let Events {
+                reload,
+                range,
+                listeners,
+                interfaces,
+                compare,
+                changes,
+                changed,
+            } = events;
+            select! {
+                _ = reload.recv() => self.reload().await,
+                _ = range.tick() => self.follow_range().await,
+                _ = compare.tick() => self.compare().await,
+                _ = listeners.tick() => self.watch_listeners().await,
+                all = self.names.hear() => if all {
+                    listeners.reset();
+                    self.watch_listeners().await;
+                },
+                // Changes that keep coming must not put the look off for ever.
+                Some(()) = changes.next(), if !*changed => {
+                    *changed = true;
+                    interfaces.reset_after(SETTLED);
+                }
+                _ = interfaces.tick() => {
+                    *changed = false;
+                    while changes.next().now_or_never().flatten().is_some() {}
+                    self.follow_interfaces().await;
+                }
+            }
+        }
     }
 
     /// Takes the programs off, unless they stay, and then lets the servers finish.

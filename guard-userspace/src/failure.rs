@@ -2,6 +2,8 @@
 
 use std::{error::Error, fmt, process::ExitCode};
 
+use crate::text::one_line;
+
 /// How the process ends, as its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -91,7 +93,7 @@ impl Failure {
         if lines.is_empty() {
             "unknown failure".to_owned()
         } else {
-            lines.join(" ")
+            one_line(&lines.join(" "))
         }
     }
 
@@ -124,7 +126,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message())?;
         if let Some(remedy) = &self.remedy {
-            write!(f, "; {remedy}")?;
+            write!(f, "; {}", one_line(remedy))?;
         }
 
         Ok(())

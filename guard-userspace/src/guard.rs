@@ -18,6 +18,7 @@ use nix::fcntl::Flock;
 use rtnetlink::Handle;
 
 pub use self::older::Older;
+use self::older::Seeder;
 pub use self::start::{Wanted, find_wanted};
 use self::{
     device::GuardedDevice,
@@ -45,9 +46,9 @@ pub struct Guard {
     maps: Maps,
     clock: Arc<Clock>,
     timers: Arc<Timers>,
+    seeder: Arc<Seeder>,
     devices: Vec<GuardedDevice>,
     inheritance: Option<Inheritance>,
-    workings: Workings,
     older: Older,
     stays: bool,
     alarms: Arc<Alarms>,
@@ -92,14 +93,16 @@ impl Guard {
         loaded.maps.state.apply(settings);
         let timers = Timers::new(settings, clock.hertz());
         timers.publish(&mut loaded.maps.state);
+        let clock = Arc::new(clock);
+        let seeder = Seeder::open(&pins, Arc::clone(&clock), workings)?;
         let mut guard = Self {
             pins,
             maps: loaded.maps,
-            clock: Arc::new(clock),
+            clock,
+            seeder: Arc::new(seeder),
             timers: Arc::new(timers),
             devices: loaded.devices,
             inheritance,
-            workings,
             older: Older::default(),
             stays: false,
             alarms: Arc::default(),
@@ -108,8 +111,8 @@ impl Guard {
         };
         // An earlier run's programs may enforce what is published here.
         if found {
-            guard.older = guard.seed(settings, ports)?;
-            guard.widen(settings)?;
+            guard.older = guard.seed_here(settings, ports)?;
+            guard.widen_here(settings)?;
         }
         guard.guard_ports(settings, ports);
         guard.trust(settings)?;
@@ -127,7 +130,7 @@ impl Guard {
             let now = guard.clock.now()?;
             let carried = inheritance.copy_to(&mut guard.maps, &guard.pins, now)?;
             notes.extend(carried.notes);
-            guard.widen(settings)?;
+            guard.widen_here(settings)?;
             if carried.incomplete {
                 tokio::time::sleep(SIDE_BY_SIDE).await;
             }
@@ -150,7 +153,7 @@ impl Guard {
         notes: &mut Vec<String>,
     ) -> Result<Older, Failure> {
         let mut older = mem::take(&mut self.older);
-        older.add(self.seed(settings, ports)?);
+        older.add(self.seed_here(settings, ports)?);
         for device in &mut self.devices {
             // XDP never stands without egress. What is missing is put there when the interfaces are
             // looked at.
@@ -192,17 +195,17 @@ impl Guard {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn apply(&mut self, settings: &Settings, ports: &GuardedPorts) -> anyhow::Result<()> {
+    pub async fn apply(&mut self, settings: &Settings, ports: &GuardedPorts) -> anyhow::Result<()> {
         self.trust(settings)?;
         let any_remote_port = self.maps.state.any_remote_port() != 0;
         let refiltered = any_remote_port != settings.udp_filter.any_remote_port();
         if refiltered {
-            self.learn_again(settings, ports)?;
+            self.learn_again(settings, ports).await?;
         }
         self.maps.state.apply(settings);
         if refiltered {
             // Whoever has sent meanwhile.
-            self.learn_again(settings, ports)?;
+            self.learn_again(settings, ports).await?;
         }
         self.timers.reconfigure(settings, &mut self.maps.state);
         // Longer timers bring back to life what sweeps had left unmarked.

@@ -2,7 +2,7 @@
 //! the kernel's port range, and reports.
 //!
 //! Modules in reading order: the command line and what it means ([`cli`], [`settings`],
-//! [`failure`]), what is on this host ([`range`], [`dump`], [`interfaces`], [`sockets`],
+//! [`text`], [`failure`], [`aside`]), what is on this host ([`range`], [`dump`], [`interfaces`], [`sockets`],
 //! [`conntrack`], [`listeners`], [`namespace`], [`privileges`]), the kernel programs and their
 //! maps ([`bpf`], [`pins`], [`programs`], [`maps`], [`clock`], [`attach`], [`alarm`], [`evidence`], [`guard`], [`seed`],
 //! [`repair`], [`reclaim`], [`pressure`], [`timers`], [`sweep`]), and the daemon around them
@@ -10,9 +10,11 @@
 //! [`report`], [`workings`], [`daemon`], [`process`]). Commands that need no daemon come last
 //! ([`check`], [`detach`]).
 
+pub mod aside;
 pub mod cli;
 pub mod failure;
 pub mod settings;
+pub mod text;
 
 pub mod conntrack;
 pub mod dump;

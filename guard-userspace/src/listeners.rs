@@ -1,23 +1,29 @@
 //! Sockets that listen on guarded ports, where strangers can no longer reach them.
 
-mod apart;
+mod helper;
+mod names;
 mod owner;
 mod verdict;
+mod walk;
 
 use std::{
     collections::{BTreeMap, HashSet},
     fmt,
     net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
 };
 
 use guard_common::parse::Transport;
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
+use self::walk::Walk;
 pub use self::{
-    apart::Apart,
+    helper::Helper,
+    names::Names,
     owner::Owner,
     verdict::{Moment, Verdict, Warning, judge, judge_start},
+    walk::Open,
 };
 use crate::{
     range::{GuardedPorts, PortRange},
@@ -25,34 +31,8 @@ use crate::{
     sockets::{self, Socket, State},
 };
 
-/// Who finds out which processes have sockets open.
-#[derive(Debug)]
-pub enum Owners {
-    /// This process.
-    Here,
-    /// A process apart.
-    Apart(Apart),
-    /// Nobody any more.
-    Lost,
-}
-
-impl Owners {
-    fn scan(&mut self, wanted: &HashSet<u32>) -> owner::Scan {
-        match self {
-            Self::Here => owner::scan(wanted),
-            Self::Apart(apart) => apart.scan(wanted).unwrap_or_else(|error| {
-                tracing::warn!(
-                    "the process that names listeners does not answer ({error}): none that is \
-                     found from now on has a name, and the kernel's own are not left open; \
-                     restart portguard"
-                );
-                *self = Self::Lost;
-                owner::Scan::default()
-            }),
-            Self::Lost => owner::Scan::default(),
-        }
-    }
-}
+/// How long a look goes on between two looks at the clock.
+const PIECE: Duration = Duration::from_millis(20);
 
 /// A guarded port on which this host waits for strangers, or for UDP seems to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -68,9 +48,9 @@ pub struct Listener {
     pub owner: Owner,
     /// A remote peer it has a TCP connection with at this moment.
     pub serves: Option<SocketAddr>,
-    /// The inodes of its sockets.
+    /// Its sockets.
     #[serde(skip)]
-    inodes: Vec<u32>,
+    sockets: Vec<Open>,
 }
 
 impl Listener {
@@ -104,46 +84,30 @@ impl fmt::Display for Listener {
     }
 }
 
-/// Lists the sockets of the calling thread's namespace, and says which listen on guarded ports,
-/// who owns them, and which serve a peer that is not in `trusted`.
+/// Lists the sockets of the calling thread's namespace, and says which listen on guarded ports, and
+/// which serve a peer that is not in `trusted`. Who owns them is for [`Names`] to say.
 ///
-/// Has `owners` look through every process, but only when something listens.
+/// Blocks for as long as the kernel takes to list them.
 ///
 /// # Errors
 /// When the sockets cannot be listed.
-pub fn survey(
-    guarded: &GuardedPorts,
-    trusted: &[IpNet],
-    owners: &mut Owners,
-) -> anyhow::Result<Vec<Listener>> {
-    let mut listeners = find(&sockets::list()?, guarded, trusted);
-    if listeners.is_empty() {
-        return Ok(listeners);
-    }
+pub fn survey(guarded: &GuardedPorts, trusted: &[IpNet]) -> anyhow::Result<Vec<Listener>> {
+    Ok(find(&sockets::list()?, guarded, trusted))
+}
 
-    let wanted: HashSet<u32> = listeners
+/// Names the owners of listeners by looks of this process's own, for as long as `time`.
+pub fn name_here(listeners: &mut [Listener], time: Duration) {
+    let mut walk = Walk::default();
+    let mut names = Names::of_nobody();
+    let sockets = listeners
         .iter()
-        .flat_map(|listener| listener.inodes.iter().copied())
-        .collect();
-    let scan = owners.scan(&wanted);
-    // A socket that was closed before the scan reached its process has no owner either, so the
-    // kernel's own are those that still exist.
-    let alive: HashSet<u32> =
-        if scan.complete && wanted.iter().any(|inode| scan.owner(*inode).is_none()) {
-            sockets::list()?
-                .iter()
-                // The kernel's own are root's; a user's socket may just be out of sight.
-                .filter(|socket| socket.uid == 0)
-                .map(|socket| socket.inode)
-                .collect()
-        } else {
-            HashSet::new()
-        };
-    for listener in &mut listeners {
-        listener.owner = owner_of(listener, &scan, &alive);
+        .flat_map(|listener| listener.sockets.iter().copied());
+    walk.ask(sockets.filter(|socket| socket.inode != 0));
+    let deadline = Instant::now() + time;
+    while !walk.is_idle() && Instant::now() < deadline {
+        names.note_found(walk.go_on(time.min(PIECE)));
     }
-
-    Ok(listeners)
+    names.name(listeners);
 }
 
 /// The sockets that listen on guarded ports: listening TCP sockets, and UDP sockets without a
@@ -162,10 +126,13 @@ pub fn find(sockets: &[Socket], guarded: &GuardedPorts, trusted: &[IpNet]) -> Ve
                 addresses: Vec::new(),
                 owner: Owner::Unknown,
                 serves: None,
-                inodes: Vec::new(),
+                sockets: Vec::new(),
             });
         listener.addresses.push(socket.local.ip());
-        listener.inodes.push(socket.inode);
+        listener.sockets.push(Open {
+            inode: socket.inode,
+            uid: socket.uid,
+        });
     }
 
     let ends: HashSet<_> = sockets
@@ -212,21 +179,6 @@ fn serves(socket: &Socket) -> bool {
         Transport::Tcp => matches!(socket.state, State::Established | State::CloseWait),
         Transport::Udp | Transport::UdpLite => false,
     }
-}
-
-fn owner_of(listener: &Listener, scan: &owner::Scan, alive: &HashSet<u32>) -> Owner {
-    if let Some(owner) = listener.inodes.iter().find_map(|inode| scan.owner(*inode)) {
-        return owner.clone();
-    }
-    if listener
-        .inodes
-        .iter()
-        .all(|inode| *inode == 0 || alive.contains(inode))
-    {
-        return Owner::Kernel;
-    }
-
-    Owner::Unknown
 }
 
 fn label<S: Serializer>(transport: &Transport, serializer: S) -> Result<S::Ok, S::Error> {

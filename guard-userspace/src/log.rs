@@ -10,6 +10,8 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use crate::text::one_line;
+
 /// Sends what is logged to stderr, from `info` on.
 pub fn to_stderr() {
     // aya warns of what it tries, such as to lift the limit of locked memory. Where that matters, an
@@ -44,10 +46,12 @@ where
             Level::WARN => writer.write_str("warning: ")?,
             Level::INFO | Level::DEBUG | Level::TRACE => {}
         }
+        // Whoever is named in it has chosen the name.
+        let mut text = String::new();
         context
             .field_format()
-            .format_fields(writer.by_ref(), event)?;
+            .format_fields(Writer::new(&mut text), event)?;
 
-        writeln!(writer)
+        writeln!(writer, "{}", one_line(&text))
     }
 }

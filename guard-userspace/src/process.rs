@@ -5,7 +5,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     daemon::{self, Start},
     failure::Failure,
-    listeners::{Apart, Owners},
+    listeners::Helper,
     workings::Workings,
 };
 
@@ -14,7 +14,11 @@ use crate::{
 /// # Errors
 /// As [`daemon::run`].
 pub fn guard(start: Start, workings: Workings) -> Result<(), Failure> {
-    let owners = Owners::Apart(Apart::start()?);
+    // The guard does not depend on who can be named.
+    let helper = Helper::start().unwrap_or_else(|failure| {
+        tracing::warn!("{failure}");
+        Helper::none()
+    });
     block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(anyhow::Error::from)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(anyhow::Error::from)?;
@@ -24,7 +28,7 @@ pub fn guard(start: Start, workings: Workings) -> Result<(), Failure> {
                 _ = interrupt.recv() => {}
             }
         };
-        daemon::run(start, workings, owners, shutdown).await
+        daemon::run(start, workings, helper, shutdown).await
     })
 }
 

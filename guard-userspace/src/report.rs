@@ -9,11 +9,12 @@ use std::{
     path::Path,
 };
 
-use self::table::{Column, Table, printable};
+use self::table::{Column, Table};
 use crate::{
     control::{Client, Flow, Interface, Listener, Question, Status},
     failure::{Exit, Failure},
     settings::Mode,
+    text::{one_line, plain},
 };
 
 /// Prints what the guard on `socket` guards and has counted. Blocks: call it outside a runtime.
@@ -127,7 +128,7 @@ struct InterfaceText<'a>(&'a Interface);
 
 impl fmt::Display for InterfaceText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = printable(&self.0.name);
+        let name = plain(&self.0.name);
         let egress = self.0.egress.as_deref().map(|hook| match hook {
             "tcx" => "TCX egress",
             "clsact" => "clsact egress",
@@ -149,9 +150,9 @@ impl fmt::Display for StatusText<'_> {
         let status = self.0;
         writeln!(f, "{}", Headline(status))?;
         for alarm in &status.alarms {
-            let text = printable(&alarm.text);
+            let text = one_line(&alarm.text);
             match &alarm.device {
-                Some(device) => writeln!(f, "ALARM     {}: {text}", printable(device))?,
+                Some(device) => writeln!(f, "ALARM     {}: {text}", plain(device))?,
                 None => writeln!(f, "ALARM     {text}")?,
             }
         }
@@ -173,7 +174,7 @@ impl fmt::Display for StatusText<'_> {
             status.flows.entries, status.flows.capacity
         )?;
         if let Some(advice) = &status.advice {
-            writeln!(f, "advice    {}", printable(advice))?;
+            writeln!(f, "advice    {}", one_line(advice))?;
         }
         write_packets(f, status)?;
 
@@ -207,7 +208,7 @@ fn write_traffic(f: &mut fmt::Formatter<'_>, interface: &Interface) -> fmt::Resu
         return Ok(());
     }
 
-    let name = printable(&interface.name);
+    let name = plain(&interface.name);
     writeln!(f, "traffic   {name}: {}", shown.join(", "))
 }
 
@@ -252,8 +253,8 @@ fn listener_cells(listener: &Listener) -> [String; 3] {
         pid,
     } = listener;
     let owner = match (process, pid) {
-        (Some(process), Some(pid)) => format!("{} (pid {pid})", printable(process)),
-        (Some(process), None) => printable(process),
+        (Some(process), Some(pid)) => format!("{} (pid {pid})", plain(process)),
+        (Some(process), None) => plain(process),
         (None, Some(pid)) => format!("pid {pid}"),
         (None, None) => "unknown".to_owned(),
     };

@@ -63,6 +63,23 @@ pub fn children(process: u32) -> Vec<u32> {
     .collect()
 }
 
+/// The processes that a process has started, and those that they have, and so on.
+pub fn descendants(process: u32) -> Vec<u32> {
+    let mut all = children(process);
+    let mut number = 0;
+    while let Some(&process) = all.get(number) {
+        all.extend(children(process));
+        number += 1;
+    }
+    all
+}
+
+/// What a process calls itself.
+pub fn name(process: u32) -> Option<String> {
+    let name = fs::read_to_string(format!("/proc/{process}/comm")).ok()?;
+    Some(name.trim_end().to_owned())
+}
+
 /// Whether a process is there and has not ended.
 pub fn runs(process: u32) -> bool {
     fs::read_to_string(format!("/proc/{process}/status"))

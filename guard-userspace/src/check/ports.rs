@@ -1,15 +1,20 @@
 //! The ports of a run, and what listens on them.
 
+use std::time::Duration;
+
 use super::{Item, Report};
 use crate::{
     failure::Failure,
-    listeners::{self, Listener, Owners},
+    listeners::{self, Listener},
     maps::StateMemory,
     namespace,
     pins::Pins,
     range::{GuardedPorts, LocalPorts},
     settings::Settings,
 };
+
+/// How long to look for the names of listeners.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Says which ports would be guarded, and who would be cut off.
 pub(super) fn ports(settings: &Settings, report: &mut Report) {
@@ -31,9 +36,12 @@ pub(super) fn ports(settings: &Settings, report: &mut Report) {
         let earlier = earlier.as_ref();
         earlier.is_some_and(|state| !state.guards(listener.transport, listener.port))
     };
-    let verdict = listeners::survey(&guarded, &trusted, &mut Owners::Here)
+    let verdict = listeners::survey(&guarded, &trusted)
         .map_err(Failure::from)
-        .and_then(|found| listeners::judge_start(settings.listeners, settings.mode, open, found));
+        .and_then(|mut found| {
+            listeners::name_here(&mut found, PATIENCE);
+            listeners::judge_start(settings.listeners, settings.mode, open, found)
+        });
     match verdict {
         Ok(verdict) if verdict.warnings.is_empty() => {
             report.ok("listeners", "nothing listens on these ports");

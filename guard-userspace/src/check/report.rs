@@ -7,7 +7,10 @@ use std::{
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use crate::failure::{Exit, Failure};
+use crate::{
+    failure::{Exit, Failure},
+    text::one_line,
+};
 
 /// Changes whenever a field changes its meaning or goes.
 const SCHEMA_VERSION: u32 = 1;
@@ -71,9 +74,10 @@ impl Item {
 
 impl fmt::Display for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<8} {:<14} {}", self.verdict, self.item, self.text)?;
+        let text = one_line(&self.text);
+        write!(f, "{:<8} {:<14} {text}", self.verdict, self.item)?;
         match &self.remedy {
-            Some(remedy) => write!(f, "; {remedy}"),
+            Some(remedy) => write!(f, "; {}", one_line(remedy)),
             None => Ok(()),
         }
     }

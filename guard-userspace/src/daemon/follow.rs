@@ -5,21 +5,21 @@ use crate::{alarm::AlarmKind, failure::Failure, interfaces};
 
 impl Daemon {
     /// Puts the kernel's range in force when it has changed.
-    pub(super) fn follow_range(&mut self) {
-        if let Err(failure) = self.apply_ports() {
+    pub(super) async fn follow_range(&mut self) {
+        if let Err(failure) = self.apply_ports().await {
             self.ports.complain(&failure);
         }
     }
 
-    pub(super) fn apply_ports(&mut self) -> Result<(), Failure> {
-        let Some(next) = self.ports.next(&self.settings, &mut self.owners)? else {
+    pub(super) async fn apply_ports(&mut self) -> Result<(), Failure> {
+        let Some(next) = self.ports.next(&self.settings, &mut self.names).await? else {
             return Ok(());
         };
         let guarded = next.guarded();
-        let mut older = self.guard.seed(&self.settings, &guarded)?;
+        let mut older = self.guard.seed(&self.settings, &guarded).await?;
         self.guard.guard_ports(&self.settings, &guarded);
         // Whoever connected between the list of sockets and the change.
-        older.add(self.guard.seed(&self.settings, &guarded)?);
+        older.add(self.guard.seed(&self.settings, &guarded).await?);
         next.announce(&self.ports);
         announce::learned_more(&older);
         self.ports = next;
@@ -28,9 +28,12 @@ impl Daemon {
         Ok(())
     }
 
-    pub(super) fn watch_listeners(&mut self) {
+    pub(super) async fn watch_listeners(&mut self) {
         let before = self.ports.exposed();
-        let watched = self.ports.watch_listeners(&self.settings, &mut self.owners);
+        let watched = self
+            .ports
+            .watch_listeners(&self.settings, &mut self.names)
+            .await;
         if let Err(error) = watched {
             self.ports.complain(&error.into());
         }

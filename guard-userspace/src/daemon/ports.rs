@@ -1,17 +1,21 @@
 //! Which ports are in force, and what listens on them.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use guard_common::parse::Transport;
 use ipnet::IpNet;
 
 use crate::{
+    aside::aside,
     failure::Failure,
-    listeners::{self, Listener, Moment, Owners, Verdict},
+    listeners::{self, Listener, Moment, Names, Verdict},
     maps::StateMemory,
     range::{GuardedPorts, LocalPorts, PortRange},
     settings::{Exposed, Settings},
 };
+
+/// How long a start waits for the names of listeners, so that it can say who forbids it.
+const NAMES_AT_START: Duration = Duration::from_millis(500);
 
 /// Warnings about listeners that are given in one run. What comes after is only counted.
 const MOST_SAID: usize = 256;
@@ -39,10 +43,10 @@ impl PortsInForce {
     ///
     /// # Errors
     /// When the ports cannot be read, or a listener forbids the start: exit code 78.
-    pub fn start(
+    pub async fn start(
         settings: &Settings,
         earlier: Option<&StateMemory>,
-        owners: &mut Owners,
+        names: &mut Names,
     ) -> Result<Self, Failure> {
         let local = LocalPorts::read(settings.range)?;
         let mut ports = Self {
@@ -53,16 +57,15 @@ impl PortsInForce {
             said: HashSet::new(),
             complaint: None,
         };
-        let found = listeners::survey(&ports.guarded(), &trusted(settings), owners)?;
+        // Here: there are no other threads while this one has its privileges.
+        let mut found = listeners::survey(&ports.guarded(), &trusted(settings))?;
+        names.wait_for(&found, NAMES_AT_START).await;
+        names.name(&mut found);
         let open = |listener: &Listener| {
             earlier.is_some_and(|state| !state.guards(listener.transport, listener.port))
         };
-        ports.heed(listeners::judge_start(
-            settings.listeners,
-            settings.mode,
-            open,
-            found,
-        )?);
+        let verdict = listeners::judge_start(settings.listeners, settings.mode, open, found)?;
+        ports.heed(verdict, names.is_settled());
 
         Ok(ports)
     }
@@ -95,10 +98,10 @@ impl PortsInForce {
     ///
     /// # Errors
     /// When the ports or the sockets cannot be read.
-    pub fn next(
+    pub async fn next(
         &mut self,
         settings: &Settings,
-        owners: &mut Owners,
+        names: &mut Names,
     ) -> Result<Option<Self>, Failure> {
         let local = LocalPorts::read(settings.range)?;
         self.complaint = None;
@@ -113,13 +116,14 @@ impl PortsInForce {
             ..self.clone()
         };
         let (before, after) = (self.guarded(), next.guarded());
-        let (old, new): (Vec<_>, Vec<_>) = listeners::survey(&after, &trusted(settings), owners)?
+        let (old, new): (Vec<_>, Vec<_>) = survey(after, settings, names)
+            .await?
             .into_iter()
             .partition(|listener| before.guarded(listener.transport, listener.port));
         next.blocked.clear();
         for (moment, found) in [(Moment::Watch, old), (Moment::Growth, new)] {
             let verdict = listeners::judge(settings.listeners, settings.mode, moment, &found)?;
-            next.heed(verdict);
+            next.heed(verdict, names.is_settled());
         }
 
         Ok(Some(next))
@@ -129,22 +133,23 @@ impl PortsInForce {
     ///
     /// # Errors
     /// When the sockets cannot be read.
-    pub fn watch_listeners(
+    pub async fn watch_listeners(
         &mut self,
         settings: &Settings,
-        owners: &mut Owners,
+        names: &mut Names,
     ) -> anyhow::Result<()> {
-        let found = listeners::survey(&self.guarded(), &trusted(settings), owners)?;
+        let found = survey(self.guarded(), settings, names).await?;
         let verdict = listeners::judge(settings.listeners, settings.mode, Moment::Watch, &found)?;
         self.blocked.clear();
-        self.heed(verdict);
+        self.heed(verdict, names.is_settled());
 
         Ok(())
     }
 
     /// Judges the listeners as if their ports had only now become guarded.
-    pub fn grow(&mut self, settings: &Settings, owners: &mut Owners) {
-        let judged = listeners::survey(&self.guarded(), &trusted(settings), owners)
+    pub async fn grow(&mut self, settings: &Settings, names: &mut Names) {
+        let judged = survey(self.guarded(), settings, names)
+            .await
             .map_err(Failure::from)
             .and_then(|found| {
                 listeners::judge(settings.listeners, settings.mode, Moment::Growth, &found)
@@ -152,7 +157,7 @@ impl PortsInForce {
         match judged {
             Ok(verdict) => {
                 self.blocked.clear();
-                self.heed(verdict);
+                self.heed(verdict, names.is_settled());
             }
             Err(failure) => self.complain(&failure),
         }
@@ -188,8 +193,11 @@ impl PortsInForce {
         }
     }
 
-    fn heed(&mut self, verdict: Verdict) {
-        for warning in verdict.warnings {
+    /// Does what was decided. What is said of listeners that are left as they are waits until their
+    /// names are `settled`: it is said at the next look then.
+    fn heed(&mut self, verdict: Verdict, settled: bool) {
+        let warnings = verdict.warnings.into_iter();
+        for warning in warnings.filter(|warning| settled || warning.is_final) {
             // Whoever opens sockets without end fills neither the log nor the memory.
             if self.said.len() < MOST_SAID && self.said.insert(warning.about) {
                 tracing::warn!("{}", warning.text);
@@ -202,6 +210,21 @@ impl PortsInForce {
         }
         self.blocked.extend(verdict.blocked);
     }
+}
+
+/// Looks for listeners on these ports, on a thread of its own, and names those whose names are known
+/// by now. The others are asked for.
+async fn survey(
+    guarded: GuardedPorts,
+    settings: &Settings,
+    names: &mut Names,
+) -> anyhow::Result<Vec<Listener>> {
+    let trusted = trusted(settings);
+    let mut found = aside(move || listeners::survey(&guarded, &trusted)).await??;
+    names.ask_about(&found);
+    names.name(&mut found);
+
+    Ok(found)
 }
 
 fn trusted(settings: &Settings) -> Vec<IpNet> {

@@ -5,7 +5,7 @@ use crate::settings::Mode;
 
 impl Daemon {
     /// Reads the configuration file anew. What cannot be read leaves everything as it is.
-    pub(super) fn reload(&mut self) {
+    pub(super) async fn reload(&mut self) {
         let wanted = match self.start.settings() {
             Ok(wanted) => wanted,
             Err(failure) => {
@@ -19,19 +19,19 @@ impl Daemon {
         }
         let reloaded = self.settings.reloaded(&wanted);
         let before = std::mem::replace(&mut self.settings, reloaded);
-        if let Err(failure) = self.apply_ports() {
+        if let Err(failure) = self.apply_ports().await {
             tracing::error!("not reloaded, the running configuration stays: {failure}");
             self.settings = before;
             return;
         }
         // A listener that somebody is being served by keeps its port, as if the range had grown.
         if before.mode == Mode::Monitor && self.settings.mode == Mode::Enforce {
-            self.ports.grow(&self.settings, &mut self.owners);
+            self.ports.grow(&self.settings, &mut self.names).await;
         }
         let guarded = self.ports.guarded();
         self.guard.guard_ports(&self.settings, &guarded);
         self.show_ports();
-        if let Err(error) = self.guard.apply(&self.settings, &guarded) {
+        if let Err(error) = self.guard.apply(&self.settings, &guarded).await {
             tracing::error!("not all of the configuration is in force: {error:#}");
         }
         // Longer timers bring flows back to life whose ports no sweep has marked since they died.

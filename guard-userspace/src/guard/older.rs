@@ -1,6 +1,6 @@
 //! Flows that are older than what guards them.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use guard_common::{
     flow::{Flow, Phase},
@@ -9,12 +9,16 @@ use guard_common::{
 
 use super::Guard;
 use crate::{
+    aside::aside,
+    clock::Clock,
     conntrack,
-    maps::{FlowEntry, FlowMap},
+    maps::{FlowEntry, FlowMap, StateMemory},
+    pins::Pins,
     range::GuardedPorts,
     seed::{self, Target},
     settings::Settings,
     sockets,
+    workings::Workings,
 };
 
 /// What was learned of older flows.
@@ -35,34 +39,64 @@ impl Older {
     }
 }
 
-impl Guard {
-    /// Puts the flows of UDP into the maps as another filter looks them up: those of sockets, what
-    /// the kernel tracks and, where the new filter asks for less, what the maps know.
+/// Puts older flows into the maps. Has whatever that takes, so that it can do it on any thread.
+pub(super) struct Seeder {
+    flows: Vec<FlowMap>,
+    state: StateMemory,
+    clock: Arc<Clock>,
+    workings: Workings,
+}
+
+impl Seeder {
+    /// A seeder of the maps that are pinned.
     ///
     /// # Errors
-    /// When the sockets or a map cannot be read.
-    pub(super) fn learn_again(
-        &mut self,
-        settings: &Settings,
-        ports: &GuardedPorts,
-    ) -> anyhow::Result<()> {
-        self.seed(settings, ports)?;
+    /// Names the map that is missing.
+    pub(super) fn open(pins: &Pins, clock: Arc<Clock>, workings: Workings) -> anyhow::Result<Self> {
+        Ok(Self {
+            flows: FlowMap::open_all(pins)?,
+            state: StateMemory::open(pins)?,
+            clock,
+            workings,
+        })
+    }
 
-        self.widen(settings)
+    /// Puts every connected socket on these ports into the maps, and what the kernel tracks of
+    /// flows without one. Call it before they are guarded, and doubt the filter afterwards where
+    /// something was put in.
+    ///
+    /// # Errors
+    /// When the sockets cannot be read. That conntrack cannot is part of what is returned.
+    pub(super) fn seed(&self, settings: &Settings, ports: &GuardedPorts) -> anyhow::Result<Older> {
+        let target = Target {
+            flows: &self.flows,
+            state: &self.state,
+            now: self.clock.now()?,
+            any_remote_port: settings.udp_filter.any_remote_port(),
+        };
+        let mut older = Older::default();
+        if self.workings.seeding {
+            older.sockets = seed::seed(&sockets::list()?, ports, target);
+        }
+        // Last, so that these are the youngest where there is little room: nothing else can bring
+        // them back.
+        if self.workings.conntrack {
+            older.tracked = conntrack::seed(ports, &settings.unrecorded, target);
+        }
+
+        Ok(older)
     }
 
     /// Puts every live flow of UDP in as the wider filter looks it up, where that is in force:
-    /// an earlier configuration or an earlier run may have recorded it by its remote port.
+    /// an earlier configuration or an earlier run may have recorded it by its remote port. Doubt
+    /// the filter afterwards.
     ///
     /// # Errors
     /// When a map cannot be read.
-    pub(super) fn widen(&mut self, settings: &Settings) -> anyhow::Result<()> {
-        if !settings.udp_filter.any_remote_port() {
-            return Ok(());
-        }
-        let (now, timeouts) = (self.clock.now()?, self.maps.state.timeouts());
-        let flows = FlowMap::open_all(&self.pins)?;
-        for map in flows.iter().filter(|map| map.protocol == Protocol::Udp) {
+    pub(super) fn widen(&self) -> anyhow::Result<()> {
+        let (now, timeouts) = (self.clock.now()?, self.state.timeouts());
+        let udp = |map: &&FlowMap| map.protocol == Protocol::Udp;
+        for map in self.flows.iter().filter(udp) {
             map.walk(|entry| {
                 let query = entry.flow.phase == Phase::Query as u8;
                 if query || entry.remote.port() == 0 || !entry.flow.alive(now, &timeouts) {
@@ -82,38 +116,83 @@ impl Guard {
                 });
             })?;
         }
-        self.maps.state.doubt_filter();
+
+        Ok(())
+    }
+}
+
+impl Older {
+    /// Whether there was anything to be put in.
+    fn is_any(&self) -> bool {
+        let (sockets, tracked) = (self.sockets, &self.tracked);
+
+        sockets.new + sockets.failed + tracked.new + tracked.left_out > 0
+    }
+}
+
+impl Guard {
+    /// Puts the flows of UDP into the maps as another filter looks them up: those of sockets, what
+    /// the kernel tracks and, where the new filter asks for less, what the maps know.
+    ///
+    /// # Errors
+    /// When the sockets or a map cannot be read.
+    pub(super) async fn learn_again(
+        &mut self,
+        settings: &Settings,
+        ports: &GuardedPorts,
+    ) -> anyhow::Result<()> {
+        self.seed(settings, ports).await?;
+        if settings.udp_filter.any_remote_port() {
+            let seeder = Arc::clone(&self.seeder);
+            aside(move || seeder.widen()).await??;
+            self.maps.state.doubt_filter();
+        }
 
         Ok(())
     }
 
     /// Puts every connected socket on these ports into the maps, and what the kernel tracks of
-    /// flows without one. Call it before they are guarded.
+    /// flows without one, on a thread of its own. Call it before they are guarded.
     ///
     /// # Errors
     /// When the sockets cannot be read. That conntrack cannot is part of what is returned.
-    pub fn seed(&mut self, settings: &Settings, ports: &GuardedPorts) -> anyhow::Result<Older> {
-        let flows = FlowMap::open_all(&self.pins)?;
-        let target = Target {
-            flows: &flows,
-            state: &self.maps.state,
-            now: self.clock.now()?,
-            any_remote_port: settings.udp_filter.any_remote_port(),
-        };
-        let mut older = Older::default();
-        if self.workings.seeding {
-            older.sockets = seed::seed(&sockets::list()?, ports, target);
-        }
-        // Last, so that these are the youngest where there is little room: nothing else can bring
-        // them back.
-        if self.workings.conntrack {
-            older.tracked = conntrack::seed(ports, &settings.unrecorded, target);
-        }
-        let (sockets, tracked) = (older.sockets, &older.tracked);
-        if sockets.new + sockets.failed + tracked.new + tracked.left_out > 0 {
+    pub async fn seed(
+        &mut self,
+        settings: &Settings,
+        ports: &GuardedPorts,
+    ) -> anyhow::Result<Older> {
+        let (settings, ports) = (settings.clone(), ports.clone());
+        let seeder = Arc::clone(&self.seeder);
+        let older = aside(move || seeder.seed(&settings, &ports)).await??;
+        if older.is_any() {
             self.maps.state.doubt_filter();
         }
 
         Ok(older)
+    }
+
+    /// As [`seed`](Self::seed), on the calling thread, while it has privileges that no other may
+    /// keep.
+    pub(super) fn seed_here(
+        &mut self,
+        settings: &Settings,
+        ports: &GuardedPorts,
+    ) -> anyhow::Result<Older> {
+        let older = self.seeder.seed(settings, ports)?;
+        if older.is_any() {
+            self.maps.state.doubt_filter();
+        }
+
+        Ok(older)
+    }
+
+    /// Puts flows in as the filter of these settings looks them up, on the calling thread.
+    pub(super) fn widen_here(&mut self, settings: &Settings) -> anyhow::Result<()> {
+        if settings.udp_filter.any_remote_port() {
+            self.seeder.widen()?;
+            self.maps.state.doubt_filter();
+        }
+
+        Ok(())
     }
 }

@@ -139,7 +139,7 @@ impl Guard {
         let complete = !device.guarded || device.xdp.is_some();
         if !recorded || !complete {
             // Nobody has recorded what was sent meanwhile.
-            self.seed(settings, ports)?;
+            self.seed(settings, ports).await?;
         }
         if complete {
             return Ok(());

@@ -168,7 +168,8 @@ fn this_process_is_found() {
         range: PortRange::new(port, port).expect("a range"),
         reserved: Vec::new(),
     };
-    let found = survey(&GuardedPorts::new(&local, []), &[], &mut Owners::Here).expect("a survey");
+    let mut found = survey(&GuardedPorts::new(&local, []), &[]).expect("a survey");
+    name_here(&mut found, Duration::from_secs(10));
     assert_eq!(found.len(), 1);
     let Owner::Process { pid, .. } = found[0].owner else {
         panic!("{found:?}")

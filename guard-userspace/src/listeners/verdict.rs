@@ -39,6 +39,8 @@ pub struct Warning {
     pub about: String,
     /// The line.
     pub text: String,
+    /// Whether the next survey says nothing of it: then it must be said now, with a name or without.
+    pub is_final: bool,
 }
 
 /// What is to be done about one listener.
@@ -167,6 +169,7 @@ fn exposed(listener: &Listener) -> Warning {
             "{listener}: left open to strangers, {why}; {} says so for good",
             listener.flag()
         ),
+        is_final: true,
     }
 }
 
@@ -187,6 +190,7 @@ fn blocked(listeners: &[Listener], mode: Mode) -> Vec<Warning> {
                     "{listener}: listens in the guarded range, {fate}; {} lets them",
                     listener.flag()
                 ),
+                is_final: false,
             }),
             Transport::Udp | Transport::UdpLite => {
                 let about = format!("{} {}", listener.transport.label().label(), listener.owner);
@@ -204,7 +208,11 @@ fn blocked(listeners: &[Listener], mode: Mode) -> Vec<Warning> {
             "{first}{more}: open in the guarded range; if it is a server and no client, {fate}; {} lets them",
             first.flag()
         );
-        Some(Warning { about, text })
+        Some(Warning {
+            about,
+            text,
+            is_final: false,
+        })
     }));
 
     warnings

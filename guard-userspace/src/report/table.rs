@@ -68,8 +68,3 @@ where
         Ok(())
     }
 }
-
-/// `text` without what would make a terminal act: processes choose their own names.
-pub(super) fn printable(text: &str) -> String {
-    text.replace(char::is_control, "?")
-}

@@ -134,18 +134,65 @@ fn a_humble_daemon_does_all_that_it_is_there_for() -> Result<()> {
     Ok(())
 }
 
-/// The process that names listeners is gone: that is said, and everything else goes on.
+/// Sends a signal to processes that the daemon has started.
+fn signal(processes: &[u32], signal: libc::c_int) {
+    for process in processes {
+        // SAFETY: no memory is involved, and the process is one that this test's daemon started.
+        unsafe { libc::kill(*process as libc::pid_t, signal) };
+    }
+}
+
+/// Whichever of the processes ends that name listeners, another takes its place.
+#[test]
+fn who_names_listeners_is_started_again() -> Result<()> {
+    let lab = Lab::new()?;
+    let host = &lab.topology.guarded;
+    let mut guard = lab.guard(&[])?;
+    let names = ["portguard-names", "portguard-walks"];
+    // Who ends twice in a row is started again a moment later.
+    for (port, name) in (41_000..).zip([names[0], names[1], names[1], names[0]]) {
+        let deadline = Instant::now() + NOTICED;
+        let (killed, other) = loop {
+            let all = powers::descendants(guard.pid());
+            let (killed, other): (Vec<u32>, Vec<u32>) = all
+                .into_iter()
+                .partition(|process| powers::name(*process).as_deref() == Some(name));
+            if killed.len() == 1 && other.len() == 1 {
+                break (killed, other);
+            }
+            ensure!(Instant::now() < deadline, "{name}: {killed:?}, {other:?}");
+            thread::sleep(Duration::from_millis(5));
+        };
+        ensure!(
+            powers::children(guard.pid()).len() == 1,
+            "{name}: {killed:?}, {other:?}"
+        );
+        signal(&killed, libc::SIGKILL);
+        let program = Listening::start(host, port, 0)?;
+        says(&guard, &program.name(port), NOTICED).with_context(|| name.to_owned())?;
+    }
+    let left = powers::descendants(guard.pid());
+    ensure!(left.len() == 2, "{left:?}");
+    ensure!(guard.end()?.success(), "{}", guard.said());
+    ensure!(
+        !left.iter().any(|process| powers::runs(*process)),
+        "{left:?}"
+    );
+    Ok(())
+}
+
+/// The processes that name listeners are gone: that is said, and everything else goes on.
 #[test]
 fn a_daemon_that_can_name_nobody_guards_on() -> Result<()> {
     let lab = Lab::new()?;
     let host = &lab.topology.guarded;
     let mut guard = lab.guard(&[])?;
-    for process in powers::children(guard.pid()) {
-        // SAFETY: no memory is involved, and the process is one that this test's daemon started.
-        unsafe { libc::kill(process as libc::pid_t, libc::SIGKILL) };
-    }
+    // So that none of them can start another.
+    let processes = powers::descendants(guard.pid());
+    signal(&processes, libc::SIGSTOP);
+    signal(&processes, libc::SIGKILL);
     let _program = Listening::start(host, 41_000, 0)?;
-    let lost = "the process that names listeners does not answer";
+    let lost = "the processes that name listeners are gone";
     says(&guard, lost, NOTICED)?;
     says(&guard, "tcp port 41000 (unknown process)", NOTICED)?;
     lab.topology.guarded.ip("link del vg")?;
