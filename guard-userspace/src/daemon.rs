@@ -51,6 +51,9 @@ const INTERFACES_EVERY: Duration = Duration::from_secs(2);
 /// How often what the interfaces count is compared with what the programs count.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
 
+/// How often the links are looked at, of which the kernel tells nobody when they are detached.
+const LINKS_EVERY: Duration = Duration::from_millis(200);
+
 /// How long to wait after a change for those that belong to it.
 const SETTLED: Duration = Duration::from_millis(50);
 
@@ -93,6 +96,7 @@ pub async fn run(
         range: every(RANGE_EVERY),
         listeners: every(LISTENERS_EVERY),
         interfaces: every(INTERFACES_EVERY),
+        links: every(LINKS_EVERY),
         compare: every(COMPARE_EVERY),
         changes: interfaces::changes()?.boxed_local().fuse(),
         changed: false,
@@ -130,6 +134,7 @@ struct Events {
     range: Interval,
     listeners: Interval,
     interfaces: Interval,
+    links: Interval,
     compare: Interval,
     changes: Fuse<LocalBoxStream<'static, ()>>,
     /// Whether interfaces have changed since they were looked at.
@@ -188,6 +193,7 @@ impl Daemon {
             trusted: settings.trust.iter().copied().collect(),
             blocked: ports.blocked.clone(),
             interfaces: guard.attachments(),
+            links: guard.links(),
             slots: guard.slots(),
             advice: None,
         };
@@ -241,6 +247,7 @@ impl Daemon {
                 range,
                 listeners,
                 interfaces,
+                links,
                 compare,
                 changes,
                 changed,
@@ -248,6 +255,7 @@ impl Daemon {
             select! {
                 _ = reload.recv() => self.reload().await,
                 _ = range.tick() => self.follow_range().await,
+                _ = links.tick() => self.follow_links().await,
                 _ = compare.tick() => self.compare().await,
                 _ = listeners.tick() => self.watch_listeners().await,
                 all = self.names.hear() => if all {
