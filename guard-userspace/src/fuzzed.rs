@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    attach, conntrack, control, dump, interfaces,
+    attach, conntrack, control, dump, interfaces, kernel_ports,
     range::{GuardedPorts, LocalPorts, PortRange, parse_range, parse_reserved},
     report,
     serve::{self, Shared, fake::Fake},
@@ -35,6 +35,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("proc_net", proc_net),
     ("rtnetlink", rtnetlink),
     ("conntrack", conntrack),
+    ("kernel_ports", kernel_ports::read_any),
 ];
 
 /// Both sysctls about local ports: what is understood is understood again as it is printed.

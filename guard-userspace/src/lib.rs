@@ -3,7 +3,7 @@
 //!
 //! Modules in reading order: the command line and what it means ([`cli`], [`settings`],
 //! [`text`], [`failure`], [`aside`]), what is on this host ([`range`], [`dump`], [`interfaces`], [`sockets`],
-//! [`conntrack`], [`listeners`], [`namespace`], [`privileges`]), the kernel programs and their
+//! [`conntrack`], [`kernel_ports`], [`listeners`], [`namespace`], [`privileges`]), the kernel programs and their
 //! maps ([`bpf`], [`pins`], [`programs`], [`maps`], [`clock`], [`attach`], [`alarm`], [`evidence`], [`guard`], [`seed`],
 //! [`repair`], [`reclaim`], [`pressure`], [`timers`], [`sweep`]), and the daemon around them
 //! ([`lock`], [`log`], [`observation`], [`observer`], [`metrics`], [`serve`], [`control`],
@@ -19,6 +19,7 @@ pub mod text;
 pub mod conntrack;
 pub mod dump;
 pub mod interfaces;
+pub mod kernel_ports;
 pub mod listeners;
 pub mod namespace;
 pub mod privileges;

@@ -1,0 +1,78 @@
+//! Netlink messages as these questions and answers need them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::{Context, ensure};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlaBuffer, NlasIterator};
+
+/// Length of a netlink header.
+const HEADER: usize = 16;
+
+/// A message that asks for a dump.
+pub fn request(kind: u16, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER];
+    bytes.extend_from_slice(payload);
+    let length = bytes.len() as u32;
+    let mut buffer = NetlinkBuffer::new(&mut bytes);
+    buffer.set_length(length);
+    buffer.set_message_type(kind);
+    buffer.set_flags(NLM_F_REQUEST | NLM_F_DUMP);
+
+    bytes
+}
+
+/// Calls `read` with the type and the value of each attribute. Flags beside the type are left out.
+pub fn each(
+    attributes: &[u8],
+    mut read: impl FnMut(u16, &[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    NlasIterator::new(attributes).try_for_each(|attribute| {
+        let attribute: NlaBuffer<&[u8]> = attribute?;
+        read(attribute.kind(), attribute.value())
+    })
+}
+
+/// What follows a header of so many bytes.
+pub fn behind(payload: &[u8], header: usize) -> anyhow::Result<&[u8]> {
+    payload.get(header..).context("it ends in its header")
+}
+
+fn array<const N: usize>(value: &[u8]) -> anyhow::Result<[u8; N]> {
+    ensure!(
+        value.len() >= N,
+        "a value of {} bytes instead of {N}",
+        value.len()
+    );
+
+    value.first_chunk().copied().context("a short value")
+}
+
+/// A byte.
+pub fn u8(value: &[u8]) -> anyhow::Result<u8> {
+    Ok(array::<1>(value)?[0])
+}
+
+/// A number of this processor's byte order.
+pub fn u16(value: &[u8]) -> anyhow::Result<u16> {
+    Ok(u16::from_ne_bytes(array(value)?))
+}
+
+/// A number of network byte order.
+pub fn u16_be(value: &[u8]) -> anyhow::Result<u16> {
+    Ok(u16::from_be_bytes(array(value)?))
+}
+
+/// A number of this processor's byte order.
+pub fn u32(value: &[u8]) -> anyhow::Result<u32> {
+    Ok(u32::from_ne_bytes(array(value)?))
+}
+
+/// An address of IPv4.
+pub fn ipv4(value: &[u8]) -> anyhow::Result<IpAddr> {
+    Ok(Ipv4Addr::from(array::<4>(value)?).into())
+}
+
+/// An address of IPv6.
+pub fn ipv6(value: &[u8]) -> anyhow::Result<IpAddr> {
+    Ok(Ipv6Addr::from(array::<16>(value)?).into())
+}
