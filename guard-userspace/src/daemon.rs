@@ -33,7 +33,7 @@ use crate::{
     observer::{Knowledge, Observer},
     pins::Pins,
     privileges, serve,
-    settings::{Layer, Settings},
+    settings::{Layer, ListenersPolicy, Settings},
     sweep::{self, Sweeper},
     workings::Workings,
 };
@@ -44,6 +44,10 @@ const RANGE_EVERY: Duration = Duration::from_millis(200);
 
 /// How often listeners are looked for.
 const LISTENERS_EVERY: Duration = Duration::from_secs(5);
+
+/// How often listeners are looked for where they are exposed while they listen. The kernel tells of
+/// none that begins; to ask for those of TCP alone takes it some microseconds.
+const LISTENING_EVERY: Duration = Duration::from_millis(100);
 
 /// How often the interfaces are looked at even when nothing tells of a change.
 const INTERFACES_EVERY: Duration = Duration::from_secs(2);
@@ -95,6 +99,7 @@ pub async fn run(
         reload,
         range: every(RANGE_EVERY),
         listeners: every(LISTENERS_EVERY),
+        listening: every(LISTENING_EVERY),
         interfaces: every(INTERFACES_EVERY),
         links: every(LINKS_EVERY),
         compare: every(COMPARE_EVERY),
@@ -133,6 +138,7 @@ struct Events {
     reload: Signal,
     range: Interval,
     listeners: Interval,
+    listening: Interval,
     interfaces: Interval,
     links: Interval,
     compare: Interval,
@@ -246,6 +252,7 @@ impl Daemon {
                 reload,
                 range,
                 listeners,
+                listening,
                 interfaces,
                 links,
                 compare,
@@ -258,6 +265,7 @@ impl Daemon {
                 _ = links.tick() => self.follow_links().await,
                 _ = compare.tick() => self.compare().await,
                 _ = listeners.tick() => self.watch_listeners().await,
+                _ = listening.tick(), if self.exposes_listeners() => self.follow_listening().await,
                 all = self.names.hear() => if all {
                     listeners.reset();
                     self.watch_listeners().await;
@@ -271,9 +279,14 @@ impl Daemon {
                     *changed = false;
                     while changes.next().now_or_never().flatten().is_some() {}
                     self.follow_interfaces().await;
+                    self.follow_tunnels().await;
                 }
             }
         }
+    }
+
+    fn exposes_listeners(&self) -> bool {
+        self.settings.listeners == ListenersPolicy::Expose
     }
 
     /// Takes the programs off, unless they stay, and then lets the servers finish.

@@ -14,6 +14,7 @@ mod watch;
 use std::{fs::File, mem, sync::Arc};
 
 use anyhow::Context;
+use guard_common::parse::Transport;
 use nix::fcntl::Flock;
 use rtnetlink::Handle;
 
@@ -241,6 +242,11 @@ impl Guard {
         }
 
         Ok(())
+    }
+
+    /// Whether something on this port has flows.
+    pub fn has_flows(&self, transport: Transport, port: u16) -> bool {
+        self.maps.state.has_flows(transport, port)
     }
 
     /// Where programs are attached, in the order of the settings.

@@ -1,13 +1,15 @@
 //! Sockets that listen on guarded ports, where strangers can no longer reach them.
 
 mod helper;
+mod lines;
 mod names;
 mod owner;
+mod programs;
 mod verdict;
 mod walk;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
@@ -20,12 +22,15 @@ use serde::{Serialize, Serializer};
 use self::walk::Walk;
 pub use self::{
     helper::Helper,
+    lines::kernel_port,
     names::Names,
     owner::Owner,
-    verdict::{Moment, Verdict, Warning, judge, judge_start},
+    programs::Programs,
+    verdict::{Moment, Terms, Verdict, Warning, judge, judge_start},
     walk::Open,
 };
 use crate::{
+    kernel_ports::{self, KernelPort},
     range::{GuardedPorts, PortRange},
     settings::Exposed,
     sockets::{self, Socket, State},
@@ -54,6 +59,15 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// Whether it is one of UDP that sends by itself, as far as `has_flows` knows: a client, which
+    /// waits for nobody but those it has asked.
+    pub fn is_client(&self, has_flows: impl FnOnce(Transport, u16) -> bool) -> bool {
+        match self.transport {
+            Transport::Tcp => false,
+            Transport::Udp | Transport::UdpLite => has_flows(self.transport, self.port),
+        }
+    }
+
     /// The exposure that would let strangers reach it.
     pub fn exposure(&self) -> Option<Exposed> {
         let ports = PortRange::new(self.port, self.port).ok()?;
@@ -84,15 +98,41 @@ impl fmt::Display for Listener {
     }
 }
 
+/// What one survey has found.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    /// Listeners, in order.
+    pub listeners: Vec<Listener>,
+    /// Ports on which the kernel itself receives, whether guarded or not.
+    pub kernel: BTreeSet<KernelPort>,
+}
+
 /// Lists the sockets of the calling thread's namespace, and says which listen on guarded ports, and
 /// which serve a peer that is not in `trusted`. Who owns them is for [`Names`] to say.
 ///
 /// Blocks for as long as the kernel takes to list them.
 ///
 /// # Errors
+/// When the sockets or the kernel's tunnels cannot be listed.
+pub fn survey(guarded: &GuardedPorts, trusted: &[IpNet]) -> anyhow::Result<Survey> {
+    let kernel = kernel_ports::list()?;
+    let listeners = find(&sockets::list()?, guarded, trusted, &kernel);
+
+    Ok(Survey { listeners, kernel })
+}
+
+/// The guarded TCP ports on which something listens at this moment.
+///
+/// # Errors
 /// When the sockets cannot be listed.
-pub fn survey(guarded: &GuardedPorts, trusted: &[IpNet]) -> anyhow::Result<Vec<Listener>> {
-    Ok(find(&sockets::list()?, guarded, trusted))
+pub fn listening(guarded: &GuardedPorts) -> anyhow::Result<BTreeSet<u16>> {
+    let sockets = sockets::listening()?;
+
+    Ok(sockets
+        .iter()
+        .filter(|socket| listens(socket, guarded))
+        .map(|socket| socket.local.port())
+        .collect())
 }
 
 /// Names the owners of listeners by looks of this process's own, for as long as `time`.
@@ -112,12 +152,22 @@ pub fn name_here(listeners: &mut [Listener], time: Duration) {
 
 /// The sockets that listen on guarded ports: listening TCP sockets, and UDP sockets without a
 /// peer, each port once. Those on loopback addresses are left out, as no stranger reaches them
-/// anyway. Owners are not known yet.
+/// anyway, and those of the `kernel`. Owners are not known yet.
 ///
 /// A UDP socket without a peer may as well be a client: the kernel does not tell.
-pub fn find(sockets: &[Socket], guarded: &GuardedPorts, trusted: &[IpNet]) -> Vec<Listener> {
+pub fn find(
+    sockets: &[Socket],
+    guarded: &GuardedPorts,
+    trusted: &[IpNet],
+    kernel: &BTreeSet<KernelPort>,
+) -> Vec<Listener> {
     let mut listeners = BTreeMap::<(u8, u16), Listener>::new();
-    for socket in sockets.iter().filter(|socket| listens(socket, guarded)) {
+    let ours = |socket: &&Socket| !is_kernels(socket, kernel);
+    for socket in sockets
+        .iter()
+        .filter(|socket| listens(socket, guarded))
+        .filter(ours)
+    {
         let listener = listeners
             .entry((socket.transport as u8, socket.local.port()))
             .or_insert_with(|| Listener {
@@ -160,6 +210,14 @@ pub fn find(sockets: &[Socket], guarded: &GuardedPorts, trusted: &[IpNet]) -> Ve
             listener
         })
         .collect()
+}
+
+/// Whether a socket is one of the kernel's own: nobody else can have it at the same address.
+fn is_kernels(socket: &Socket, kernel: &BTreeSet<KernelPort>) -> bool {
+    socket.transport == Transport::Udp
+        && kernel
+            .iter()
+            .any(|port| port.port == socket.local.port() && port.address == socket.local.ip())
 }
 
 fn listens(socket: &Socket, guarded: &GuardedPorts) -> bool {

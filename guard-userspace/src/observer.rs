@@ -191,7 +191,7 @@ fn blocked(listener: &Listener) -> BlockedListener {
         port: listener.port,
         process: match &listener.owner {
             Owner::Process { pid, name } => Some((name.clone(), pid.unsigned_abs())),
-            Owner::Kernel | Owner::Unknown => None,
+            Owner::Unknown => None,
         },
     }
 }

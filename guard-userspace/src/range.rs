@@ -170,6 +170,16 @@ impl GuardedPorts {
         guarded
     }
 
+    /// Those of these ports that are not guarded by `other`, if there are any.
+    pub fn without(&self, other: &Self) -> Option<Self> {
+        let mut added = self.clone();
+        added.tcp.remove_all(&other.tcp);
+        added.udp.remove_all(&other.udp);
+        let empty = added.tcp.is_empty() && added.udp.is_empty();
+
+        (!empty).then_some(added)
+    }
+
     /// The range the guarded ports are taken from.
     pub fn range(&self) -> PortRange {
         self.range

@@ -125,9 +125,27 @@ pub fn waiting() -> anyhow::Result<Vec<Socket>> {
     })
 }
 
+/// The TCP listeners among the same sockets, which are few: the kernel keeps them apart.
+///
+/// # Errors
+/// As [`list`].
+pub fn listening() -> anyhow::Result<Vec<Socket>> {
+    list_of(&[Transport::Tcp], |_| StateFlags::LISTEN)
+}
+
 fn list_in(states: fn(Transport) -> StateFlags) -> anyhow::Result<Vec<Socket>> {
+    list_of(
+        &[Transport::Tcp, Transport::Udp, Transport::UdpLite],
+        states,
+    )
+}
+
+fn list_of(
+    transports: &[Transport],
+    states: fn(Transport) -> StateFlags,
+) -> anyhow::Result<Vec<Socket>> {
     let mut sockets = Vec::new();
-    for transport in [Transport::Tcp, Transport::Udp, Transport::UdpLite] {
+    for &transport in transports {
         for family in [Family::V4, Family::V6] {
             match diag::dump(transport, family, states(transport), &mut sockets) {
                 Ok(()) => {}

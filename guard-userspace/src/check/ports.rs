@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use guard_common::parse::Transport;
+
 use super::{Item, Report};
 use crate::{
     failure::Failure,
-    listeners::{self, Listener},
+    listeners::{self, Listener, Programs, Terms, Verdict},
     maps::StateMemory,
     namespace,
     pins::Pins,
@@ -36,11 +38,34 @@ pub(super) fn ports(settings: &Settings, report: &mut Report) {
         let earlier = earlier.as_ref();
         earlier.is_some_and(|state| !state.guards(listener.transport, listener.port))
     };
+    let has_flows = |transport, port| {
+        let earlier = earlier.as_ref();
+        earlier.is_some_and(|state| state.has_flows(transport, port))
+    };
+    let terms = Terms {
+        policy: settings.listeners,
+        mode: settings.mode,
+        range: local.range,
+        programs: &Programs::default(),
+    };
     let verdict = listeners::survey(&guarded, &trusted)
         .map_err(Failure::from)
         .and_then(|mut found| {
-            listeners::name_here(&mut found, PATIENCE);
-            listeners::judge_start(settings.listeners, settings.mode, open, found)
+            let kernel = found.kernel.iter();
+            let tunnels = kernel
+                .filter(|port| guarded.guarded(Transport::Udp, port.port))
+                .map(listeners::kernel_port)
+                .collect();
+            found
+                .listeners
+                .retain(|listener| !listener.is_client(has_flows));
+            listeners::name_here(&mut found.listeners, PATIENCE);
+            let mut verdict = listeners::judge_start(terms, open, found.listeners)?;
+            verdict.add(Verdict {
+                warnings: tunnels,
+                ..Verdict::default()
+            });
+            Ok(verdict)
         });
     match verdict {
         Ok(verdict) if verdict.warnings.is_empty() => {

@@ -1,7 +1,7 @@
 //! Following what changes while the daemon runs: the range, the listeners and the interfaces.
 
 use super::{Daemon, announce};
-use crate::{alarm::AlarmKind, failure::Failure, interfaces};
+use crate::{alarm::AlarmKind, failure::Failure, interfaces, range::GuardedPorts};
 
 impl Daemon {
     /// Puts the kernel's range in force when it has changed.
@@ -12,7 +12,13 @@ impl Daemon {
     }
 
     pub(super) async fn apply_ports(&mut self) -> Result<(), Failure> {
-        let Some(next) = self.ports.next(&self.settings, &mut self.names).await? else {
+        let guard = &self.guard;
+        let has_flows = |transport, port| guard.has_flows(transport, port);
+        let next = self
+            .ports
+            .next(&self.settings, &mut self.names, has_flows)
+            .await?;
+        let Some(next) = next else {
             return Ok(());
         };
         let guarded = next.guarded();
@@ -29,19 +35,60 @@ impl Daemon {
     }
 
     pub(super) async fn watch_listeners(&mut self) {
-        let before = self.ports.exposed();
+        let before = self.ports.guarded();
+        let guard = &self.guard;
+        let has_flows = |transport, port| guard.has_flows(transport, port);
         let watched = self
             .ports
-            .watch_listeners(&self.settings, &mut self.names)
+            .watch_listeners(&self.settings, &mut self.names, has_flows)
             .await;
         if let Err(error) = watched {
             self.ports.complain(&error.into());
         }
-        if self.ports.exposed() != before {
-            let guarded = self.ports.guarded();
-            self.guard.guard_ports(&self.settings, &guarded);
-        }
+        self.apply_exposures(&before).await;
         self.show_ports();
+    }
+
+    /// With `--listeners expose`, follows what begins and ceases to listen.
+    pub(super) async fn follow_listening(&mut self) {
+        let before = self.ports.guarded();
+        if let Err(error) = self.ports.follow_listening(&self.settings).await {
+            self.ports.complain(&error.into());
+        }
+        if self.apply_exposures(&before).await {
+            self.show_ports();
+        }
+    }
+
+    /// Exposes what the kernel receives on, and guards what it does not any more. What cannot be
+    /// asked stays as it is until the next look.
+    pub(super) async fn follow_tunnels(&mut self) {
+        let before = self.ports.guarded();
+        if let Err(error) = self.ports.follow_kernel().await {
+            self.ports.complain(&error.into());
+        }
+        if self.apply_exposures(&before).await {
+            self.show_ports();
+        }
+    }
+
+    /// Puts exposures in force when they are others than `before`, and returns whether they are.
+    async fn apply_exposures(&mut self, before: &GuardedPorts) -> bool {
+        let guarded = self.ports.guarded();
+        if guarded == *before {
+            return false;
+        }
+        // What a listener has accepted outlives it.
+        let seeded = self
+            .guard
+            .seed_sockets(&self.settings, &guarded, before)
+            .await;
+        if let Err(error) = seeded {
+            self.ports.complain(&error.into());
+        }
+        self.guard.guard_ports(&self.settings, &guarded);
+
+        true
     }
 
     pub(super) fn show_ports(&self) {

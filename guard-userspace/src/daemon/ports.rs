@@ -1,6 +1,9 @@
 //! Which ports are in force, and what listens on them.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    time::{Duration, Instant},
+};
 
 use guard_common::parse::Transport;
 use ipnet::IpNet;
@@ -8,10 +11,11 @@ use ipnet::IpNet;
 use crate::{
     aside::aside,
     failure::Failure,
-    listeners::{self, Listener, Moment, Names, Verdict},
+    kernel_ports::{self, KernelPort},
+    listeners::{self, Listener, Moment, Names, Programs, Survey, Terms, Verdict, Warning},
     maps::StateMemory,
     range::{GuardedPorts, LocalPorts, PortRange},
-    settings::{Exposed, Settings},
+    settings::{Exposed, ListenersPolicy, Settings},
 };
 
 /// How long a start waits for the names of listeners, so that it can say who forbids it.
@@ -20,21 +24,43 @@ const NAMES_AT_START: Duration = Duration::from_millis(500);
 /// Warnings about listeners that are given in one run. What comes after is only counted.
 const MOST_SAID: usize = 256;
 
+/// Of these, so many may be about one program.
+const MOST_ABOUT_ONE: usize = 4;
+
+/// How long a UDP socket that appears is given to send something: what sends is a client.
+const SILENT: Duration = Duration::from_secs(9);
+
 /// The ports in force, and why they are what they are.
 #[derive(Clone, Debug)]
 pub struct PortsInForce {
     /// What the kernel or the user says.
     pub local: LocalPorts,
-    /// Listeners that strangers cannot reach.
+    /// Listeners that unsolicited packets do not reach.
     pub blocked: Vec<Listener>,
     /// What the settings expose.
     configured: Vec<(Transport, PortRange)>,
-    /// What listeners made us expose. Only grows: who was let in is not shut out again.
-    granted: Vec<Exposed>,
+    /// What stays exposed because somebody was being served there when it became guarded. Only
+    /// grows: who was let in is not shut out again.
+    kept: Vec<Exposed>,
+    /// What is exposed for as long as something listens there.
+    listening: Vec<Exposed>,
+    /// What is exposed for as long as the kernel receives there.
+    kernel: BTreeSet<KernelPort>,
+    /// What was seen of each program.
+    programs: Programs,
+    /// Since when UDP sockets on these ports have been seen to send nothing.
+    silent: BTreeMap<(u8, u16), Instant>,
     /// Warnings that were given already.
-    said: HashSet<String>,
+    said: HashMap<String, Said>,
     /// Whether the last attempt to read the ports failed, and how.
     complaint: Option<String>,
+}
+
+/// What was said about one program.
+#[derive(Clone, Debug, Default)]
+struct Said {
+    lines: usize,
+    ports: HashSet<(u8, u16)>,
 }
 
 impl PortsInForce {
@@ -53,31 +79,63 @@ impl PortsInForce {
             local,
             blocked: Vec::new(),
             configured: settings.exposures().collect(),
-            granted: Vec::new(),
-            said: HashSet::new(),
+            kept: Vec::new(),
+            listening: Vec::new(),
+            kernel: BTreeSet::new(),
+            programs: Programs::default(),
+            silent: BTreeMap::new(),
+            said: HashMap::new(),
             complaint: None,
         };
         // Here: there are no other threads while this one has its privileges.
-        let mut found = listeners::survey(&ports.guarded(), &trusted(settings))?;
-        names.wait_for(&found, NAMES_AT_START).await;
-        names.name(&mut found);
+        let mut found = listeners::survey(&ports.regardless(), &trusted(settings))?;
+        names.wait_for(&found.listeners, NAMES_AT_START).await;
+        names.name(&mut found.listeners);
+        let has_flows =
+            |transport, port| earlier.is_some_and(|state| state.has_flows(transport, port));
+        found
+            .listeners
+            .retain(|listener| !listener.is_client(has_flows));
+        // These are older than the guard, and nothing tells for how long they have been silent.
+        ports.silent = found
+            .listeners
+            .iter()
+            .filter(|listener| listener.transport != Transport::Tcp)
+            .filter_map(|listener| Some((key(listener), Instant::now().checked_sub(SILENT)?)))
+            .collect();
         let open = |listener: &Listener| {
             earlier.is_some_and(|state| !state.guards(listener.transport, listener.port))
         };
-        let verdict = listeners::judge_start(settings.listeners, settings.mode, open, found)?;
-        ports.heed(verdict, names.is_settled());
+        ports.programs.note(&found.listeners);
+        let verdict = listeners::judge_start(ports.terms(settings), open, found.listeners)?;
+        ports.heed(found.kernel, verdict, names.is_settled());
 
         Ok(ports)
     }
 
     /// The guarded ports.
     pub fn guarded(&self) -> GuardedPorts {
-        let granted = self
-            .granted
+        let listening = self.listening.iter().chain(&self.kept);
+        let kernel = self
+            .kernel
+            .iter()
+            .filter_map(|port| Some((Transport::Udp, PortRange::new(port.port, port.port).ok()?)));
+        let exposed = listening
+            .map(|exposed| (exposed.transport, exposed.ports))
+            .chain(self.configured.iter().copied())
+            .chain(kernel);
+
+        GuardedPorts::new(&self.local, exposed)
+    }
+
+    /// The ports that would be guarded, whatever listens there at the moment.
+    fn regardless(&self) -> GuardedPorts {
+        let kept = self
+            .kept
             .iter()
             .map(|exposed| (exposed.transport, exposed.ports));
 
-        GuardedPorts::new(&self.local, self.configured.iter().copied().chain(granted))
+        GuardedPorts::new(&self.local, self.configured.iter().copied().chain(kept))
     }
 
     /// What strangers may reach, whoever said so.
@@ -86,7 +144,17 @@ impl PortsInForce {
             .configured
             .iter()
             .map(|&(transport, ports)| Exposed { transport, ports });
-        let mut exposed: Vec<_> = configured.chain(self.granted.iter().copied()).collect();
+        let kernel = self.kernel.iter().filter_map(|port| {
+            Some(Exposed {
+                transport: Transport::Udp,
+                ports: PortRange::new(port.port, port.port).ok()?,
+            })
+        });
+        let mut exposed: Vec<_> = configured
+            .chain(self.kept.iter().copied())
+            .chain(self.listening.iter().copied())
+            .chain(kernel)
+            .collect();
         exposed.sort_by_key(|exposed| (exposed.transport as u8, exposed.ports));
         exposed.dedup();
 
@@ -102,6 +170,7 @@ impl PortsInForce {
         &mut self,
         settings: &Settings,
         names: &mut Names,
+        has_flows: impl Fn(Transport, u16) -> bool,
     ) -> Result<Option<Self>, Failure> {
         let local = LocalPorts::read(settings.range)?;
         self.complaint = None;
@@ -115,16 +184,19 @@ impl PortsInForce {
             configured,
             ..self.clone()
         };
-        let (before, after) = (self.guarded(), next.guarded());
-        let (old, new): (Vec<_>, Vec<_>) = survey(after, settings, names)
-            .await?
+        let (before, after) = (self.regardless(), next.regardless());
+        let found = survey(after, settings, names).await?;
+        let kernel = next.notice(found, has_flows);
+        let (old, new): (Vec<_>, Vec<_>) = std::mem::take(&mut next.blocked)
             .into_iter()
             .partition(|listener| before.guarded(listener.transport, listener.port));
-        next.blocked.clear();
-        for (moment, found) in [(Moment::Watch, old), (Moment::Growth, new)] {
-            let verdict = listeners::judge(settings.listeners, settings.mode, moment, &found)?;
-            next.heed(verdict, names.is_settled());
-        }
+        let mut verdict = listeners::judge(next.terms(settings), Moment::Watch, &old)?;
+        verdict.add(listeners::judge(
+            next.terms(settings),
+            Moment::Growth,
+            &new,
+        )?);
+        next.heed(kernel, verdict, names.is_settled());
 
         Ok(Some(next))
     }
@@ -137,30 +209,114 @@ impl PortsInForce {
         &mut self,
         settings: &Settings,
         names: &mut Names,
+        has_flows: impl Fn(Transport, u16) -> bool,
     ) -> anyhow::Result<()> {
-        let found = survey(self.guarded(), settings, names).await?;
-        let verdict = listeners::judge(settings.listeners, settings.mode, Moment::Watch, &found)?;
-        self.blocked.clear();
-        self.heed(verdict, names.is_settled());
+        self.judge(settings, Moment::Watch, names, has_flows)
+            .await
+            .map_err(Into::into)
+    }
+
+    /// Judges the listeners as if their ports had only now become guarded.
+    pub async fn grow(
+        &mut self,
+        settings: &Settings,
+        names: &mut Names,
+        has_flows: impl Fn(Transport, u16) -> bool,
+    ) {
+        let judged = self.judge(settings, Moment::Growth, names, has_flows).await;
+        if let Err(failure) = judged {
+            self.complain(&failure);
+        }
+    }
+
+    async fn judge(
+        &mut self,
+        settings: &Settings,
+        moment: Moment,
+        names: &mut Names,
+        has_flows: impl Fn(Transport, u16) -> bool,
+    ) -> Result<(), Failure> {
+        let found = survey(self.regardless(), settings, names).await?;
+        let kernel = self.notice(found, has_flows);
+        let found = std::mem::take(&mut self.blocked);
+        let verdict = listeners::judge(self.terms(settings), moment, &found)?;
+        self.heed(kernel, verdict, names.is_settled());
 
         Ok(())
     }
 
-    /// Judges the listeners as if their ports had only now become guarded.
-    pub async fn grow(&mut self, settings: &Settings, names: &mut Names) {
-        let judged = survey(self.guarded(), settings, names)
-            .await
-            .map_err(Failure::from)
-            .and_then(|found| {
-                listeners::judge(settings.listeners, settings.mode, Moment::Growth, &found)
-            });
-        match judged {
-            Ok(verdict) => {
-                self.blocked.clear();
-                self.heed(verdict, names.is_settled());
-            }
-            Err(failure) => self.complain(&failure),
+    /// With `--listeners expose`, exposes what has begun to listen since the last look, and takes
+    /// back what listens no more. Who it is, the next survey tells.
+    ///
+    /// # Errors
+    /// When the sockets cannot be read.
+    pub async fn follow_listening(&mut self, settings: &Settings) -> anyhow::Result<()> {
+        if settings.listeners != ListenersPolicy::Expose {
+            self.listening.clear();
+            return Ok(());
         }
+        let guarded = self.regardless();
+        let listening = aside(move || listeners::listening(&guarded)).await??;
+        self.listening = listening
+            .into_iter()
+            .filter_map(|port| {
+                Some(Exposed {
+                    transport: Transport::Tcp,
+                    ports: PortRange::new(port, port).ok()?,
+                })
+            })
+            .collect();
+
+        Ok(())
+    }
+
+    /// Exposes what the kernel receives on, and nothing that it does not any more.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub async fn follow_kernel(&mut self) -> anyhow::Result<()> {
+        self.expose_kernel(aside(kernel_ports::list).await??);
+
+        Ok(())
+    }
+
+    fn expose_kernel(&mut self, kernel: BTreeSet<KernelPort>) {
+        let guarded = self.regardless();
+        self.kernel = kernel
+            .into_iter()
+            .filter(|port| guarded.guarded(Transport::Udp, port.port))
+            .collect();
+        let warnings: Vec<_> = self.kernel.iter().map(listeners::kernel_port).collect();
+        for warning in warnings {
+            self.say(warning);
+        }
+    }
+
+    /// Takes in what a survey has found: sets `blocked` to all listeners that are no clients, as
+    /// far as is known by now, and returns the kernel's ports.
+    fn notice(
+        &mut self,
+        found: Survey,
+        has_flows: impl Fn(Transport, u16) -> bool,
+    ) -> BTreeSet<KernelPort> {
+        let before = std::mem::take(&mut self.silent);
+        let now = Instant::now();
+        let mut listeners = found.listeners;
+        listeners.retain(|listener| {
+            if listener.transport == Transport::Tcp {
+                return true;
+            }
+            if listener.is_client(&has_flows) {
+                return false;
+            }
+            let since = before.get(&key(listener)).copied().unwrap_or(now);
+            self.silent.insert(key(listener), since);
+            now.duration_since(since) >= SILENT
+        });
+        self.programs.note(&listeners);
+        self.blocked = listeners;
+
+        found.kernel
     }
 
     /// Logs what has changed.
@@ -193,23 +349,52 @@ impl PortsInForce {
         }
     }
 
+    fn terms(&self, settings: &Settings) -> Terms<'_> {
+        Terms {
+            policy: settings.listeners,
+            mode: settings.mode,
+            range: self.local.range,
+            programs: &self.programs,
+        }
+    }
+
     /// Does what was decided. What is said of listeners that are left as they are waits until their
     /// names are `settled`: it is said at the next look then.
-    fn heed(&mut self, verdict: Verdict, settled: bool) {
-        let warnings = verdict.warnings.into_iter();
-        for warning in warnings.filter(|warning| settled || warning.is_final) {
-            // Whoever opens sockets without end fills neither the log nor the memory.
-            if self.said.len() < MOST_SAID && self.said.insert(warning.about) {
-                tracing::warn!("{}", warning.text);
+    fn heed(&mut self, kernel: BTreeSet<KernelPort>, verdict: Verdict, settled: bool) {
+        for warning in verdict.warnings {
+            if settled || warning.is_final {
+                self.say(warning);
             }
         }
-        for exposure in verdict.exposures {
-            if !self.granted.contains(&exposure) {
-                self.granted.push(exposure);
+        self.expose_kernel(kernel);
+        for exposure in verdict.kept {
+            if !self.kept.contains(&exposure) {
+                self.kept.push(exposure);
             }
         }
-        self.blocked.extend(verdict.blocked);
+        self.listening = verdict.exposures;
+        self.blocked = verdict.blocked;
     }
+
+    /// Whoever opens sockets without end fills neither the log nor the memory.
+    fn say(&mut self, warning: Warning) {
+        if !self.said.contains_key(&warning.about) && self.said.len() == MOST_SAID {
+            return;
+        }
+        let said = self.said.entry(warning.about).or_default();
+        let mut news = said.lines == 0;
+        for (transport, port) in warning.ports {
+            news |= said.ports.insert((transport as u8, port));
+        }
+        if news && said.lines < MOST_ABOUT_ONE {
+            said.lines += 1;
+            tracing::warn!("{}", warning.text);
+        }
+    }
+}
+
+fn key(listener: &Listener) -> (u8, u16) {
+    (listener.transport as u8, listener.port)
 }
 
 /// Looks for listeners on these ports, on a thread of its own, and names those whose names are known
@@ -218,11 +403,11 @@ async fn survey(
     guarded: GuardedPorts,
     settings: &Settings,
     names: &mut Names,
-) -> anyhow::Result<Vec<Listener>> {
+) -> anyhow::Result<Survey> {
     let trusted = trusted(settings);
     let mut found = aside(move || listeners::survey(&guarded, &trusted)).await??;
-    names.ask_about(&found);
-    names.name(&mut found);
+    names.ask_about(&found.listeners);
+    names.name(&mut found.listeners);
 
     Ok(found)
 }

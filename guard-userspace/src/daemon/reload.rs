@@ -26,7 +26,11 @@ impl Daemon {
         }
         // A listener that somebody is being served by keeps its port, as if the range had grown.
         if before.mode == Mode::Monitor && self.settings.mode == Mode::Enforce {
-            self.ports.grow(&self.settings, &mut self.names).await;
+            let guard = &self.guard;
+            let has_flows = |transport, port| guard.has_flows(transport, port);
+            self.ports
+                .grow(&self.settings, &mut self.names, has_flows)
+                .await;
         }
         let guarded = self.ports.guarded();
         self.guard.guard_ports(&self.settings, &guarded);

@@ -87,6 +87,22 @@ impl Seeder {
         Ok(older)
     }
 
+    /// Puts every connected socket on these ports into the maps, as [`seed`](Self::seed) does.
+    ///
+    /// # Errors
+    /// When the sockets cannot be read.
+    fn seed_sockets(&self, settings: &Settings, ports: &GuardedPorts) -> anyhow::Result<()> {
+        let target = Target {
+            flows: &self.flows,
+            state: &self.state,
+            now: self.clock.now()?,
+            any_remote_port: settings.udp_filter.any_remote_port(),
+        };
+        seed::seed(&sockets::list()?, ports, target);
+
+        Ok(())
+    }
+
     /// Puts every live flow of UDP in as the wider filter looks it up, where that is in force:
     /// an earlier configuration or an earlier run may have recorded it by its remote port. Doubt
     /// the filter afterwards.
@@ -169,6 +185,28 @@ impl Guard {
         }
 
         Ok(older)
+    }
+
+    /// Puts every connected socket on those of these ports into the maps that were not guarded
+    /// `before`. Reads the sockets only where there are such ports.
+    ///
+    /// # Errors
+    /// When the sockets cannot be read.
+    pub async fn seed_sockets(
+        &mut self,
+        settings: &Settings,
+        ports: &GuardedPorts,
+        before: &GuardedPorts,
+    ) -> anyhow::Result<()> {
+        let Some(added) = ports.without(before) else {
+            return Ok(());
+        };
+        let settings = settings.clone();
+        let seeder = Arc::clone(&self.seeder);
+        aside(move || seeder.seed_sockets(&settings, &added)).await??;
+        self.maps.state.doubt_filter();
+
+        Ok(())
     }
 
     /// As [`seed`](Self::seed), on the calling thread, while it has privileges that no other may

@@ -41,8 +41,8 @@ struct Known {
 enum Who {
     /// Some process.
     Process(Owner),
-    /// No process that could be looked into, and whether all could.
-    Nobody { complete: bool },
+    /// No process that could be looked into.
+    Nobody,
 }
 
 /// What is known of who has sockets open.
@@ -95,11 +95,10 @@ impl Names {
     /// Notes what was found out elsewhere.
     pub(super) fn note_found(&mut self, found: Found) {
         let since = Instant::now();
-        let complete = found.complete;
         let owners = found.owners.into_iter();
         let owners = owners.map(|(inode, owner)| (inode, Who::Process(owner)));
         let nobodys = found.nobodys.into_iter();
-        let nobodys = nobodys.map(|inode| (inode, Who::Nobody { complete }));
+        let nobodys = nobodys.map(|inode| (inode, Who::Nobody));
         let known = owners.chain(nobodys);
         self.known
             .extend(known.map(|(inode, who)| (inode, Known { since, who })));
@@ -165,9 +164,9 @@ impl Names {
                     self.note(inode, Who::Process(owner));
                 }
             }
-            Ok(Answer::Nobodys { inodes, complete }) => {
+            Ok(Answer::Nobodys { inodes, .. }) => {
                 for inode in inodes {
-                    self.note(inode, Who::Nobody { complete });
+                    self.note(inode, Who::Nobody);
                 }
             }
             Err(_) => self.lose(),
@@ -210,15 +209,6 @@ impl Names {
         }) {
             return owner.clone();
         }
-        // The kernel's own are root's; a user's socket may just be out of sight.
-        let kernels = |socket: &Open| {
-            socket.inode == 0
-                || socket.uid == 0 && who(socket) == Some(&Who::Nobody { complete: true })
-        };
-        if sockets.iter().all(kernels) {
-            return Owner::Kernel;
-        }
-
         Owner::Unknown
     }
 
@@ -226,7 +216,7 @@ impl Names {
         self.known.get(&inode).is_none_or(|known| {
             let true_for = match known.who {
                 Who::Process(_) => TRUE_FOR,
-                Who::Nobody { .. } => MISSING_FOR,
+                Who::Nobody => MISSING_FOR,
             };
             known.since.elapsed() >= true_for
         })
@@ -257,14 +247,16 @@ impl Names {
         self.helper = Helper::none();
         self.asked.clear();
         tracing::warn!(
-            "the processes that name listeners are gone: none that is found from now on has a name, \
-             and the kernel's own are not left open; restart portguard"
+            "the processes that name listeners are gone: none that is found from now on has a name; \
+             restart portguard"
         );
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::{
         listeners::{find, tests::guarded},
@@ -282,7 +274,7 @@ mod tests {
             uid,
             ipv6_only: false,
         };
-        find(&[socket], &guarded(), &[])
+        find(&[socket], &guarded(), &[], &BTreeSet::new())
     }
 
     fn names(known: &[(u32, Who)]) -> Names {
@@ -303,19 +295,11 @@ mod tests {
             pid: 812,
             name: "sshd".to_owned(),
         };
-        let nobody = |complete| Who::Nobody { complete };
         // name, what is known of inode 7, its user, whose it is
         let table = [
             ("nothing", None, 0, Owner::Unknown),
             ("a process", Some(Who::Process(sshd.clone())), 1000, sshd),
-            ("nobody", Some(nobody(true)), 0, Owner::Kernel),
-            (
-                "nobody who was seen",
-                Some(nobody(false)),
-                0,
-                Owner::Unknown,
-            ),
-            ("a user's", Some(nobody(true)), 1000, Owner::Unknown),
+            ("nobody", Some(Who::Nobody), 0, Owner::Unknown),
         ];
         for (name, known, uid, owner) in table {
             let known: Vec<_> = known.into_iter().map(|who| (7, who)).collect();
@@ -327,7 +311,7 @@ mod tests {
 
     #[test]
     fn what_nobody_asks_about_is_forgotten() {
-        let mut names = names(&[(7, Who::Nobody { complete: true })]);
+        let mut names = names(&[(7, Who::Nobody)]);
         names.ask_about(&listener(7, 0));
         assert_eq!(names.known.len(), 1);
         assert!(names.is_settled());

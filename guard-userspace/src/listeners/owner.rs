@@ -15,17 +15,24 @@ pub enum Owner {
         /// Its name, cut by the kernel to 15 bytes, which may be any.
         name: String,
     },
-    /// The kernel itself: WireGuard, VXLAN and the like.
-    Kernel,
     /// Nobody could be found, for lack of privilege or because it has gone.
     Unknown,
+}
+
+impl Owner {
+    /// The process id, where one is known.
+    pub fn pid(&self) -> Option<i32> {
+        match self {
+            Self::Process { pid, .. } => Some(*pid),
+            Self::Unknown => None,
+        }
+    }
 }
 
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Process { pid, name } => write!(f, "{}, pid {pid}", crate::text::plain(name)),
-            Self::Kernel => f.write_str("the kernel itself"),
             Self::Unknown => f.write_str("unknown process"),
         }
     }

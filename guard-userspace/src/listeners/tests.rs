@@ -89,7 +89,7 @@ fn what_listens_on_guarded_ports() {
         ),
     ];
     for (name, sockets, expected) in table {
-        let found: Vec<_> = find(sockets, &guarded(), &[])
+        let found: Vec<_> = find(sockets, &guarded(), &[], &BTreeSet::new())
             .iter()
             .map(ToString::to_string)
             .collect();
@@ -139,7 +139,7 @@ fn whom_a_listener_serves() {
     let trusted = ["203.0.113.0/24".parse().expect("a prefix")];
     for (name, connections, serves) in table {
         let sockets = [&[tcp("[::]:2222")], connections].concat();
-        let found = find(&sockets, &guarded(), &trusted);
+        let found = find(&sockets, &guarded(), &trusted, &BTreeSet::new());
         assert_eq!(found.len(), 1, "{name}");
         assert_eq!(found[0].serves.is_some(), serves, "{name}");
     }
@@ -152,7 +152,7 @@ fn the_json_of_a_listener() {
             pid: 812,
             name: "sshd".to_owned(),
         },
-        ..find(&[tcp("[::]:2222")], &guarded(), &[]).remove(0)
+        ..find(&[tcp("[::]:2222")], &guarded(), &[], &BTreeSet::new()).remove(0)
     };
     assert_eq!(
         serde_json::to_string(&listener).expect("JSON"),
@@ -168,11 +168,58 @@ fn this_process_is_found() {
         range: PortRange::new(port, port).expect("a range"),
         reserved: Vec::new(),
     };
-    let mut found = survey(&GuardedPorts::new(&local, []), &[]).expect("a survey");
+    let found = survey(&GuardedPorts::new(&local, []), &[]).expect("a survey");
+    let mut found = found.listeners;
     name_here(&mut found, Duration::from_secs(10));
     assert_eq!(found.len(), 1);
     let Owner::Process { pid, .. } = found[0].owner else {
         panic!("{found:?}")
     };
     assert_eq!(pid, i32::try_from(std::process::id()).expect("a pid"));
+}
+
+#[test]
+fn what_is_the_kernels_is_no_listener() {
+    let own = |address: &str, port| KernelPort {
+        port,
+        address: address.parse().expect("an address"),
+        kind: "vxlan",
+    };
+    // name, sockets, the kernel's, addresses that are left
+    let table: [(&str, &[Socket], KernelPort, &[&str]); 5] = [
+        ("its own", &[udp("0.0.0.0:4789")], own("0.0.0.0", 4789), &[]),
+        (
+            "somebody's of the other family",
+            &[udp("0.0.0.0:4789"), udp("[::]:4789")],
+            own("0.0.0.0", 4789),
+            &["::"],
+        ),
+        (
+            "somebody's at another address",
+            &[udp("192.0.2.1:5555"), udp("192.0.2.2:5555")],
+            own("192.0.2.1", 5555),
+            &["192.0.2.2"],
+        ),
+        (
+            "another port",
+            &[udp("0.0.0.0:4790")],
+            own("0.0.0.0", 4789),
+            &["0.0.0.0"],
+        ),
+        (
+            "TCP",
+            &[tcp("0.0.0.0:4789")],
+            own("0.0.0.0", 4789),
+            &["0.0.0.0"],
+        ),
+    ];
+    for (name, sockets, kernel, left) in table {
+        let found = find(sockets, &guarded(), &[], &BTreeSet::from([kernel]));
+        let addresses: Vec<_> = found
+            .iter()
+            .flat_map(|one| &one.addresses)
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(addresses, left, "{name}");
+    }
 }

@@ -213,6 +213,13 @@ impl StateMemory {
             || self.cell().owner(purpose, usize::from(port)).load() != Users::NONE
     }
 
+    /// Whether something on this port has flows: a UDP socket there has sent, and is no listener
+    /// that only waits.
+    pub fn has_flows(&self, transport: Transport, port: u16) -> bool {
+        self.in_use(Use::flow(transport), port)
+            || transport == Transport::Udp && self.in_use(Use::Query, port)
+    }
+
     /// Whether `port` is used with one remote address and no other.
     pub fn is_owned(&self, purpose: Use, port: u16) -> bool {
         !self.is_marked(purpose, port) && self.in_use(purpose, port)

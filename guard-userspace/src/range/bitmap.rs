@@ -26,6 +26,18 @@ impl PortBitmap {
         }
     }
 
+    /// Takes out every port of `others`.
+    pub fn remove_all(&mut self, others: &Self) {
+        for (word, other) in self.0.iter_mut().zip(others.words()) {
+            *word &= !other;
+        }
+    }
+
+    /// Whether no port is in the set.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+
     /// Whether `port` is in the set.
     pub fn contains(&self, port: u16) -> bool {
         self.0[usize::from(port / 32)] & 1 << (port % 32) != 0
