@@ -95,20 +95,11 @@ pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// What an XDP or TCX link holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Linked {
-    /// The id of the program.
-    pub program: u32,
-    /// The index of the interface, or 0 when that is gone or the link was detached.
-    pub interface: u32,
-}
-
-/// What an XDP or TCX link holds.
+/// The index of the interface that an XDP or TCX link is on, or 0 when that is gone.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn linked(link: BorrowedFd<'_>) -> io::Result<Linked> {
+pub fn link_interface(link: BorrowedFd<'_>) -> io::Result<u32> {
     /// The head of `bpf_link_info`, and the first word of what follows for these kinds of link.
     #[repr(C)]
     #[derive(Default)]
@@ -135,10 +126,7 @@ pub fn linked(link: BorrowedFd<'_>) -> io::Result<Linked> {
     // SAFETY: the kernel writes at most `length` bytes to `info`, which outlives the call.
     unsafe { bpf(OBJ_GET_INFO, &mut attr) }?;
 
-    Ok(Linked {
-        program: info.program,
-        interface: info.interface,
-    })
+    Ok(info.interface)
 }
 
 /// # Safety

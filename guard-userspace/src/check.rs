@@ -17,9 +17,7 @@ use crate::{
     lock::InstanceLock,
     namespace,
     pins::Pins,
-    privileges,
-    range::LocalPorts,
-    serve,
+    privileges, serve,
     settings::Settings,
 };
 
@@ -37,11 +35,6 @@ pub async fn run(start: &Start, json: bool) -> Result<Exit, Failure> {
                 None => "the flags are valid".to_owned(),
             };
             report.ok("configuration", text);
-            if let Ok(local) = LocalPorts::read(settings.range) {
-                for remark in settings.remarks(&local) {
-                    report.note("configuration", remark);
-                }
-            }
             host(&settings, &mut report).await?;
         }
         Err(failure) => report.problem("configuration", &failure),

@@ -27,7 +27,6 @@ use crate::{
     interfaces,
     listeners::{Helper, Names},
     lock::InstanceLock,
-    log,
     maps::{Readings, StateMemory},
     namespace,
     observer::{Knowledge, Observer},
@@ -54,9 +53,6 @@ const INTERFACES_EVERY: Duration = Duration::from_secs(2);
 
 /// How often what the interfaces count is compared with what the programs count.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
-
-/// How often the links are looked at, of which the kernel tells nobody when they are detached.
-const LINKS_EVERY: Duration = Duration::from_millis(200);
 
 /// How long to wait after a change for those that belong to it.
 const SETTLED: Duration = Duration::from_millis(50);
@@ -101,16 +97,11 @@ pub async fn run(
         listeners: every(LISTENERS_EVERY),
         listening: every(LISTENING_EVERY),
         interfaces: every(INTERFACES_EVERY),
-        links: every(LINKS_EVERY),
         compare: every(COMPARE_EVERY),
         changes: interfaces::changes()?.boxed_local().fuse(),
         changed: false,
     };
-    announce::ready(
-        &daemon.guard.attachments(),
-        &daemon.settings,
-        &daemon.ports.local,
-    );
+    announce::ready(&daemon.guard.attachments(), daemon.ports.local.range);
     {
         let work = daemon.work(&mut events);
         tokio::pin!(work, shutdown);
@@ -140,7 +131,6 @@ struct Events {
     listeners: Interval,
     listening: Interval,
     interfaces: Interval,
-    links: Interval,
     compare: Interval,
     changes: Fuse<LocalBoxStream<'static, ()>>,
     /// Whether interfaces have changed since they were looked at.
@@ -165,7 +155,6 @@ struct Daemon {
 impl Daemon {
     async fn start(start: Start, workings: Workings, helper: Helper) -> Result<Self, Failure> {
         let settings = start.settings()?;
-        log::configure(settings.log_level, settings.log_format);
         privileges::require()?;
         privileges::lift_memory_limit();
         let namespace = namespace::name()?;
@@ -196,10 +185,8 @@ impl Daemon {
             mode: settings.mode,
             local: ports.local.clone(),
             exposed: ports.exposed(),
-            trusted: settings.trust.iter().copied().collect(),
             blocked: ports.blocked.clone(),
             interfaces: guard.attachments(),
-            links: guard.links(),
             slots: guard.slots(),
             advice: None,
         };
@@ -254,7 +241,6 @@ impl Daemon {
                 listeners,
                 listening,
                 interfaces,
-                links,
                 compare,
                 changes,
                 changed,
@@ -262,7 +248,6 @@ impl Daemon {
             select! {
                 _ = reload.recv() => self.reload().await,
                 _ = range.tick() => self.follow_range().await,
-                _ = links.tick() => self.follow_links().await,
                 _ = compare.tick() => self.compare().await,
                 _ = listeners.tick() => self.watch_listeners().await,
                 _ = listening.tick(), if self.exposes_listeners() => self.follow_listening().await,
@@ -290,13 +275,14 @@ impl Daemon {
     }
 
     /// Takes the programs off, unless they stay, and then lets the servers finish.
-    async fn stop(self) {
+    async fn stop(mut self) {
+        if self.settings.keep_attached {
+            self.guard.stay();
+        }
         // First, so that no sweep takes maps for lost that go with the guard. Nobody reads the
         // channel any more when this fails.
         let _ = self.stop.send(());
-        let attachments = self.guard.attachments();
-        let end = self.guard.end(self.settings.keep_attached);
-        announce::stopped(&attachments, end);
+        drop(self.guard);
         for server in self.servers {
             // A sweep cannot be stopped half-way; whoever waits for us need not wait for it.
             let _ = timeout(FAREWELL, server).await;

@@ -2,13 +2,13 @@
 //! the kernel's port range, and reports.
 //!
 //! Modules in reading order: the command line and what it means ([`cli`], [`settings`],
-//! [`text`], [`failure`], [`aside`]), what is on this host ([`range`], [`dump`], [`interfaces`], [`sockets`],
+//! [`text`], [`failure`], [`aside`]), what is on this host ([`range`], [`dump`], [`interfaces`], [`sockets`], [`sysctl_d`],
 //! [`conntrack`], [`kernel_ports`], [`listeners`], [`namespace`], [`privileges`]), the kernel programs and their
 //! maps ([`bpf`], [`pins`], [`programs`], [`maps`], [`clock`], [`attach`], [`alarm`], [`evidence`], [`guard`], [`seed`],
 //! [`repair`], [`reclaim`], [`pressure`], [`timers`], [`sweep`]), and the daemon around them
 //! ([`lock`], [`log`], [`observation`], [`observer`], [`metrics`], [`serve`], [`control`],
 //! [`report`], [`workings`], [`daemon`], [`process`]). Commands that need no daemon come last
-//! ([`check`], [`detach`]).
+//! ([`check`], [`detach`], [`harden`]).
 
 pub mod aside;
 pub mod cli;
@@ -25,6 +25,7 @@ pub mod namespace;
 pub mod privileges;
 pub mod range;
 pub mod sockets;
+pub mod sysctl_d;
 
 pub mod attach;
 pub mod bpf;
@@ -62,6 +63,7 @@ pub mod process;
 
 pub mod check;
 pub mod detach;
+pub mod harden;
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzzed;

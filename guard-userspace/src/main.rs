@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use guard_userspace::{
     check,
-    cli::{self, CheckFlags, Cli, Command},
+    cli::{self, CheckFlags, Cli, Command, HardenFlags},
     daemon::Start,
     detach,
-    failure::Exit,
+    failure::{Exit, Failure},
+    harden::{self, Harden, Places},
     log,
     process::{self, block_on},
     report,
@@ -39,15 +40,37 @@ fn main() -> ExitCode {
         Command::Flows(flags) => report::flows(&flags.control_socket, flags.json),
         Command::Check(flags) => return check(flags),
         Command::Detach(flags) => block_on(detach::run(&flags.pin_dir)),
+        Command::Harden(flags) => harden(&flags),
     };
 
     match done {
         Ok(()) => Exit::Fine.into(),
         Err(failure) => {
-            log::end(&failure);
+            eprintln!("{failure}");
             failure.code.into()
         }
     }
+}
+
+fn harden(flags: &HardenFlags) -> Result<(), Failure> {
+    let places = Places {
+        folder: &flags.sysctl_dir,
+        control: &flags.control_socket,
+    };
+    let Some(range) = flags.range else {
+        return harden::revert(places, flags.force);
+    };
+    let reserve = flags.reserve.clone().unwrap_or_default();
+
+    harden::harden(
+        &Harden {
+            range,
+            reserve: reserve.0,
+            dry_run: flags.dry_run,
+            force: flags.force,
+        },
+        places,
+    )
 }
 
 fn check(flags: CheckFlags) -> ExitCode {
@@ -58,7 +81,7 @@ fn check(flags: CheckFlags) -> ExitCode {
     match block_on(check::run(&start, flags.json)) {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            log::end(&failure);
+            eprintln!("{failure}");
             failure.code.into()
         }
     }

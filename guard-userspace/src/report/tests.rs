@@ -17,7 +17,6 @@ traffic   eth0: received seen, sent none yet
 traffic   eth1: sent NOT SEEN
 reserved  40000-40010 50000
 exposed   42222/tcp
-trust     10.0.0.0/8
 flows     16 of 262144
 
 PACKETS RECEIVED
@@ -39,7 +38,6 @@ fn snapshot_of_a_quiet_monitor() {
     quiet.interfaces[1].egress = None;
     quiet.reserved.clear();
     quiet.exposed.clear();
-    quiet.trusted.clear();
     quiet.listeners.clear();
     quiet.alarms.clear();
     quiet.frames.clear();
@@ -48,7 +46,7 @@ fn snapshot_of_a_quiet_monitor() {
     assert_eq!(
         StatusText(&Status::from(&quiet)).to_string(),
         "\
-monitoring eth0 (native XDP, egress not recorded), ports 32768-60999; not attached: eth1
+guarding eth0 (native XDP, egress not recorded), eth1 (not attached), ports 32768-60999
 traffic   eth0: received seen
 mode      monitor: what would be dropped passes
 flows     16 of 262144

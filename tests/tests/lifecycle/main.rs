@@ -8,7 +8,6 @@ mod hooks;
 mod interfaces;
 mod killed;
 mod layouts;
-mod log;
 mod memory;
 mod monitor;
 mod neighbours;

@@ -2,6 +2,7 @@
 
 mod boundaries;
 mod changes;
+mod harden;
 mod listeners;
 mod lockout;
 mod survival;
