@@ -23,6 +23,9 @@ pub trait Address: Copy + Eq {
     const ETHER_TYPE: u16;
     /// The protocol number of this family's ICMP.
     const ICMP: u8;
+    /// The type of the ICMP message that this host gets no errors about, if there is one: Linux
+    /// lets routers fragment it (`icmp_init`, net/ipv4/icmp.c), so no link is too narrow for it.
+    const ICMP_UNREPORTED: Option<u8>;
     /// The absent address: all zero bits.
     const UNSPECIFIED: Self;
 
@@ -35,6 +38,9 @@ pub trait Address: Copy + Eq {
 
     /// Source and destination.
     fn ends(header: Self::Header) -> (Self, Self);
+
+    /// Whether a network header of this family may begin with this byte.
+    fn begins_with(byte: u8) -> bool;
 
     /// Reads the network header at `offset`, down to where the transport header starts.
     fn read_ip(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<Self>, Unreadable>;
@@ -89,6 +95,8 @@ impl Address for V4 {
     const FAMILY: Family = Family::Ipv4;
     const ETHER_TYPE: u16 = ether_type::IPV4;
     const ICMP: u8 = protocol::ICMP;
+    /// The echo reply.
+    const ICMP_UNREPORTED: Option<u8> = Some(0);
     const UNSPECIFIED: Self = Self(0);
 
     /// Version 4, and a header of five words.
@@ -107,6 +115,11 @@ impl Address for V4 {
     #[inline(always)]
     fn ends(header: Ipv4Header) -> (Self, Self) {
         (header.source, header.destination)
+    }
+
+    #[inline(always)]
+    fn begins_with(byte: u8) -> bool {
+        byte >> 4 == 4 && usize::from(byte & 0xf) * 4 >= size_of::<Ipv4Header>()
     }
 
     #[inline(always)]
@@ -171,11 +184,13 @@ impl Address for V6 {
     const FAMILY: Family = Family::Ipv6;
     const ETHER_TYPE: u16 = ether_type::IPV6;
     const ICMP: u8 = protocol::ICMPV6;
+    /// Only the sender fragments, so an echo reply may be too long for a link.
+    const ICMP_UNREPORTED: Option<u8> = None;
     const UNSPECIFIED: Self = Self { high: 0, low: 0 };
 
     #[inline(always)]
     fn plain_protocol(header: Ipv6Header) -> Option<u8> {
-        (header.version >> 4 == 6).then_some(header.next_header)
+        header.has_its_version().then_some(header.next_header)
     }
 
     #[inline(always)]
@@ -186,6 +201,11 @@ impl Address for V6 {
     #[inline(always)]
     fn ends(header: Ipv6Header) -> (Self, Self) {
         (header.source, header.destination)
+    }
+
+    #[inline(always)]
+    fn begins_with(byte: u8) -> bool {
+        byte >> 4 == 6
     }
 
     #[inline(always)]

@@ -12,7 +12,8 @@ use crate::{
     packet::Packet,
     parse::{Fragment, Ip, Tuple},
     plain::{self, Plain, Start},
-    query::may_answer_query,
+    query::{is_query, may_answer_query},
+    route::RouteKey,
     steady::keeps_up,
     subject::{Subject, subject},
     tables::Tables,
@@ -169,9 +170,14 @@ fn ingress_ip<A: Address>(
     let ip = match A::read_ip(frame, offset) {
         Ok(ip) => ip,
         Err(unreadable) => {
+            let (outcome, family) = if link::is_looped(frame, offset, A::begins_with) {
+                (Outcome::PassNotIp, Family::Other)
+            } else {
+                (unreadable.outcome(), A::FAMILY)
+            };
             return Judged {
-                outcome: unreadable.outcome(),
-                family: A::FAMILY,
+                outcome,
+                family,
                 protocol: Protocol::Other,
             };
         }
@@ -202,22 +208,29 @@ fn judge_datagram<A: Address>(
     ip: &Ip<A>,
     tables: &impl Tables,
 ) -> Outcome {
-    match subject(frame, ip) {
-        Subject::Packet(tuple) => {
-            let flags = || ip.tcp_flags(frame, tuple.transport);
-            judge_packet(frame, &tuple, flags, tables)
-        }
-        Subject::Quote(tuple) => judge_quote(frame, &tuple, (ip.source, ip.destination), tables),
-        Subject::Itself(outcome) => outcome,
+    let about = match subject(frame, ip) {
+        Subject::Packet(tuple) => return judge_packet(frame, ip, &tuple, tables),
+        Subject::Itself(outcome) => return outcome,
+        Subject::Quote(tuple) => judge_quote(&tuple, tables),
+        Subject::Unreported => None,
+    };
+    if let Some(outcome) = about {
+        return outcome;
     }
+
+    // Whoever forges an error may quote a packet of any host, and send it here all the same: it is
+    // asked where the error itself goes.
+    let error = RouteKey::without_ports(ip.source, ip.destination, A::ICMP, ip.class);
+
+    excuse(frame, &error, tables).unwrap_or(Outcome::DropIcmpUnrelated)
 }
 
-/// Judges a packet by its flow. `flags` are read only when it has one.
+/// Judges a packet by its flow.
 #[inline(always)]
 fn judge_packet<A: Address>(
     frame: &(impl Packet + ?Sized),
+    ip: &Ip<A>,
     tuple: &Tuple<A>,
-    flags: impl FnOnce() -> TcpFlags,
     tables: &impl Tables,
 ) -> Outcome {
     let port = tables.index(tuple.local_port);
@@ -230,12 +243,13 @@ fn judge_packet<A: Address>(
     }
     if in_use(tuple.transport, tuple.remote, port, tables) {
         let known = look_up(tuple, tables);
-        if let Some(outcome) = judge_flow(tuple, port, known, Some(flags()), tables) {
+        let flags = ip.tcp_flags(frame, tuple.transport);
+        if let Some(outcome) = judge_flow(tuple, port, known, Some(flags), tables) {
             return outcome;
         }
     }
     if tables.config().asks_before_drop() {
-        if let Some(outcome) = excuse(frame, tuple, tuple.remote, tables) {
+        if let Some(outcome) = excuse(frame, &RouteKey::received(tuple, ip.class), tables) {
             return outcome;
         }
         if tables.config().monitor() != 0 {
@@ -246,35 +260,27 @@ fn judge_packet<A: Address>(
     Outcome::DropNoFlow
 }
 
-/// Judges an ICMP error by the flow of the packet it quotes, which this host should have sent. The
-/// error itself goes from one end to the other.
+/// Judges an ICMP error by the packet it quotes, which this host should have sent: by its flow, or
+/// by what is not recorded on purpose. `None` says that there is no reason to believe it.
 #[inline(always)]
-fn judge_quote<A: Address>(
-    frame: &(impl Packet + ?Sized),
-    tuple: &Tuple<A>,
-    (sender, destination): (A, A),
-    tables: &impl Tables,
-) -> Outcome {
+fn judge_quote<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> Option<Outcome> {
     let port = tables.index(tuple.local_port);
-    if !tables.guarded().guards(tuple.transport, port) {
-        return Outcome::PassIcmpOutside;
+    let guarded = tables.guarded();
+    // The remote ports of tunnels, of whose packets there is no flow.
+    if !guarded.guards(tuple.transport, port)
+        || guarded.leaves_unrecorded(tuple.transport, tables.index(tuple.remote_port))
+    {
+        return Some(Outcome::PassIcmpOutside);
     }
-    if in_use(tuple.transport, tuple.remote, port, tables) {
-        let known = look_up(tuple, tables);
-        if let Some(outcome) = judge_flow(tuple, port, known, None, tables) {
-            return outcome;
-        }
+    if !in_use(tuple.transport, tuple.remote, port, tables) {
+        return None;
     }
-    // Whoever forges an error may quote a packet of any host, and send it here all the same.
-    let delivered = Tuple {
-        local: destination,
-        ..*tuple
-    };
-    if let Some(outcome) = excuse(frame, &delivered, sender, tables) {
-        return outcome;
+    if is_query(tuple, port, tables) {
+        return Some(Outcome::PassIcmpRelated);
     }
+    let known = look_up(tuple, tables);
 
-    Outcome::DropIcmpUnrelated
+    judge_flow(tuple, port, known, None, tables)
 }
 
 #[inline(always)]

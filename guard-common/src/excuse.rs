@@ -8,6 +8,7 @@ use crate::{
     outcome::Outcome,
     packet::Packet,
     parse::Tuple,
+    route::RouteKey,
     tables::{Socket, Tables, Tally},
 };
 
@@ -16,15 +17,14 @@ use crate::{
 #[inline(always)]
 pub(crate) fn excuse<A: Address>(
     frame: &(impl Packet + ?Sized),
-    tuple: &Tuple<A>,
-    sender: A,
+    packet: &RouteKey<A>,
     tables: &impl Tables,
 ) -> Option<Outcome> {
     let excuses = tables.config().excuses();
-    if excuses & Config::FORWARDS != 0 && is_for_another(frame, tuple, tables) {
+    if excuses & Config::FORWARDS != 0 && is_for_another(frame, packet, tables) {
         return Some(Outcome::PassNotLocal);
     }
-    if excuses & Config::TRUSTS != 0 && tables.trusts(&AddressKey::new(sender)) {
+    if excuses & Config::TRUSTS != 0 && tables.trusts(&AddressKey::new(packet.source)) {
         return Some(Outcome::PassTrusted);
     }
 

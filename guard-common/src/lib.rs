@@ -4,7 +4,7 @@
 //! out. The same code runs in the kernel programs, in the tests and in the fuzzer.
 //!
 //! Modules in reading order: what can happen to a frame ([`outcome`]), how bytes become a tuple
-//! ([`packet`], [`wire`], [`link`], [`address`], [`parse`]), what is remembered ([`key`], [`flow`],
+//! ([`packet`], [`wire`], [`link`], [`address`], [`parse`], [`route`]), what is remembered ([`key`], [`flow`],
 //! [`fragment`], [`ports`], [`filter`], [`owner`], [`config`],
 //! [`pressure`], [`state`]), what is decided ([`tables`],
 //! [`plain`], [`subject`], [`decide`], [`record`]), and how the maps are laid out ([`layout`]).
@@ -27,6 +27,8 @@ pub mod address;
 mod transport;
 
 pub mod parse;
+
+pub mod route;
 
 pub mod key;
 

@@ -3,10 +3,11 @@
 use crate::{
     address::Address,
     config::{Config, Device},
-    key::{AddressKey, FlowKey},
+    key::AddressKey,
     link::{self, LinkAddress},
     packet::Packet,
     parse::{Transport, Tuple},
+    route::RouteKey,
     tables::Tables,
 };
 
@@ -15,17 +16,17 @@ use crate::{
 #[inline(always)]
 pub(crate) fn is_for_another<A: Address>(
     frame: &(impl Packet + ?Sized),
-    tuple: &Tuple<A>,
+    packet: &RouteKey<A>,
     tables: &impl Tables,
 ) -> bool {
     let Some(device) = tables.device() else {
         return false;
     };
     device.forwards != 0
-        && !tuple.local.is_own(device)
-        && !tuple.local.ends_here()
-        && !tables.is_local(&AddressKey::new(tuple.local))
-        && goes_on(device, link::destination(frame), tuple, tables)
+        && !packet.destination.is_own(device)
+        && !packet.destination.ends_here()
+        && !tables.is_local(&AddressKey::new(packet.destination))
+        && goes_on(device, link::destination(frame), packet, tables)
 }
 
 /// Whether what passes through is another host's, which would get the answers. It is this host's
@@ -34,7 +35,7 @@ pub(crate) fn is_for_another<A: Address>(
 #[inline(always)]
 pub(crate) fn is_of_another<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> bool {
     !tables.is_local(&AddressKey::new(tuple.local))
-        && tables.forwards(tuple.transport, A::FlowKey::new(tuple).sized())
+        && tables.forwards(&RouteKey::received(tuple, 0))
 }
 
 /// Whether a sent frame comes from a guest behind the bridge, or from a container that has an
@@ -64,7 +65,7 @@ pub(crate) fn is_carried<A: Address>(
 fn goes_on<A: Address>(
     device: &Device,
     link: Option<LinkAddress>,
-    tuple: &Tuple<A>,
+    packet: &RouteKey<A>,
     tables: &impl Tables,
 ) -> bool {
     if device.forwards & Device::SHARES != 0 {
@@ -73,7 +74,7 @@ fn goes_on<A: Address>(
     if device.forwards & Device::CARRIES != 0
         && link.is_some_and(|link| {
             if link.is_group() {
-                tuple.transport == Transport::Tcp
+                packet.protocol == Transport::Tcp.number()
             } else {
                 !tables.is_own_link(link)
             }
@@ -82,5 +83,5 @@ fn goes_on<A: Address>(
         return true;
     }
 
-    tables.forwards(tuple.transport, A::FlowKey::new(tuple).sized())
+    tables.forwards(packet)
 }

@@ -64,6 +64,9 @@ pub struct Ip<A> {
     /// next fragment there, and so must not be read further. `usize::MAX` for any other packet,
     /// whose lengths decide nothing.
     pub end: usize,
+    /// What rules and routes may choose by beside ends and protocol, as
+    /// [`RouteKey::class`](crate::route::RouteKey::class) has it.
+    pub class: u32,
 }
 
 /// Both ends of a conversation. Ports are in network byte order.
@@ -173,10 +176,10 @@ pub fn ipv4(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<V4>, Unr
     let header = frame
         .read::<Ipv4Header>(offset)
         .ok_or(Unreadable::Truncated)?;
-    let length = usize::from(header.version_and_length & 0xf) * 4;
-    if header.version_and_length >> 4 != 4 || length < size_of::<Ipv4Header>() {
+    if !V4::begins_with(header.version_and_length) {
         return Err(Unreadable::Truncated);
     }
+    let length = usize::from(header.version_and_length & 0xf) * 4;
 
     let fragment = if header.fragment & OFFSET_OR_MORE == 0 {
         Fragment::Whole
@@ -198,6 +201,7 @@ pub fn ipv4(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<V4>, Unr
         fragment,
         id: u32::from(header.id),
         end,
+        class: u32::from(header.service),
     })
 }
 
@@ -207,7 +211,7 @@ pub fn ipv6(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<V6>, Unr
     let header = frame
         .read::<Ipv6Header>(offset)
         .ok_or(Unreadable::Truncated)?;
-    if header.version >> 4 != 6 {
+    if !header.has_its_version() {
         return Err(Unreadable::Truncated);
     }
 
@@ -219,6 +223,7 @@ pub fn ipv6(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<V6>, Unr
         fragment: Fragment::Whole,
         id: 0,
         end: usize::MAX,
+        class: header.version_and_flow & 0x0fff_ffff_u32.to_be(),
     };
     if is_extension(ip.protocol) {
         let end = ip.transport + usize::from(u16::from_be(header.payload_length));

@@ -75,17 +75,28 @@ pub(crate) fn answers_query<A: Address>(
     now: u32,
     tables: &impl Tables,
 ) -> bool {
-    if !marked(Use::Query, port, tables) {
-        return false;
-    }
-    let alive = tables
-        .flow(tuple.transport, query_key(tuple).sized())
-        .is_some_and(|flow| flow.load().alive(now, tables.config().timeouts()));
-
-    alive
+    is_open(tuple, port, now, tables)
         && tables
             .device()
             .is_some_and(|device| tuple.remote.on_link(device))
+}
+
+/// Whether a packet that is quoted was a query to a group, and may be one whose answers are due.
+/// A router reports that it was too long for the next link (RFC 4443, section 2.4).
+#[inline(always)]
+pub(crate) fn is_query<A: Address>(tuple: &Tuple<A>, port: usize, tables: &impl Tables) -> bool {
+    tuple.transport == Transport::Udp
+        && tuple.remote.is_group()
+        && is_open(tuple, port, tables.now(), tables)
+}
+
+/// Whether a query to a group was sent from this port not long ago.
+#[inline(always)]
+fn is_open<A: Address>(tuple: &Tuple<A>, port: usize, now: u32, tables: &impl Tables) -> bool {
+    marked(Use::Query, port, tables)
+        && tables
+            .flow(tuple.transport, query_key(tuple).sized())
+            .is_some_and(|flow| flow.load().alive(now, tables.config().timeouts()))
 }
 
 /// The key of a query to a group: any remote may answer.

@@ -18,6 +18,8 @@ pub enum Subject<A> {
     Packet(Tuple<A>),
     /// The flow of the packet that it quotes.
     Quote(Tuple<A>),
+    /// What it quotes, of which nobody has anything to report to this host.
+    Unreported,
     /// Nothing but itself.
     Itself(Outcome),
 }
@@ -61,17 +63,35 @@ fn quoted<A: Address>(frame: &(impl Packet + ?Sized), ip: &Ip<A>) -> Subject<A> 
         return Subject::Itself(Outcome::DropMalformed);
     }
     let Some(transport) = Transport::from_number(quoted.protocol) else {
-        return Subject::Itself(Outcome::PassIcmpOutside);
+        return quoted_other(frame, &quoted);
     };
-    // What is quoted of a later fragment is payload, and not about any port.
+    // What is quoted of a later fragment is payload, and not about any port. Linux takes it for
+    // ports all the same over IPv4 (`icmp_socket_deliver`, net/ipv4/icmp.c), and can make nothing of
+    // it over IPv6 (`icmpv6_notify`, net/ipv6/icmp.c).
     if quoted.fragment == Fragment::Later {
-        return Subject::Itself(Outcome::DropIcmpUnrelated);
+        return Subject::Unreported;
     }
 
     match ports(frame, &quoted, transport, Direction::Egress) {
         Ok(tuple) => Subject::Quote(tuple),
         Err(unreadable) => Subject::Itself(unreadable.outcome()),
     }
+}
+
+/// An error about a protocol without guarded ports says nothing about one.
+///
+/// By one about an echo reply, the host would believe whoever forges it that a path is narrow, or leads
+/// elsewhere (`icmp_err`, net/ipv4/icmp.c), as nothing in it need be guessed.
+#[inline(always)]
+fn quoted_other<A: Address>(frame: &(impl Packet + ?Sized), quoted: &Ip<A>) -> Subject<A> {
+    if let Some(unreported) = A::ICMP_UNREPORTED
+        && quoted.protocol == A::ICMP
+        && frame.read::<u8>(quoted.transport) == Some(unreported)
+    {
+        return Subject::Unreported;
+    }
+
+    Subject::Itself(Outcome::PassIcmpOutside)
 }
 
 /// The ports must be the packet's own.

@@ -1,6 +1,7 @@
 //! The look-ups that a decision may make.
 
 use crate::{
+    address::Address,
     config::{ConfigCell, Device},
     filter::Line,
     flow::{Flow, FlowCell},
@@ -10,6 +11,7 @@ use crate::{
     owner::Owner,
     parse::Transport,
     ports::{GuardedPorts, Occupancy},
+    route::RouteKey,
 };
 
 /// Which ports are in use, and for what.
@@ -143,7 +145,7 @@ pub trait Tables {
     fn is_own_link(&self, address: LinkAddress) -> bool;
 
     /// Whether the kernel's routes send this packet on to another host.
-    fn forwards(&self, transport: Transport, key: SizedKey<'_>) -> bool;
+    fn forwards<A: Address>(&self, packet: &RouteKey<A>) -> bool;
 
     /// Whether the frame came in by an interface before it went out by this one.
     fn passes_through(&self) -> bool;

@@ -23,6 +23,16 @@ pub mod ether_type {
     pub const VLAN: u16 = EtherType::Ieee8021q as u16;
     /// IEEE 802.1ad service tag.
     pub const SERVICE_VLAN: u16 = EtherType::Ieee8021ad as u16;
+    /// A PPPoE session (RFC 2516, section 4).
+    pub const PPPOE_SESSION: u16 = 0x8864_u16.to_be();
+}
+
+/// Numbers of the protocols that PPP carries, in the order of their bytes.
+pub mod ppp {
+    /// IPv4 (RFC 1332, section 2).
+    pub const IPV4: u8 = 0x21;
+    /// IPv6 (RFC 5072, section 3).
+    pub const IPV6: u8 = 0x57;
 }
 
 /// IANA protocol numbers.
@@ -86,10 +96,8 @@ pub struct Ipv4Header {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Ipv6Header {
-    /// Version in the upper half.
-    pub version: u8,
-    /// Traffic class and flow label.
-    pub flow: [u8; 3],
+    /// Version in the upper 4 bits, traffic class in the next 8, flow label in the rest.
+    pub version_and_flow: u32,
     /// Length of what follows in bytes. Decides nothing but where a first fragment ends.
     pub payload_length: u16,
     /// What follows.
@@ -100,6 +108,14 @@ pub struct Ipv6Header {
     pub source: V6,
     /// Destination address.
     pub destination: V6,
+}
+
+impl Ipv6Header {
+    /// Whether the version is 6.
+    #[inline(always)]
+    pub const fn has_its_version(&self) -> bool {
+        self.version_and_flow & 0xf000_0000_u32.to_be() == 0x6000_0000_u32.to_be()
+    }
 }
 
 /// What follows the addresses in an Ethernet header, or the tag control in a VLAN tag.
@@ -153,7 +169,7 @@ headers! {
         version_and_length, service, total_length, id, fragment, hops, protocol, checksum, source,
         destination
     }
-    Ipv6Header { version, flow, payload_length, next_header, hops, source, destination }
+    Ipv6Header { version_and_flow, payload_length, next_header, hops, source, destination }
     VlanTag { control, ether_type }
     Extension { next_header, length }
     FragmentExtension { next_header, reserved, offset, id }

@@ -12,7 +12,9 @@ use aya_ebpf::{
 use guard_common::{
     address::{Address, V6},
     key::SizedKey,
+    outcome::Family,
     parse::Transport,
+    route::RouteKey,
     tables::Socket,
 };
 
@@ -117,39 +119,31 @@ unsafe fn state(socket: *const bpf_sock) -> u32 {
     unsafe { (&raw const (*socket).state).read_volatile() }
 }
 
-/// Whether the kernel sends a packet of this flow on to another host. What its routes deliver here,
-/// drop, or have no answer for is not sent on. It has come in by the first of the `interfaces`, as the
-/// kernel sees it; if that is gone, by the second.
+/// Whether the kernel sends a packet on to another host. What its routes deliver here, drop, or have
+/// no answer for is not sent on. It has come in by the first of the `interfaces`, as the kernel sees
+/// it; if that is gone, by the second.
 #[inline(always)]
-pub fn forwards(
-    ctx: *mut c_void,
-    interfaces: [u32; 2],
-    transport: Transport,
-    key: SizedKey<'_>,
-) -> bool {
-    let (family, source, destination, ports) = match key {
-        SizedKey::V4(key) => {
-            let ports = (key.remote_port, key.local_port);
-            (INET, key.remote.widened(), key.local.widened(), ports)
+pub fn forwards<A: Address>(ctx: *mut c_void, interfaces: [u32; 2], packet: &RouteKey<A>) -> bool {
+    let (source, destination) = (packet.source.widened(), packet.destination.widened());
+    let family = match A::FAMILY {
+        Family::Ipv6 => {
+            // The kernel says of these that they are not routed, wherever they are.
+            if stays_on_link(source) || stays_on_link(destination) {
+                return false;
+            }
+            INET6
         }
-        // The kernel says of these that they are not routed, wherever they are.
-        SizedKey::V6(key) if stays_on_link(key.remote) || stays_on_link(key.local) => {
-            return false;
-        }
-        SizedKey::V6(key) => {
-            let ports = (key.remote_port, key.local_port);
-            (INET6, key.remote, key.local, ports)
-        }
+        Family::Ipv4 | Family::Other => INET,
     };
-    // Rules may choose a route by the ports.
-    let ports = u64::from(ports.0) << 16 | u64::from(ports.1) << 32;
     // The structure as little-endian words: its fields, stored one by one, would be joined where
     // the verifier wants them apart.
     // Zeros that the compiler knows of it has written by a loop, which a verifier follows.
     let zero = verifier::opaque(0) as u64;
+    let ports = u64::from(packet.source_port) << 16 | u64::from(packet.destination_port) << 32;
+    let class = u64::from(packet.class) << 32;
     let mut lookup: [u64; size_of::<FibLookup>() / 8] = [
-        family | u64::from(transport.number()) << 8 | ports,
-        u64::from(interfaces[0]),
+        family | u64::from(packet.protocol) << 8 | ports,
+        class | u64::from(interfaces[0]),
         source.high,
         source.low,
         destination.high,
@@ -159,7 +153,7 @@ pub fn forwards(
     ];
     let mut answer = fib_lookup(ctx, &mut lookup);
     if answer == NO_DEVICE {
-        lookup[1] = u64::from(interfaces[1]);
+        lookup[1] = class | u64::from(interfaces[1]);
         answer = fib_lookup(ctx, &mut lookup);
     }
 

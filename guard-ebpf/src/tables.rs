@@ -8,16 +8,18 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use guard_common::{
+    address::Address,
     config::{ConfigCell, Device},
     filter::Line,
     flow::{Flow, FlowCell},
     fragment::{FragmentKey, RefusedAt},
     key::{AddressKey, SizedKey},
     link::LinkAddress,
-    outcome::{Action, Judged},
+    outcome::{Action, Family, Judged},
     owner::Owner,
     parse::Transport,
     ports::{GuardedPorts, Occupancy},
+    route::RouteKey,
     state::{Element, ElementCell},
     tables::{Inserted, Socket, Tables, Tally, Use},
 };
@@ -255,17 +257,17 @@ impl<C: Context> Tables for KernelTables<C> {
     }
 
     #[inline(always)]
-    fn forwards(&self, transport: Transport, key: SizedKey<'_>) -> bool {
+    fn forwards<A: Address>(&self, packet: &RouteKey<A>) -> bool {
         let Some(device) = self.device() else {
             return false;
         };
-        let router = match key {
-            SizedKey::V4(_) => device.routes_by[0],
-            SizedKey::V6(_) => device.routes_by[1],
+        let router = match A::FAMILY {
+            Family::Ipv4 | Family::Other => device.routes_by[0],
+            Family::Ipv6 => device.routes_by[1],
         };
         let interfaces = [router, self.ctx.interface()];
 
-        kernel::forwards(self.ctx.address(), interfaces, transport, key)
+        kernel::forwards(self.ctx.address(), interfaces, packet)
     }
 
     #[inline(always)]

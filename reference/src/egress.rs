@@ -55,7 +55,7 @@ impl Model {
             && self.rules.containers_are_not_recorded
     }
 
-    fn is_tunnel(&self, talk: &Conversation) -> bool {
+    pub(crate) fn is_tunnel(&self, talk: &Conversation) -> bool {
         let udp = talk.protocol == self.rules.udp || !self.rules.tunnels_udp_only;
         udp && self.policy.unrecorded.contains(&talk.remote.1)
     }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use crate::{
     judged::Reason,
     memory::{Datagram, Flow, Purpose, rescued_by},
-    model::{Model, Port},
+    model::{Model, Port, Way},
     policy::Taker,
     read::{self, Broken, Conversation, Packet, Part},
 };
@@ -89,7 +89,12 @@ impl Model {
         if let Some(reason) = self.expected(talk, true) {
             return reason;
         }
-        if let Some(excuse) = self.excuse(talk, talk.remote.0) {
+        let way = Way {
+            from: talk.remote.0,
+            to: talk.local.0,
+            number: talk.protocol,
+        };
+        if let Some(excuse) = self.excuse(&way, way.from) {
             return excuse;
         }
         if self.policy.monitor {
@@ -125,21 +130,34 @@ impl Model {
         if !quoted.owns(0) {
             return Err(Broken::Cut);
         }
+        let way = Way {
+            from: packet.source,
+            to: packet.destination,
+            number: packet.number,
+        };
+        let icmp = self.icmp(packet);
         if !self.is_guarded(quoted.number) {
+            let unreported = Some(&self.rules.unreported);
+            let forged = packet.source.is_ipv4() && quoted.body.first() == unreported;
+            if quoted.number == icmp && forged {
+                return Ok(self.error_about_nothing(&way, way.from));
+            }
             return Ok(Reason::IcmpOutside);
         }
         if quoted.part == Part::Later && self.rules.quoted_later_is_unrelated {
-            return Ok(Reason::IcmpUnrelated);
+            return Ok(self.error_about_nothing(&way, way.from));
         }
 
         if !quoted.owns(self.rules.ports_length) {
             return Err(Broken::Cut);
         }
         let talk = Conversation::of(&quoted, self.rules.quoted_source_is_local, &self.rules)?;
-        if self.port(talk.protocol, talk.local.1) != Port::Guarded {
+        if self.port(talk.protocol, talk.local.1) != Port::Guarded
+            || self.is_tunnel(&talk) && self.rules.tunnels_hear_of_errors
+        {
             return Ok(Reason::IcmpOutside);
         }
-        if self.expected(&talk, false).is_some() {
+        if self.is_open_query(&talk) || self.expected(&talk, false).is_some() {
             return Ok(Reason::IcmpRelated);
         }
         let sender = if self.rules.sender_of_error_is_trusted {
@@ -147,11 +165,49 @@ impl Model {
         } else {
             talk.remote.0
         };
-        let mut goes = talk;
-        if self.rules.errors_go_by_destination {
-            goes.local.0 = packet.destination;
+        let goes = Way {
+            from: way.from,
+            to: if self.rules.errors_go_by_destination {
+                way.to
+            } else {
+                talk.local.0
+            },
+            number: if self.rules.errors_are_icmp {
+                way.number
+            } else {
+                talk.protocol
+            },
+        };
+        Ok(self.error_about_nothing(&goes, sender))
+    }
+
+    /// An error that nothing speaks for may still be another host's, or its sender trusted.
+    fn error_about_nothing(&self, way: &Way, sender: IpAddr) -> Reason {
+        self.excuse(way, sender).unwrap_or(Reason::IcmpUnrelated)
+    }
+
+    /// Whether this host has asked a group what is quoted, and still hears answers.
+    fn is_open_query(&mut self, talk: &Conversation) -> bool {
+        if talk.protocol != self.rules.udp
+            || !self.is_group(talk.remote.0)
+            || !self.rules.queries_hear_of_errors
+            || !self.in_use(Purpose::Udp, talk.local.1)
+        {
+            return false;
         }
-        Ok(self.excuse(&goes, sender).unwrap_or(Reason::IcmpUnrelated))
+        self.is_asking(talk)
+    }
+
+    /// Whether a query to a group was sent from here not long ago.
+    fn is_asking(&mut self, talk: &Conversation) -> bool {
+        if !self.in_use(Purpose::Query, talk.local.1) {
+            return false;
+        }
+        let id = self.query_id(talk);
+        self.touched.push(id);
+        let (now, timers, rules) = (self.now, self.policy.timers, &self.rules);
+        let query = self.memory.flows.get(&id);
+        query.is_some_and(|query| query.alive(now, &timers, rules))
     }
 
     /// Why a packet of this conversation passes. One that is only quoted leaves no trace.
@@ -174,13 +230,10 @@ impl Model {
         }
 
         let udp = talk.protocol == self.rules.udp;
-        if itself && udp && self.in_use(Purpose::Query, talk.local.1) {
-            let id = self.query_id(talk);
-            self.touched.push(id);
-            let asked = self.memory.flows.get(&id).is_some_and(alive);
+        if itself && udp && self.is_asking(talk) {
             let mut links = self.host.addresses.iter();
             let on_link = links.any(|link| link.covers(talk.remote.0));
-            if asked && (on_link || !self.rules.answers_on_link) {
+            if on_link || !self.rules.answers_on_link {
                 return Some(Reason::KnownFlow);
             }
         }
@@ -210,15 +263,15 @@ impl Model {
     }
 
     /// Why a packet that answers nothing passes all the same.
-    fn excuse(&self, talk: &Conversation, sender: IpAddr) -> Option<Reason> {
+    fn excuse(&self, way: &Way, sender: IpAddr) -> Option<Reason> {
         let (host, rules) = (&self.host, &self.rules);
-        let to = talk.local.0;
+        let to = way.to;
         let mut own = host.addresses.iter();
         let ours = own.any(|prefix| prefix.address == to) && rules.own_is_local
             || self.is_group(to) && rules.groups_are_local
             || to == Ipv4Addr::UNSPECIFIED && rules.nobody_is_local
             || self.in_local_table(to);
-        if host.some_forward && host.forwards() && !ours && self.goes_on(talk) {
+        if host.some_forward && host.forwards() && !ours && self.goes_on(way) {
             return Some(Reason::NotLocal);
         }
         let mut trusted = self.policy.trusted.iter();

@@ -31,6 +31,14 @@ pub struct Model {
     pub(crate) rules: Rules,
 }
 
+/// The way that a packet goes, as routes see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Way {
+    pub(crate) from: IpAddr,
+    pub(crate) to: IpAddr,
+    pub(crate) number: u8,
+}
+
 /// A port of this host, as strangers find it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Port {
@@ -97,6 +105,10 @@ impl Model {
                     _ => "ipv4",
                 };
                 match self.packet(carried) {
+                    Err(_) if !sent && self.rules.looped && read::comes_back(frame, carried) => {
+                        family = "other";
+                        Reason::NotIp
+                    }
                     Err(why) => broken(why),
                     Ok(packet) => {
                         protocol = self.label(&packet);
@@ -115,18 +127,18 @@ impl Model {
     }
 
     /// Whether a packet is for another host, given that its destination is not known to be here.
-    pub(crate) fn goes_on(&self, talk: &Conversation) -> bool {
+    pub(crate) fn goes_on(&self, way: &Way) -> bool {
         let (host, rules) = (&self.host, &self.rules);
         if host.shares {
             return true;
         }
         let group = self.link[0] & 1 != 0 && rules.group_links_are_nobodys;
         let theirs = if group {
-            talk.protocol == rules.tcp
+            way.number == rules.tcp
         } else {
             !self.is_own_link()
         };
-        host.carries && theirs || host.router && host.sends_on(talk.remote.0, talk.local.0)
+        host.carries && theirs || host.router && host.sends_on(way.from, way.to)
     }
 
     pub(crate) fn is_own_link(&self) -> bool {

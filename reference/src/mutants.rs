@@ -36,6 +36,12 @@ mutants! {
     "walks five tags": rules => rules.most_tags = 5;
     "reads behind the wrong end of a tag": rules => rules.tag_length = 2;
 
+    "does not know PPPoE": rules => rules.session_type = 0x8863;
+    "reads a PPPoE session two bytes late": rules => rules.session_header = 8;
+    "knows no short numbers of PPP": rules => rules.short_numbers = false;
+    "takes IPv6 for IPv4 in a session": rules => rules.session_numbers = (0x57, 0x21);
+    "drops what comes back without an Ethernet header": rules => rules.looped = false;
+
     "reads IPv4 ports at a fixed offset": rules => rules.ipv4_unit = 0;
     "accepts IPv4 headers of four words": rules => rules.ipv4_least_units = 4;
     "refuses IPv4 headers without options": rules => rules.ipv4_least_units = 6;
@@ -80,6 +86,10 @@ mutants! {
     "reads a quote four bytes early": rules => rules.quote_at = 4;
     "takes a quote's destination for this host": rules => rules.quoted_source_is_local = false;
     "reads ports in a quoted later fragment": rules => rules.quoted_later_is_unrelated = false;
+    "believes errors about echo replies": rules => rules.unreported = 255;
+    "believes no errors about tunnels": rules => rules.tunnels_hear_of_errors = false;
+    "believes no errors about queries": rules => rules.queries_hear_of_errors = false;
+    "takes an error for what it quotes": rules => rules.errors_are_icmp = false;
     "lets errors change flows": rules => rules.error_changes_nothing = false;
     "trusts the peer for a router": rules => rules.sender_of_error_is_trusted = false;
 

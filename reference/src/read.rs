@@ -93,8 +93,45 @@ pub fn link<'a>(frame: &'a [u8], rules: &Rules) -> Result<Carried<'a>, Broken> {
     Ok(match kind {
         0x0800 => Carried::Ipv4(rest),
         0x86dd => Carried::Ipv6(rest),
+        kind if kind == rules.session_type => session(rest, rules)?,
         _ => Carried::Other,
     })
+}
+
+/// Takes off the header of a PPPoE session, and the number of what it carries.
+fn session<'a>(bytes: &'a [u8], rules: &Rules) -> Result<Carried<'a>, Broken> {
+    let carried = bytes.get(rules.session_header..).ok_or(Broken::Cut)?;
+    let (number, rest) = match carried {
+        [0, number, rest @ ..] => (*number, rest),
+        [0] | [] => return Err(Broken::Cut),
+        [number, rest @ ..] if rules.short_numbers => (*number, rest),
+        [..] => return Ok(Carried::Other),
+    };
+    Ok(if number == rules.session_numbers.0 {
+        Carried::Ipv4(rest)
+    } else if number == rules.session_numbers.1 {
+        Carried::Ipv6(rest)
+    } else {
+        Carried::Other
+    })
+}
+
+/// Whether a frame, of whose Ethernet header `carried` seems to follow, has none: it is a packet that
+/// this host has sent to a group and hears itself, and its own source stands where the Ethernet type
+/// would.
+pub fn comes_back(frame: &[u8], carried: Carried<'_>) -> bool {
+    let contradicts = match carried {
+        Carried::Ipv4([first, ..]) => first >> 4 != 4 || first & 15 < 5,
+        Carried::Ipv6([first, ..]) => first >> 4 != 6,
+        Carried::Ipv4([]) | Carried::Ipv6([]) | Carried::Other => false,
+    };
+    let half = |at| usize::from(word(frame, at).unwrap_or(0));
+    let length = match frame.first().map(|first| first >> 4) {
+        Some(4) => half(2),
+        Some(6) => 40 + half(4),
+        _ => 0,
+    };
+    contradicts && length >= 20 && length >= frame.len()
 }
 
 /// Reads an IPv4 header.

@@ -10,6 +10,16 @@ pub struct Rules {
     pub most_tags: usize,
     /// Bytes of a tag.
     pub tag_length: usize,
+    /// The Ethernet type of a PPPoE session.
+    pub session_type: u16,
+    /// Bytes of its header, before the number of what it carries.
+    pub session_header: usize,
+    /// That number may be one byte.
+    pub short_numbers: bool,
+    /// Those of IPv4 and IPv6.
+    pub session_numbers: (u8, u8),
+    /// A packet of this host's own that comes back has no Ethernet header.
+    pub looped: bool,
 
     /// Bytes in a unit of the IPv4 header length.
     pub ipv4_unit: usize,
@@ -68,6 +78,14 @@ pub struct Rules {
     pub quoted_source_is_local: bool,
     /// A quoted later fragment is about no port.
     pub quoted_later_is_unrelated: bool,
+    /// The type of the IPv4 message that nobody has a reason to send an error about.
+    pub unreported: u8,
+    /// Nothing is known of packets to the remote ports of tunnels, so errors about them pass.
+    pub tunnels_hear_of_errors: bool,
+    /// Errors about a query to a group pass while its answers do.
+    pub queries_hear_of_errors: bool,
+    /// An error goes on as what it is, not as what it quotes.
+    pub errors_are_icmp: bool,
     /// An ICMP error leaves its flow alone.
     pub error_changes_nothing: bool,
     /// The excuse of trust is about who sent an ICMP error, not about the peer of the flow.
@@ -194,6 +212,11 @@ impl Default for Rules {
             tag_types: vec![0x8100, 0x88a8],
             most_tags: 4,
             tag_length: 4,
+            session_type: 0x8864,
+            session_header: 6,
+            short_numbers: true,
+            session_numbers: (0x21, 0x57),
+            looped: true,
             ipv4_unit: 4,
             ipv4_least_units: 5,
             version_counts: true,
@@ -221,6 +244,10 @@ impl Default for Rules {
             quote_at: 8,
             quoted_source_is_local: true,
             quoted_later_is_unrelated: true,
+            unreported: 0,
+            tunnels_hear_of_errors: true,
+            queries_hear_of_errors: true,
+            errors_are_icmp: true,
             error_changes_nothing: true,
             sender_of_error_is_trusted: true,
             first_port_guarded: true,

@@ -17,7 +17,7 @@ use guard_common::outcome::{Family, Protocol};
 pub use ends::{EVERYBODY, End, FAR, G, G2, GATEWAYS, MDNS, N, NOBODY, P, SSDP, SUBNET};
 pub use ip::Extension;
 pub use payload::Error;
-pub use protocols::{ethernet, icmp, icmp_error, protocol, tcp, udp, udp_lite};
+pub use protocols::{ethernet, icmp, icmp_error, protocol, raw, tcp, udp, udp_lite};
 
 use ip::{Network, Piece};
 use payload::Payload;
@@ -27,6 +27,9 @@ pub const VLAN: u16 = 0x8100;
 /// A VLAN tag type of IEEE 802.1ad.
 pub const SERVICE_VLAN: u16 = 0x88a8;
 
+/// The Ethernet type of a PPPoE session.
+pub const PPPOE: u16 = 0x8864;
+
 /// A frame to be built.
 #[derive(Clone, Debug)]
 pub struct Frame {
@@ -34,6 +37,7 @@ pub struct Frame {
     source: Option<End>,
     destination: Option<End>,
     tags: Vec<(u16, u16)>,
+    session: Option<Session>,
     carried: Carried,
     edits: Vec<Edit>,
     seen_as: Option<SeenAs>,
@@ -43,6 +47,14 @@ pub struct Frame {
 enum Carried {
     Ip(Network, Payload, Vec<u8>),
     Other(u16, Vec<u8>),
+    Raw(Vec<u8>),
+}
+
+/// How a PPPoE session says what it carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Session {
+    TwoBytes,
+    OneByte,
 }
 
 /// How far a frame is read, where that is not to the end of its headers.
@@ -69,6 +81,7 @@ impl Frame {
             source: None,
             destination: None,
             tags: Vec::new(),
+            session: None,
             carried: Carried::Ip(Network::default(), payload, b"twenty bytes of data".into()),
             edits: Vec::new(),
             seen_as: None,
@@ -123,6 +136,24 @@ impl Frame {
     pub fn tags(mut self, count: usize) -> Self {
         self.tags.resize(self.tags.len() + count, (VLAN, 0));
         self
+    }
+
+    /// In a PPPoE session, inside the tags there are.
+    #[must_use]
+    pub fn in_session(self) -> Self {
+        Self {
+            session: Some(Session::TwoBytes),
+            ..self
+        }
+    }
+
+    /// The same, with a protocol number of one byte.
+    #[must_use]
+    pub fn in_session_by_one_byte(self) -> Self {
+        Self {
+            session: Some(Session::OneByte),
+            ..self
+        }
     }
 
     /// With these IPv4 options.

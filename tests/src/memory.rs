@@ -8,6 +8,7 @@ mod sweep;
 use std::{cell::Cell, collections::HashMap, iter::repeat_with, ptr, slice};
 
 use guard_common::{
+    address::Address,
     config::{Config, ConfigCell, Device},
     filter::{LINE, Line, TUPLES},
     flow::{Flow, FlowCell},
@@ -17,6 +18,7 @@ use guard_common::{
     owner::{Owner, Users},
     parse::Transport,
     ports::{GuardedPorts, Occupancy, PORTS},
+    route::RouteKey,
     state::State,
     tables::{Inserted, Socket, Tables, Tally, Use},
 };
@@ -273,8 +275,9 @@ impl Tables for MemoryTables {
         self.surroundings.is_own_link(address)
     }
 
-    fn forwards(&self, _transport: Transport, key: SizedKey<'_>) -> bool {
-        self.surroundings.forwards(key)
+    fn forwards<A: Address>(&self, packet: &RouteKey<A>) -> bool {
+        let [source, destination] = [packet.source, packet.destination].map(AddressKey::new);
+        self.surroundings.forwards(&source, &destination)
     }
 
     fn passes_through(&self) -> bool {

@@ -10,10 +10,13 @@ use crate::{
     frames::{
         Error,
         Extension::{Atomic, Authentication, Destination, HopByHop, Routing},
-        FAR, Frame, G2, N, icmp, icmp_error, protocol, tcp, udp, udp_lite,
+        FAR, Frame, G2, MDNS, N, icmp, icmp_error, protocol, tcp, udp, udp_lite,
     },
-    setup::{RESERVED, TIMEOUTS},
+    setup::{RESERVED, TIMEOUTS, TUNNELS},
 };
+
+/// Identification and sequence number of an echo, which read like two ports.
+const ID: [u8; 4] = [0x9c, 0x40, 0, 53];
 
 const ERRORS: [Error; 4] = [
     Error::TooBig,
@@ -61,6 +64,69 @@ fn of_error(error: Error) -> Vec<Case> {
                     icmp_error(error, tcp(443, 40_000).from(FAR)),
                     PassIcmpOutside,
                 ),
+            case("an error about what is not recorded on purpose")
+                .sends(udp(40_000, TUNNELS[0]), PassNotRecorded)
+                .receives(icmp_error(error, udp(40_000, TUNNELS[0])), PassIcmpOutside)
+                .receives(icmp_error(error, udp(40_000, TUNNELS[1])), PassIcmpOutside)
+                .receives(
+                    icmp_error(error, udp(40_000, TUNNELS[2]).to(FAR)).from(FAR),
+                    PassIcmpOutside,
+                )
+                .receives(
+                    icmp_error(error, udp(40_000, TUNNELS[0]).piece(7, ..16)),
+                    PassIcmpOutside,
+                )
+                .receives(udp(TUNNELS[0], 40_000), DropNoFlow),
+            case("tunnels are known by their remote port alone, and of UDP alone")
+                .receives(icmp_error(error, udp(40_000, 4788)), DropIcmpUnrelated)
+                .receives(icmp_error(error, udp(TUNNELS[0], 40_000)), PassIcmpOutside)
+                .receives(
+                    icmp_error(error, tcp(40_000, TUNNELS[0])),
+                    DropIcmpUnrelated,
+                )
+                .receives(
+                    icmp_error(error, udp_lite(40_000, TUNNELS[0])),
+                    DropIcmpUnrelated,
+                )
+                .receives(
+                    icmp_error(error, udp(40_000, TUNNELS[0]).piece(7, 8..)),
+                    DropIcmpUnrelated,
+                ),
+            case("an error about a query to a group, while its answers are due")
+                .receives(
+                    icmp_error(error, udp(40_000, 5353).to(MDNS)),
+                    DropIcmpUnrelated,
+                )
+                .sends(udp(40_000, 5353).to(MDNS), PassNewFlow)
+                .receives(
+                    icmp_error(error, udp(40_000, 5353).to(MDNS)),
+                    PassIcmpRelated,
+                )
+                .receives(
+                    icmp_error(error, udp(40_001, 5353).to(MDNS)),
+                    DropIcmpUnrelated,
+                )
+                .receives(icmp_error(error, udp(40_000, 5353)), DropIcmpUnrelated)
+                .receives(
+                    icmp_error(error, udp_lite(40_000, 5353).to(MDNS)),
+                    DropIcmpUnrelated,
+                )
+                .waits(TIMEOUTS.multicast + 1)
+                .receives(
+                    icmp_error(error, udp(40_000, 5353).to(MDNS)),
+                    DropIcmpUnrelated,
+                ),
+            case("an error about an echo reply, which only a forger can have met over IPv4")
+                .receives(
+                    icmp_error(error, icmp([0, 129], ID)).v4(),
+                    DropIcmpUnrelated,
+                )
+                .receives(
+                    icmp_error(error, icmp([0, 129], ID)).v4().quoting(0),
+                    PassIcmpOutside,
+                ),
+            case("an error about an echo reply, which may be too long for a link over IPv6")
+                .receives(icmp_error(error, icmp([0, 129], ID)).v6(), PassIcmpOutside),
             case("an error about a protocol that is not guarded")
                 .receives(icmp_error(error, protocol(132)), PassIcmpOutside)
                 .receives(icmp_error(error, protocol(47)), PassIcmpOutside)

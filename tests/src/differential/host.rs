@@ -43,9 +43,9 @@ impl Surroundings for Described {
         self.0.borrow().0.own_links.contains(&address.octets())
     }
 
-    fn forwards(&self, key: SizedKey<'_>) -> bool {
-        let (_, (local, _), (remote, _)) = translate::ends(key);
-        self.0.borrow().0.sends_on(remote, local)
+    fn forwards(&self, source: &AddressKey, destination: &AddressKey) -> bool {
+        let [from, to] = [source, destination].map(translate::ip);
+        self.0.borrow().0.sends_on(from, to)
     }
 }
 

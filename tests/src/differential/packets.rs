@@ -50,8 +50,14 @@ pub fn message(random: &mut Random, talk: &Talk, router: IpAddr) -> Vec<u8> {
         &[3, 3, 4, 5, 11, 12, 0, 8, 13, 2]
     };
     let mut bytes = vec![random.pick(kinds), random.byte() & 7, 0, 0, 0, 0, 5, 0];
-    let quoted = transport(random, talk, Sender::Here);
-    let mut quoted = packet(random, talk, Sender::Here, talk.protocol, quoted, PIECES);
+    let mut quoted = transport(random, talk, Sender::Here);
+    let mut number = talk.protocol;
+    if random.chance(10) {
+        // An echo reply, or nearly.
+        number = if v6 { 58 } else { random.pick(&[1, 1, 1, 58]) };
+        quoted.insert(0, random.pick(&[0, 0, 8, 129]));
+    }
+    let mut quoted = packet(random, talk, Sender::Here, number, quoted, PIECES);
     let header = if v6 { 40 } else { 20 };
     if random.chance(50) {
         quoted.truncate(header + 8);
@@ -68,12 +74,15 @@ pub fn message(random: &mut Random, talk: &Talk, router: IpAddr) -> Vec<u8> {
         remote: (router, 0),
     };
     let packet = packet(random, &outer, Sender::There, outer.protocol, bytes, PIECES);
-    linked(random, v6, false, packet)
+    // What bridges make of it may depend on what it is, and not on what it quotes.
+    let group = random.chance(20);
+    linked(random, v6, group, packet)
 }
 
 /// A frame of anything else.
 pub fn other(random: &mut Random, talk: &Talk) -> Vec<u8> {
-    match random.below(3) {
+    match random.below(4) {
+        3 => looped(random, talk),
         0 => {
             let length = 14 + random.below(80);
             random.bytes(length)
@@ -146,6 +155,45 @@ fn transport(random: &mut Random, talk: &Talk, sender: Sender) -> Vec<u8> {
     bytes
 }
 
+/// The Ethernet type of a PPPoE session, its header, and the number of what it carries.
+fn session(random: &mut Random, v6: bool) -> Vec<u8> {
+    let number = if v6 { 0x57 } else { 0x21 };
+    let mut bytes = vec![0x88, 0x64, 0x11, 0, 0, 1, 0, 0];
+    match random.below(8) {
+        0 => bytes.push(number),
+        1 => bytes.extend([0, random.pick(&[0x21, 0x57, 0x00, 0x3d])]),
+        2 => bytes.extend([random.pick(&[0x21, 0x57, 0xc0, 0x01]), number]),
+        _ => bytes.extend([0, number]),
+    }
+    bytes
+}
+
+/// A packet without an Ethernet header, as this host hears what it has sent to a group, from an
+/// address that reads like an Ethernet type, or nearly.
+fn looped(random: &mut Random, talk: &Talk) -> Vec<u8> {
+    let v6 = random.chance(50);
+    let payload = random.bytes(20);
+    let mut bytes = if v6 {
+        let mut header = vec![0x60, 0, 0, 0, 0, 20, 17, 1];
+        header.extend(random.bytes(32));
+        header[24] = 0xff;
+        header
+    } else {
+        let mut header = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 1, 17, 0, 0];
+        header.extend(random.bytes(4));
+        header.extend([239, 255, 255, 250]);
+        header
+    };
+    bytes.extend(payload);
+    let kind = random.pick(&[[8, 0], [0x86, 0xdd], [0x81, 0], [0x88, 0x64], [10, 9]]);
+    bytes[12..14].copy_from_slice(&kind);
+    bytes[14] = random.pick(&[0, 0, 0x40, 0x44, 0x45, 0x60, 0x6f]);
+    if random.chance(10) {
+        bytes.extend(talk.local.1.to_be_bytes());
+    }
+    bytes
+}
+
 /// The Ethernet header and now and then tags in front of a packet.
 fn linked(random: &mut Random, v6: bool, group: bool, packet: Vec<u8>) -> Vec<u8> {
     /// Everybody's address, and what differs from it in a byte or two.
@@ -183,7 +231,11 @@ fn linked(random: &mut Random, v6: bool, group: bool, packet: Vec<u8>) -> Vec<u8
         frame.extend(random.pick(&[[0x81, 0], [0x88, 0xa8]]));
         frame.extend([0, random.pick(&[0, 0, 7])]);
     }
-    frame.extend(if v6 { [0x86, 0xdd] } else { [8, 0] });
+    if random.chance(4) {
+        frame.extend(session(random, v6));
+    } else {
+        frame.extend(if v6 { [0x86, 0xdd] } else { [8, 0] });
+    }
     frame.extend(packet);
     if random.chance(5) {
         frame.extend(vec![0; random.below(20)]);

@@ -3,7 +3,7 @@
 use etherparse::{EtherType, Ethernet2Header, SingleVlanHeader, VlanId};
 use guard_common::outcome::{Family, Protocol};
 
-use super::{Carried, Edit, End, Frame, G, P, SeenAs};
+use super::{Carried, Edit, End, Frame, G, P, PPPOE, SeenAs, Session};
 
 impl Frame {
     /// Whether the frame exists in this family.
@@ -19,7 +19,7 @@ impl Frame {
             (Some(SeenAs::Family), _) => (family, Protocol::Other),
             (Some(SeenAs::Protocol(protocol)), _) => (family, *protocol),
             (None, Carried::Ip(_, payload, _)) => (family, payload.label()),
-            (None, Carried::Other(..)) => (Family::Other, Protocol::Other),
+            (None, Carried::Other(..) | Carried::Raw(_)) => (Family::Other, Protocol::Other),
         }
     }
 
@@ -37,7 +37,14 @@ impl Frame {
         let family = self.only.unwrap_or(family);
         let source = self.source.unwrap_or(source);
         let destination = self.destination.unwrap_or(destination);
+        if let Carried::Raw(bytes) = &self.carried {
+            return bytes.clone();
+        }
         let (ether_type, packet) = self.packet(family, &source, &destination);
+        let (ether_type, packet) = match self.session {
+            None => (ether_type, packet),
+            Some(session) => (PPPOE, in_session(session, ether_type, &packet)),
+        };
 
         let types: Vec<u16> = self
             .tags
@@ -69,6 +76,7 @@ impl Frame {
         let (network, payload, data) = match &self.carried {
             Carried::Ip(network, payload, data) => (network, payload, data),
             Carried::Other(ether_type, bytes) => return (*ether_type, bytes.clone()),
+            Carried::Raw(bytes) => return (0, bytes.clone()),
         };
         let transport = payload.bytes(data, family, source, destination);
         let number = payload.number(family);
@@ -99,4 +107,20 @@ impl Frame {
         let destination = self.destination.unwrap_or(P);
         quoted.packet(family, &source, &destination).1
     }
+}
+
+/// A packet in a PPPoE session.
+fn in_session(session: Session, ether_type: u16, packet: &[u8]) -> Vec<u8> {
+    let number = if ether_type == EtherType::IPV6.0 {
+        0x57
+    } else {
+        0x21
+    };
+    let number: &[u8] = match session {
+        Session::TwoBytes => &[0, number],
+        Session::OneByte => &[number],
+    };
+    let length = (number.len() + packet.len()) as u16;
+    let [high, low] = length.to_be_bytes();
+    [&[0x11, 0, 0, 1, high, low], number, packet].concat()
 }

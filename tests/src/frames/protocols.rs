@@ -55,6 +55,13 @@ pub fn protocol(number: u8) -> Frame {
     Frame::ip(Payload::Other(number))
 }
 
+/// A frame of these bytes, whatever they are.
+pub fn raw(bytes: &[u8]) -> Frame {
+    let mut frame = Frame::ip(Payload::Other(0));
+    frame.carried = Carried::Raw(bytes.to_vec());
+    frame.seen_as_no_ip()
+}
+
 /// A frame with this Ethernet type, and these bytes behind it.
 pub fn ethernet(ether_type: u16, bytes: &[u8]) -> Frame {
     let mut frame = Frame::ip(Payload::Other(0));

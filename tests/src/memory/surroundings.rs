@@ -28,7 +28,7 @@ pub trait Surroundings {
     }
 
     /// Whether the kernel's routes send this packet on.
-    fn forwards(&self, _key: SizedKey<'_>) -> bool {
+    fn forwards(&self, _source: &AddressKey, _destination: &AddressKey) -> bool {
         false
     }
 }

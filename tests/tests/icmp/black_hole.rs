@@ -1,6 +1,6 @@
 //! Path MTU discovery: an upload through a narrow link stalls unless the router is heard.
 
-use std::fs;
+use std::{fs, net::UdpSocket, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use guard_common::outcome::{Action, Outcome};
@@ -75,6 +75,57 @@ fn i01_uploads_cross_a_narrow_link() -> Result<()> {
             ensure!(dropped == 0, "{mode}, {url}:{moved}");
         }
         ensure!(guard.stop()?.success(), "the daemon ends well");
+    }
+    Ok(())
+}
+
+/// VXLAN takes a source port of the range for each flow inside, of which nothing is recorded.
+#[test]
+fn tunnels_hear_of_narrow_paths() -> Result<()> {
+    for (device, remote, more) in [
+        ("vx4", "10.8.0.1", "df set"),
+        ("vx6", "fd08::1", "udp6zerocsumtx"),
+    ] {
+        for mode in [None, Some("native"), Some("generic")] {
+            let topology = Routed::new(1280)?;
+            let host = &topology.guarded;
+            host.ip(&format!(
+                "link add {device} type vxlan id 5 dstport 4789 remote {remote} dev vg {more}"
+            ))?;
+            for command in [
+                format!("link set {device} mtu 1430 up"),
+                format!("addr add 192.0.2.2/24 dev {device}"),
+                format!("neigh add 192.0.2.1 lladdr 02:00:00:00:05:01 dev {device}"),
+            ] {
+                host.ip(&command)?;
+            }
+            let guard = mode
+                .map(|mode| Guard::start(host, "vg", &["--xdp-mode", mode]))
+                .transpose()?;
+            host.run(|| -> Result<()> {
+                let socket = UdpSocket::bind("192.0.2.2:0")?;
+                for port in 1..=4 {
+                    socket.send_to(&[0; 1380], ("192.0.2.1", port))?;
+                    thread::sleep(Duration::from_millis(50));
+                }
+                Ok(())
+            })?;
+            ensure!(
+                has_small_path(host, remote)?,
+                "{mode:?}, {remote}: a black hole"
+            );
+            if let Some(guard) = guard {
+                let packets = guard.packets()?;
+                ensure!(
+                    packets.of(Outcome::PassIcmpOutside) >= 1,
+                    "{mode:?}:{packets}"
+                );
+                ensure!(
+                    packets.of(Outcome::DropIcmpUnrelated) == 0,
+                    "{mode:?}:{packets}"
+                );
+            }
+        }
     }
     Ok(())
 }

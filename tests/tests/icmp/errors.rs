@@ -1,6 +1,6 @@
 //! Errors, genuine and forged.
 
-use std::{io::ErrorKind, net::UdpSocket, time::Duration};
+use std::{io::ErrorKind, net::UdpSocket, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use guard_common::outcome::{
@@ -8,10 +8,10 @@ use guard_common::outcome::{
     Outcome::{DropIcmpUnrelated, PassIcmpOutside, PassIcmpRelated, PassNewFlow},
 };
 use guard_tests::{
-    frames::{End, Error, FAR, Frame, G, P, icmp_error, tcp, udp},
+    frames::{End, Error, FAR, Frame, G, P, icmp, icmp_error, tcp, udp},
     guard::Guard,
     netns::Direct,
-    wire::{Listener, Wire},
+    wire::{Listener, QUIET, Wire},
 };
 
 use super::{
@@ -113,6 +113,41 @@ fn i03_forged_errors_do_nothing() -> Result<()> {
                 !has_small_path(host, &address(&P, family))?,
                 "{mode}, {family:?}: believed"
             );
+        }
+    }
+    Ok(())
+}
+
+/// A stranger need guess nothing for it. Over IPv6 an echo reply may be too long for a link.
+#[test]
+fn a_forged_error_about_an_echo_reply_narrows_no_path() -> Result<()> {
+    let about = icmp([0, 129], [0x9c, 0x40, 0, 53]);
+    let error = icmp_error(Error::TooBig, about).from(FAR);
+    for mode in MODES {
+        let topology = Direct::new()?;
+        let host = &topology.guarded;
+        let wire = Wire::open(&topology.peer, topology.peer_interface())?;
+        let believed = |family| -> Result<bool> {
+            forget_paths(host)?;
+            wire.send(&error.received(family))?;
+            thread::sleep(QUIET);
+            has_small_path(host, &address(&P, family))
+        };
+        for family in FAMILIES {
+            ensure!(believed(family)?, "{family:?}: not without a guard");
+        }
+        let guard = Guard::start(host, topology.interface(), &["--xdp-mode", mode])?;
+        for (family, outcome) in [
+            (Family::Ipv4, DropIcmpUnrelated),
+            (Family::Ipv6, PassIcmpOutside),
+        ] {
+            guard
+                .expect([(outcome, 1)], || {
+                    let believed = believed(family)?;
+                    ensure!(believed == (family == Family::Ipv6), "believed: {believed}");
+                    Ok(())
+                })
+                .with_context(|| format!("{mode}, {family:?}"))?;
         }
     }
     Ok(())
