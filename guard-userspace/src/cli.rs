@@ -1,8 +1,11 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{error::Error, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, error::ErrorKind};
+use clap::{
+    Args, Parser, Subcommand,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 use crate::{
     harden::{PortList, SYSCTL_FOLDER},
@@ -29,6 +32,10 @@ pub fn complaint(error: &clap::Error) -> Option<String> {
         _ => {}
     }
 
+    if let Some(said) = foreign(error).or_else(|| bad_value(error)) {
+        return Some(said);
+    }
+
     // Paragraphs: what is wrong, tips, how the command is used, where to find more.
     let text = error.render().to_string();
     let mut paragraphs = text.split("\n\n").map(|paragraph| {
@@ -36,8 +43,10 @@ pub fn complaint(error: &clap::Error) -> Option<String> {
         lines.join(" ").trim().to_owned()
     });
     let wrong = paragraphs.next().unwrap_or_default();
+    let likely = similar(error);
     let tips: Vec<_> = paragraphs
         .filter_map(|paragraph| paragraph.strip_prefix("tip: ").map(str::to_owned))
+        .filter(|tip| likely || !tip.contains("similar"))
         .collect();
     let remedy = if tips.is_empty() {
         "see --help".to_owned()
@@ -49,6 +58,104 @@ pub fn complaint(error: &clap::Error) -> Option<String> {
         "{}; {remedy}",
         wrong.strip_prefix("error: ").unwrap_or(&wrong)
     ))
+}
+
+/// Flags that other programs have, and what does the same here.
+const FOREIGN: [(&[&str], &str); 6] = [
+    (
+        &["--verbose", "-v", "-vv", "--debug"],
+        "--log-level debug says more",
+    ),
+    (&["--quiet", "-q"], "--log-level warning says less"),
+    (
+        &["--interface", "--dev", "--device", "--nic", "-i"],
+        "--iface names an interface",
+    ),
+    (
+        &["--dry-run", "-n", "--check"],
+        "portguard check takes the flags of run and attaches nothing",
+    ),
+    (
+        &["--port", "--ports", "-p"],
+        "--range names the ports to guard",
+    ),
+    (
+        &["--allow", "--open"],
+        "--expose opens a port, --trust lets a network reach all",
+    ),
+];
+
+/// What is said about a flag of another program's, if it is one.
+fn foreign(error: &clap::Error) -> Option<String> {
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let given = text(error, ContextKind::InvalidArg)?;
+    let (_, advice) = FOREIGN
+        .iter()
+        .find(|(flags, _)| flags.contains(&given.as_str()))?;
+
+    Some(format!("unexpected argument '{given}' found; {advice}"))
+}
+
+/// What is said about a value that cannot be read. The cause names what is wrong in it.
+fn bad_value(error: &clap::Error) -> Option<String> {
+    if error.kind() != ErrorKind::ValueValidation {
+        return None;
+    }
+    let flag = text(error, ContextKind::InvalidArg)?;
+    let cause = error.source()?.to_string();
+    let remedy = if cause.contains("; ") {
+        ""
+    } else {
+        "; see --help"
+    };
+
+    Some(format!("{flag}: {cause}{remedy}"))
+}
+
+/// Whether what is suggested in the place of something unknown may have been meant.
+fn similar(error: &clap::Error) -> bool {
+    let pairs = [
+        (ContextKind::InvalidArg, ContextKind::SuggestedArg),
+        (
+            ContextKind::InvalidSubcommand,
+            ContextKind::SuggestedSubcommand,
+        ),
+        (ContextKind::InvalidValue, ContextKind::SuggestedValue),
+    ];
+
+    pairs.into_iter().any(|(given, suggested)| {
+        let Some(given) = text(error, given) else {
+            return false;
+        };
+        text(error, suggested)
+            .is_some_and(|suggested| distance(&given, &suggested) <= 1 + given.len() / 6)
+    })
+}
+
+fn text(error: &clap::Error, kind: ContextKind) -> Option<String> {
+    match error.get(kind)? {
+        ContextValue::String(text) => Some(text.clone()),
+        ContextValue::Strings(texts) => texts.first().cloned(),
+        _ => None,
+    }
+}
+
+/// How many letters must be put in, taken out or replaced to make one of the other (Levenshtein).
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.chars().count()).collect();
+    for (above, letter) in one.chars().enumerate() {
+        let mut diagonal = above;
+        row[0] = above + 1;
+        for (column, wanted) in other.chars().enumerate() {
+            let replaced = diagonal + usize::from(letter != wanted);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+
+    row.last().copied().unwrap_or_default()
 }
 
 /// What the binary can do.
@@ -166,8 +273,7 @@ mod tests {
             ),
             (
                 "run --range 9-1",
-                "invalid value '9-1' for '--range <FIRST-LAST>': range 9-1 is empty; write the \
-                 lower port first; see --help",
+                "--range <FIRST-LAST>: range 9-1 is empty; write the lower port first",
             ),
             (
                 "run --mode of",
@@ -175,6 +281,39 @@ mod tests {
                  see --help",
             ),
             ("protect", "unrecognized subcommand 'protect'; see --help"),
+            (
+                "stauts",
+                "unrecognized subcommand 'stauts'; a similar subcommand exists: 'status'",
+            ),
+            (
+                "run --verbose",
+                "unexpected argument '--verbose' found; --log-level debug says more",
+            ),
+            (
+                "run --interface eth0",
+                "unexpected argument '--interface' found; --iface names an interface",
+            ),
+            (
+                "run --exhume",
+                "unexpected argument '--exhume' found; see --help",
+            ),
+            (
+                "run --max-flow 1024",
+                "unexpected argument '--max-flow' found; a similar argument exists: '--max-flows'",
+            ),
+            (
+                "run --unrecorded 0",
+                "--unrecorded <PORT>: 0 is no port; ports are 1 to 65535",
+            ),
+            (
+                "run --expose tcp/45000",
+                "--expose <PORT[-PORT]/tcp|udp>: \"tcp/45000\" begins with the protocol; write \
+                 45000/tcp",
+            ),
+            (
+                "run --range 32768:60999",
+                "--range <FIRST-LAST>: \"32768:60999\" is no range; write 32768-60999",
+            ),
         ];
         for (line, said) in table {
             let words = ["portguard"].into_iter().chain(line.split_whitespace());

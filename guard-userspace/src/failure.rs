@@ -97,6 +97,16 @@ impl Failure {
         }
     }
 
+    /// The whole line, for the end of one that names already what it is about.
+    pub fn about(&self, name: &str) -> String {
+        let line = self.to_string();
+        let rest = line
+            .strip_prefix(name)
+            .and_then(|rest| rest.strip_prefix(": "));
+
+        rest.unwrap_or(&line).to_owned()
+    }
+
     /// What the administrator can do about it, where that is known.
     pub fn advice(&self) -> Option<&str> {
         self.remedy.as_deref()
@@ -161,6 +171,14 @@ mod tests {
     use anyhow::{Context, anyhow};
 
     use super::*;
+
+    #[test]
+    fn a_name_is_said_once() {
+        let taken = Failure::unavailable("eth0: in use").remedy("detach it first");
+        assert_eq!(taken.about("eth0"), "in use; detach it first");
+        assert_eq!(taken.about("eth"), "eth0: in use; detach it first");
+        assert_eq!(taken.about(""), "eth0: in use; detach it first");
+    }
 
     #[test]
     fn a_failure_is_one_line_with_its_code() {

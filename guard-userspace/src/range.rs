@@ -64,7 +64,14 @@ impl FromStr for PortRange {
     /// Parses `FIRST-LAST`.
     fn from_str(text: &str) -> anyhow::Result<Self> {
         let Some((first, last)) = text.split_once('-') else {
-            bail!("{text:?} is no range; write FIRST-LAST, as in 32768-60999");
+            let ports: Vec<_> = text
+                .split(|letter: char| letter.is_whitespace() || [':', ','].contains(&letter))
+                .filter(|part| !part.is_empty())
+                .collect();
+            match ports[..] {
+                [first, last] => bail!("{text:?} is no range; write {first}-{last}"),
+                _ => bail!("{text:?} is no range; write FIRST-LAST, as in 32768-60999"),
+            }
         };
 
         Self::new(parse_port(first)?, parse_port(last)?)

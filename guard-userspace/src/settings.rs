@@ -4,13 +4,13 @@ mod choices;
 mod file;
 mod layer;
 mod reload;
+mod remarks;
 mod timeouts;
 mod values;
 
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
-    num::NonZeroU16,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
@@ -20,11 +20,11 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 pub use self::{
-    choices::{EgressHook, ListenersPolicy, Mode, UdpFilter, XdpMode},
+    choices::{EgressHook, ListenersPolicy, LogFormat, LogLevel, Mode, UdpFilter, XdpMode},
     layer::Layer,
     reload::Changes,
     timeouts::{AdaptiveTimeouts, Seconds, Timeout, TimeoutName, Timeouts},
-    values::{Exposed, MaxFlows, Trusted},
+    values::{Exposed, Listen, MaxFlows, Port, Trusted},
 };
 use crate::{failure::Failure, pins, range::PortRange};
 
@@ -80,6 +80,10 @@ pub struct Settings {
     pub control_socket: PathBuf,
     /// Where maps and links are pinned.
     pub pin_dir: PathBuf,
+    /// How much is logged.
+    pub log_level: LogLevel,
+    /// What a line of the log looks like.
+    pub log_format: LogFormat,
     /// Whether the programs stay in force on SIGTERM.
     pub keep_attached: bool,
 }
@@ -162,7 +166,7 @@ impl Settings {
             no_rescue: flags.no_rescue.or(file.no_rescue).unwrap_or_default(),
             unrecorded: unrecorded.map_or_else(
                 || UNRECORDED.into(),
-                |ports| ports.into_iter().map(NonZeroU16::get).collect(),
+                |ports| ports.into_iter().map(Port::get).collect(),
             ),
             timeout,
             adaptive_timeouts: flags
@@ -172,7 +176,7 @@ impl Settings {
             metrics_listen: flags
                 .metrics_listen
                 .or(file.metrics_listen)
-                .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9750))),
+                .map_or(SocketAddr::from(([127, 0, 0, 1], 9750)), |listen| listen.0),
             control_socket: flags
                 .control_socket
                 .or(file.control_socket)
@@ -181,6 +185,8 @@ impl Settings {
                 .pin_dir
                 .or(file.pin_dir)
                 .unwrap_or_else(|| PIN_DIR.into()),
+            log_level: flags.log_level.or(file.log_level).unwrap_or_default(),
+            log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
             keep_attached: flags
                 .keep_attached
                 .or(file.keep_attached)

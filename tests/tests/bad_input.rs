@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, chown},
+    path::Path,
     process::Command,
 };
 
@@ -42,7 +43,30 @@ fn wrong_words() -> Result<()> {
     let host = Host::new()?;
     let long = format!("/{}", "x".repeat(120));
     // words                                        what is said
-    let table: [(&[&str], &[&str]); 13] = [
+    let table: [(&[&str], &[&str]); 18] = [
+        (
+            &["run", "--expose", "tcp/45000"],
+            &["--expose", "\"tcp/45000\"", "; write 45000/tcp"],
+        ),
+        (
+            &["run", "--expose", "1/tcp,2/tcp"],
+            &["\"1/tcp,2/tcp\" is more than one", "1/tcp and 2/tcp"],
+        ),
+        (
+            &["run", "--unrecorded", "0"],
+            &["0 is no port", "; ports are 1 to 65535"],
+        ),
+        (
+            &["run", "--verbose"],
+            &["unexpected argument '--verbose'", "; --log-level debug"],
+        ),
+        (
+            &["run", "--metrics-listen", "guard.example:9750"],
+            &[
+                "\"guard.example\" is no address",
+                "; write that of this host",
+            ],
+        ),
         (
             &["run", "--iface", ""],
             &["\"\": no name of an interface", "; give --iface"],
@@ -82,7 +106,7 @@ fn wrong_words() -> Result<()> {
         ),
         (
             &["run", "--metrics-listen", "9750"],
-            &["'9750'", "; see --help"],
+            &["--metrics-listen", "\"9750\"", "; write 127.0.0.1:9750"],
         ),
         (
             &["run", "--iface", "vg", "--pin-dir", "pins"],
@@ -111,11 +135,11 @@ fn wrong_configuration_files() -> Result<()> {
         ),
         (
             "mode = \"enforce\"\nifce = [\"vg\"]\n",
-            &[":2:1: unknown field `ifce`", "`iface`"],
+            &[":2:1: unknown key `ifce`", "`iface`"],
         ),
         (
             "mode = \"off\"\n",
-            &[":1:8: unknown variant `off`", "`enforce` or `monitor`"],
+            &[":1:8: unknown word `off`", "`enforce` or `monitor`"],
         ),
         (
             "range = \"9-1\"\n",
@@ -141,7 +165,12 @@ fn wrong_configuration_files() -> Result<()> {
     }
     let pipe = host.files().join("pipe.toml");
     ensure!(Command::new("mkfifo").arg(&pipe).status()?.success());
-    for unreadable in [missing.as_path(), host.files(), &pipe] {
+    for unreadable in [
+        missing.as_path(),
+        host.files(),
+        &pipe,
+        Path::new("/dev/zero"),
+    ] {
         let shown = unreadable.display().to_string();
         host.run(&["--config", &shown])
             .is_refused(78, &[&shown, "; give --config a readable file"])?;

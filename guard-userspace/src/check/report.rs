@@ -74,8 +74,13 @@ impl Item {
 
 impl fmt::Display for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The names of interfaces are said once: `xdp eth0` and `eth0: taken` are about the same.
+        let item = match self.item.split_once(' ') {
+            Some((kind, name)) if self.text.starts_with(&format!("{name}: ")) => kind,
+            _ => &self.item,
+        };
         let text = one_line(&self.text);
-        write!(f, "{:<8} {:<14} {text}", self.verdict, self.item)?;
+        write!(f, "{:<8} {item:<14} {text}", self.verdict)?;
         match &self.remedy {
             Some(remedy) => write!(f, "; {}", one_line(remedy)),
             None => Ok(()),
@@ -184,6 +189,7 @@ mod tests {
         assert_eq!(report.exit(), Exit::Fine);
         report.problem("instance", &Failure::unavailable("taken").remedy("stop it"));
         report.problem("listeners", &Failure::bad_configuration("refused"));
+        report.problem("xdp eth0", &Failure::unavailable("eth0: taken"));
         assert_eq!(report.exit(), Exit::Unavailable);
 
         assert_eq!(
@@ -192,6 +198,7 @@ mod tests {
              note     listeners      udp port 40000\n\
              problem  instance       taken; stop it\n\
              problem  listeners      refused\n\
+             problem  xdp            eth0: taken\n\
              a run would end with exit code 69"
         );
         let json = serde_json::to_value(&report).expect("is JSON");

@@ -103,7 +103,7 @@ impl Guard {
             }
             Err(failure) => {
                 let device = &mut self.devices[number];
-                let complaint = failure.to_string();
+                let complaint = failure.about(&device.name);
                 // XDP must not stand without egress, whatever went wrong.
                 if device.egress.is_none()
                     && let Some(hold) = device.xdp.take()

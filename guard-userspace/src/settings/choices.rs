@@ -78,6 +78,34 @@ impl UdpFilter {
     }
 }
 
+/// How much is logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogLevel {
+    /// What keeps the guard from its work
+    Error,
+    /// And what the administrator should look at
+    #[value(alias = "warn")]
+    #[serde(alias = "warn")]
+    Warning,
+    /// And what it does
+    #[default]
+    Info,
+    /// And what it notices
+    Debug,
+}
+
+/// What a line of the log looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// The words alone, with the level where it asks for attention
+    #[default]
+    Text,
+    /// An object with time, level and message
+    Json,
+}
+
 fn word(value: &impl ValueEnum, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match value.to_possible_value() {
         Some(value) => f.pad(value.get_name()),

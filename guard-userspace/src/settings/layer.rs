@@ -1,13 +1,13 @@
 //! What one source, the command line or the file, says about a run.
 
-use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::Deserialize;
 
 use super::{
-    AdaptiveTimeouts, EgressHook, Exposed, ListenersPolicy, MaxFlows, Mode, Timeout, Trusted,
-    UdpFilter, XdpMode, timeouts,
+    AdaptiveTimeouts, EgressHook, Exposed, Listen, ListenersPolicy, LogFormat, LogLevel, MaxFlows,
+    Mode, Port, Timeout, Trusted, UdpFilter, XdpMode, timeouts,
 };
 use crate::range::PortRange;
 
@@ -68,7 +68,7 @@ pub struct Layer {
     /// Do not record UDP sent to this remote port, whose answers go elsewhere; repeatable
     /// [default: 4789, 8472, 6081]
     #[arg(long, value_name = "PORT")]
-    pub unrecorded: Option<Vec<NonZeroU16>>,
+    pub unrecorded: Option<Vec<Port>>,
 
     /// How long a silent flow stays known; repeatable [default: tcp-syn=240,
     /// tcp-established=7440, tcp-transitory=240, udp=300, udp-dns=60, multicast=30]
@@ -83,7 +83,7 @@ pub struct Layer {
 
     /// Serve /metrics, /healthz and /readyz here [default: 127.0.0.1:9750]
     #[arg(long, value_name = "ADDR:PORT")]
-    pub metrics_listen: Option<SocketAddr>,
+    pub metrics_listen: Option<Listen>,
 
     /// Socket for status and flows [default: /run/portguard/control.sock]
     #[arg(long, value_name = "PATH")]
@@ -92,6 +92,14 @@ pub struct Layer {
     /// Folder in a BPF file system for what outlives the daemon [default: /sys/fs/bpf/portguard]
     #[arg(long, value_name = "DIR")]
     pub pin_dir: Option<PathBuf>,
+
+    /// Log this and what matters more [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
+
+    /// Log lines of text, or JSON objects [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
 
     /// On SIGTERM, leave both programs in force
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]

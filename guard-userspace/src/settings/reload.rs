@@ -41,6 +41,8 @@ impl Settings {
             metrics_listen,
             control_socket,
             pin_dir,
+            log_level,
+            log_format,
             keep_attached,
         } = self;
         let reloadable = [
@@ -57,6 +59,8 @@ impl Settings {
                 "adaptive-timeouts",
                 *adaptive_timeouts != new.adaptive_timeouts,
             ),
+            ("log-level", *log_level != new.log_level),
+            ("log-format", *log_format != new.log_format),
             ("keep-attached", *keep_attached != new.keep_attached),
         ];
         let restart = [

@@ -45,6 +45,8 @@ fn every_key_of_the_file() {
         metrics-listen = "[::1]:9000"
         control-socket = "/run/c.sock"
         pin-dir = "/sys/fs/bpf/other"
+        log-level = "debug"
+        log-format = "json"
         keep-attached = true
         adaptive-timeouts = "70-150"
 
@@ -60,7 +62,7 @@ fn every_key_of_the_file() {
         --egress-hook clsact --range 1024-65535 --max-flows 1024 --expose 2222/tcp \
         --expose 40000-40010/udp --trust 192.0.2.0/24 --trust 2001:db8::/32 --listeners refuse \
         --udp-filter address --no-rescue --unrecorded 4500 --metrics-listen [::1]:9000 \
-        --control-socket /run/c.sock --pin-dir /sys/fs/bpf/other --keep-attached \
+        --control-socket /run/c.sock --pin-dir /sys/fs/bpf/other --keep-attached --log-level debug --log-format json \
         --timeout tcp-syn=1 --timeout tcp-established=2 --timeout tcp-transitory=3 \
         --timeout udp=4 --timeout udp-dns=5 --timeout multicast=6 --adaptive-timeouts 70-150";
 
@@ -73,7 +75,7 @@ fn every_key_of_the_file() {
         .changes(&from_file);
     assert_eq!(
         (changes.reloadable.len(), changes.restart.len()),
-        (11, 8),
+        (13, 8),
         "all differ"
     );
 }
@@ -125,25 +127,103 @@ fn errors_say_where() {
             "",
             "iface = ['a']\nmood = 1",
             BadConfiguration,
-            "guard.toml:2:1: unknown field `mood`",
+            "guard.toml:2:1: unknown key `mood`",
         ),
         (
             "",
             "config = 'x'",
             BadConfiguration,
-            "guard.toml:1:1: unknown field `config`",
+            "guard.toml:1:1: unknown key `config`",
         ),
         (
             "",
             "iface = 'a'",
             BadConfiguration,
-            "guard.toml:1:9: invalid type: string \"a\"",
+            "guard.toml:1:9: \"a\" is no list; write iface = [\"a\"]",
+        ),
+        (
+            "",
+            "unrecorded = 4789",
+            BadConfiguration,
+            "guard.toml:1:14: 4789 is no list; write unrecorded = [4789]",
+        ),
+        (
+            "",
+            "iface = [5]",
+            BadConfiguration,
+            "guard.toml:1:10: 5 is no text; write it in quotes",
+        ),
+        (
+            "",
+            "expose = true",
+            BadConfiguration,
+            "guard.toml:1:10: true is no list; write expose = [ .. ]",
+        ),
+        (
+            "",
+            "no-rescue = 'yes'",
+            BadConfiguration,
+            "guard.toml:1:13: \"yes\" is neither true nor false; write no-rescue = true",
+        ),
+        (
+            "",
+            "timeout = 5",
+            BadConfiguration,
+            "guard.toml:1:11: 5 is no table; write [timeout] and a line for each of its keys",
+        ),
+        (
+            "",
+            "[timeout]\nudp = '5m'",
+            BadConfiguration,
+            "guard.toml:2:7: \"5m\" is no number that fits; write it in digits, without quotes",
+        ),
+        (
+            "",
+            "max-flows = '65536'",
+            BadConfiguration,
+            "guard.toml:1:13: \"65536\" is no number that fits; write it in digits",
+        ),
+        (
+            "",
+            "max-flows = 1.5",
+            BadConfiguration,
+            "guard.toml:1:13: 1.5 is no number that fits; write it in digits",
+        ),
+        (
+            "",
+            "mode = 5",
+            BadConfiguration,
+            "guard.toml:1:8: no text; write it in quotes",
+        ),
+        (
+            "",
+            "range = [1, 2]",
+            BadConfiguration,
+            "guard.toml:1:9: a list is no text; write it in quotes",
+        ),
+        (
+            "",
+            "pin-dir = 5",
+            BadConfiguration,
+            "guard.toml:1:11: 5 is no text; write it in quotes",
+        ),
+        (
+            "",
+            "metrics-listen = 9750",
+            BadConfiguration,
+            "guard.toml:1:18: 9750 is no text; write it in quotes",
+        ),
+        (
+            "",
+            "metrics-listen = '9750'",
+            BadConfiguration,
+            "guard.toml:1:18: \"9750\" names no address; write 127.0.0.1:9750",
         ),
         (
             "",
             "\n  mode = 'off'",
             BadConfiguration,
-            "guard.toml:2:10: unknown variant `off`",
+            "guard.toml:2:10: unknown word `off`, expected `enforce` or `monitor`",
         ),
         ("", "mode = ", BadConfiguration, "guard.toml:1:8: "),
         (
@@ -156,7 +236,7 @@ fn errors_say_where() {
             "",
             "max-flows = -1",
             BadConfiguration,
-            "guard.toml:1:13: invalid value",
+            "guard.toml:1:13: -1 is no number that fits",
         ),
         (
             "",
@@ -180,7 +260,7 @@ fn errors_say_where() {
             "",
             "unrecorded = [0]",
             BadConfiguration,
-            "guard.toml:1:15: invalid value: integer `0`",
+            "guard.toml:1:14: 0 is no port; ports are 1 to 65535",
         ),
         (
             "",
@@ -192,7 +272,7 @@ fn errors_say_where() {
             "",
             "[timeout]\ntcp = 5",
             BadConfiguration,
-            "guard.toml:2:1: unknown variant `tcp`",
+            "guard.toml:2:1: unknown word `tcp`",
         ),
         (
             "",
@@ -238,6 +318,34 @@ fn errors_say_where() {
 
     let none = Settings::merge(&Layer::default(), None, None).expect_err("no interface");
     assert_eq!(none.code, Usage, "{none}");
+}
+
+#[test]
+fn what_is_no_file_is_not_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let long = folder.path().join("long.toml");
+    std::fs::File::create(&long)
+        .and_then(|file| file.set_len(2 << 30))
+        .expect("a long file");
+    let binary = folder.path().join("binary.toml");
+    std::fs::write(&binary, [0xff, 0xfe]).expect("a file");
+    // path, what is said
+    let table = [
+        (Path::new("/dev/zero"), "/dev/zero: no regular file"),
+        (Path::new("/proc/kmsg"), "/proc/kmsg: "),
+        (folder.path(), ": a folder"),
+        (
+            &long,
+            ": 2147483648 bytes, a configuration has 1048576 at most",
+        ),
+        (&binary, ": no text in UTF-8"),
+    ];
+    for (path, said) in table {
+        let failure = Settings::load(&Layer::default(), Some(path)).expect_err("refused");
+        assert_eq!(failure.code, Exit::BadConfiguration, "{failure}");
+        assert!(failure.to_string().contains(said), "{failure}");
+        assert_eq!(failure.advice(), Some("give --config a readable file"));
+    }
 }
 
 #[test]
