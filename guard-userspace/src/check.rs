@@ -17,7 +17,9 @@ use crate::{
     lock::InstanceLock,
     namespace,
     pins::Pins,
-    privileges, serve,
+    privileges,
+    range::LocalPorts,
+    serve,
     settings::Settings,
 };
 
@@ -35,6 +37,11 @@ pub async fn run(start: &Start, json: bool) -> Result<Exit, Failure> {
                 None => "the flags are valid".to_owned(),
             };
             report.ok("configuration", text);
+            if let Ok(local) = LocalPorts::read(settings.range) {
+                for remark in settings.remarks(&local) {
+                    report.note("configuration", remark);
+                }
+            }
             host(&settings, &mut report).await?;
         }
         Err(failure) => report.problem("configuration", &failure),

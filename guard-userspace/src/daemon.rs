@@ -27,6 +27,7 @@ use crate::{
     interfaces,
     listeners::{Helper, Names},
     lock::InstanceLock,
+    log,
     maps::{Readings, StateMemory},
     namespace,
     observer::{Knowledge, Observer},
@@ -101,7 +102,11 @@ pub async fn run(
         changes: interfaces::changes()?.boxed_local().fuse(),
         changed: false,
     };
-    announce::ready(&daemon.guard.attachments(), daemon.ports.local.range);
+    announce::ready(
+        &daemon.guard.attachments(),
+        &daemon.settings,
+        &daemon.ports.local,
+    );
     {
         let work = daemon.work(&mut events);
         tokio::pin!(work, shutdown);
@@ -155,6 +160,7 @@ struct Daemon {
 impl Daemon {
     async fn start(start: Start, workings: Workings, helper: Helper) -> Result<Self, Failure> {
         let settings = start.settings()?;
+        log::configure(settings.log_level, settings.log_format);
         privileges::require()?;
         privileges::lift_memory_limit();
         let namespace = namespace::name()?;
@@ -185,6 +191,7 @@ impl Daemon {
             mode: settings.mode,
             local: ports.local.clone(),
             exposed: ports.exposed(),
+            trusted: settings.trust.iter().copied().collect(),
             blocked: ports.blocked.clone(),
             interfaces: guard.attachments(),
             slots: guard.slots(),
@@ -275,14 +282,13 @@ impl Daemon {
     }
 
     /// Takes the programs off, unless they stay, and then lets the servers finish.
-    async fn stop(mut self) {
-        if self.settings.keep_attached {
-            self.guard.stay();
-        }
+    async fn stop(self) {
         // First, so that no sweep takes maps for lost that go with the guard. Nobody reads the
         // channel any more when this fails.
         let _ = self.stop.send(());
-        drop(self.guard);
+        let attachments = self.guard.attachments();
+        let end = self.guard.end(self.settings.keep_attached);
+        announce::stopped(&attachments, end);
         for server in self.servers {
             // A sweep cannot be stopped half-way; whoever waits for us need not wait for it.
             let _ = timeout(FAREWELL, server).await;

@@ -51,7 +51,8 @@ pub struct Guard {
     devices: Vec<GuardedDevice>,
     inheritance: Option<Inheritance>,
     older: Older,
-    stays: bool,
+    /// Whether there is nothing left to take off.
+    ended: bool,
     alarms: Arc<Alarms>,
     /// What the programs could not be told, as far as the administrator knows.
     untold: Vec<String>,
@@ -105,7 +106,7 @@ impl Guard {
             devices: loaded.devices,
             inheritance,
             older: Older::default(),
-            stays: false,
+            ended: false,
             alarms: Arc::default(),
             untold: Vec::new(),
             _held: held,
@@ -286,10 +287,70 @@ impl Guard {
         &self.pins
     }
 
-    /// Leaves both programs in force when this is dropped.
-    pub fn stay(&mut self) {
-        self.stays = true;
+    /// Takes the programs off, unless both are `kept` in force.
+    pub fn end(mut self, kept: bool) -> End {
+        if kept {
+            self.ended = true;
+            return End::Kept;
+        }
+
+        self.detach()
     }
+
+    /// Takes the programs off, in the right order, once.
+    fn detach(&mut self) -> End {
+        if mem::replace(&mut self.ended, true) {
+            return End::Detached;
+        }
+        let mut end = End::Detached;
+        let mut fails = |error: anyhow::Error, what: &str| {
+            tracing::error!("{error:#}; {what}run `portguard detach`");
+            end = End::Failed;
+        };
+        let left = "left in force, ";
+        // Also what a failed start has not come to adopt: its egress may be ours by now.
+        let earlier = self.inheritance.iter().flat_map(Inheritance::earlier);
+        let released = earlier
+            .chain([&self.pins])
+            .flat_map(Pins::links)
+            .filter(|(_, hook, _)| *hook == Hook::Xdp)
+            .try_for_each(|(_, _, path)| attach::release_pin(&path));
+        if let Err(error) = released {
+            // Egress must not go while XDP stands.
+            fails(error, left);
+            return end;
+        }
+        // An earlier run's XDP may stand yet, and our filters may be its egress.
+        if let Some(Err(error)) = self.inheritance.take().map(Inheritance::finish) {
+            fails(error, left);
+            return end;
+        }
+        for hold in self
+            .devices
+            .iter_mut()
+            .filter_map(|device| device.egress.take())
+        {
+            if let Err(error) = hold.release() {
+                fails(error, left);
+            }
+        }
+        if let Err(error) = self.pins.remove_maps() {
+            fails(error, "");
+        }
+
+        end
+    }
+}
+
+/// How a guard has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// Both programs are off.
+    Detached,
+    /// Both are in force still.
+    Kept,
+    /// Not everything could be taken off, which was logged.
+    Failed,
 }
 
 /// Passes on the failure to attach to an interface, unless that has got another name or is gone since
@@ -322,37 +383,6 @@ fn secrets() -> anyhow::Result<[u64; 3]> {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if self.stays {
-            return;
-        }
-        // Also what a failed start has not come to adopt: its egress may be ours by now.
-        let earlier = self.inheritance.iter().flat_map(Inheritance::earlier);
-        let released = earlier
-            .chain([&self.pins])
-            .flat_map(Pins::links)
-            .filter(|(_, hook, _)| *hook == Hook::Xdp)
-            .try_for_each(|(_, _, path)| attach::release_pin(&path));
-        if let Err(error) = released {
-            // Egress must not go while XDP stands.
-            tracing::error!("{error:#}; left in force, run `portguard detach`");
-            return;
-        }
-        // An earlier run's XDP may stand yet, and our filters may be its egress.
-        if let Some(Err(error)) = self.inheritance.take().map(Inheritance::finish) {
-            tracing::error!("{error:#}; left in force, run `portguard detach`");
-            return;
-        }
-        for hold in self
-            .devices
-            .iter_mut()
-            .filter_map(|device| device.egress.take())
-        {
-            if let Err(error) = hold.release() {
-                tracing::error!("{error:#}; left in force, run `portguard detach`");
-            }
-        }
-        if let Err(error) = self.pins.remove_maps() {
-            tracing::error!("{error:#}; run `portguard detach`");
-        }
+        self.detach();
     }
 }

@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => Exit::Fine.into(),
         Err(failure) => {
-            eprintln!("{failure}");
+            log::end(&failure);
             failure.code.into()
         }
     }
@@ -81,7 +81,7 @@ fn check(flags: CheckFlags) -> ExitCode {
     match block_on(check::run(&start, flags.json)) {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            eprintln!("{failure}");
+            log::end(&failure);
             failure.code.into()
         }
     }

@@ -7,6 +7,8 @@ use guard_common::{
     outcome::{Action, Family, Judged, Protocol},
 };
 
+use ipnet::IpNet;
+
 use crate::{
     alarm::Alarm,
     evidence::Evidence,
@@ -119,6 +121,8 @@ pub struct Observation {
     pub reserved: Vec<PortRange>,
     /// Ports that strangers may reach.
     pub exposed: Vec<Exposed>,
+    /// Networks whose hosts reach every port.
+    pub trusted: Vec<IpNet>,
     /// Sockets that hear nothing.
     pub listeners: Vec<BlockedListener>,
     /// Interfaces, in the order of the command line.

@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use ipnet::IpNet;
+
 use crate::{
     alarm::Alarms,
     clock::Clock,
@@ -24,6 +26,8 @@ pub struct Knowledge {
     pub local: LocalPorts,
     /// Ports that strangers may reach, whoever said so.
     pub exposed: Vec<Exposed>,
+    /// Networks whose hosts reach every port.
+    pub trusted: Vec<IpNet>,
     /// Sockets that hear nothing.
     pub blocked: Vec<Listener>,
     /// Where programs are attached.
@@ -126,6 +130,7 @@ impl Observe for Observer {
             range: knowledge.local.range,
             reserved: within(&knowledge.local),
             exposed: knowledge.exposed,
+            trusted: knowledge.trusted,
             listeners: knowledge.blocked.iter().map(blocked).collect(),
             advice: knowledge.advice,
             alarms: self.alarms.list(),

@@ -24,8 +24,8 @@ pub fn guard(start: Start, workings: Workings) -> Result<(), Failure> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(anyhow::Error::from)?;
         let shutdown = async move {
             tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+                _ = terminate.recv() => tracing::info!("stopping: SIGTERM"),
+                _ = interrupt.recv() => tracing::info!("stopping: SIGINT"),
             }
         };
         daemon::run(start, workings, helper, shutdown).await

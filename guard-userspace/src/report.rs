@@ -114,13 +114,29 @@ pub struct Headline<'a>(pub &'a Status);
 
 impl fmt::Display for Headline<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("guarding ")?;
-        for (index, interface) in self.0.interfaces.iter().enumerate() {
+        let (there, missing): (Vec<_>, Vec<_>) = self
+            .0
+            .interfaces
+            .iter()
+            .partition(|interface| interface.xdp_mode.is_some() || interface.egress.is_some());
+        f.write_str(match self.0.mode {
+            Mode::Enforce => "guarding ",
+            Mode::Monitor => "monitoring ",
+        })?;
+        if there.is_empty() {
+            f.write_str("nothing")?;
+        }
+        for (index, interface) in there.iter().enumerate() {
             let separator = if index == 0 { "" } else { ", " };
             write!(f, "{separator}{}", InterfaceText(interface))?;
         }
+        write!(f, ", ports {}-{}", self.0.range.first, self.0.range.last)?;
+        for (index, interface) in missing.iter().enumerate() {
+            let separator = if index == 0 { "; not attached: " } else { ", " };
+            write!(f, "{separator}{}", plain(&interface.name))?;
+        }
 
-        write!(f, ", ports {}-{}", self.0.range.first, self.0.range.last)
+        Ok(())
     }
 }
 
@@ -163,7 +179,11 @@ impl fmt::Display for StatusText<'_> {
             Mode::Enforce => {}
             Mode::Monitor => writeln!(f, "mode      monitor: what would be dropped passes")?,
         }
-        for (name, ports) in [("reserved", &status.reserved), ("exposed", &status.exposed)] {
+        for (name, ports) in [
+            ("reserved", &status.reserved),
+            ("exposed", &status.exposed),
+            ("trust", &status.trust),
+        ] {
             if !ports.is_empty() {
                 writeln!(f, "{name:<8}  {}", ports.join(" "))?;
             }

@@ -30,6 +30,9 @@ pub struct Status {
     pub reserved: Vec<String>,
     /// Ports that strangers may reach, such as `2222/tcp`.
     pub exposed: Vec<String>,
+    /// Networks whose hosts reach every port, such as `10.0.0.0/8`.
+    #[serde(default)]
+    pub trust: Vec<String>,
     /// Sockets that hear nothing.
     pub listeners: Vec<Listener>,
     /// Guarded and recorded interfaces.
@@ -127,6 +130,11 @@ impl From<&Observation> for Status {
             range: observation.range.into(),
             reserved: observation.reserved.iter().copied().map(ports).collect(),
             exposed: observation.exposed.iter().map(Exposed::to_string).collect(),
+            trust: observation
+                .trusted
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             listeners: observation.listeners.iter().map(Into::into).collect(),
             interfaces: observation.interfaces.iter().map(Into::into).collect(),
             flows: FlowTotals {

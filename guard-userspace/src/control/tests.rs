@@ -124,6 +124,7 @@ fn status_as_json() {
             "range": { "first": 32768, "last": 60999 },
             "reserved": ["40000-40010", "50000"],
             "exposed": ["42222/tcp"],
+            "trust": ["10.0.0.0/8"],
             "listeners": [
                 { "protocol": "tcp", "port": 45000, "process": "dbus\u{1b}[2J", "pid": 812 },
                 { "protocol": "udplite", "port": 45001, "process": null, "pid": null },

@@ -3,31 +3,58 @@
 use sd_notify::NotifyState;
 
 use crate::{
-    guard::Older,
+    guard::{End, Older},
     observation::{Attachment, EgressHook, XdpHook},
-    range::PortRange,
+    range::{LocalPorts, PortRange},
+    settings::Settings,
 };
 
 /// Says that every interface that is there is guarded: to stderr, and to systemd. Those that are not
 /// there may be made by what waits for this, as the network does at boot.
-pub fn ready(attachments: &[Attachment], range: PortRange) {
+pub fn ready(attachments: &[Attachment], settings: &Settings, local: &LocalPorts) {
+    in_force(attachments, settings, local);
+    // Nobody listens where systemd did not start this.
+    let _ = sd_notify::notify(&[
+        NotifyState::Status(&state(attachments, settings, local.range)),
+        NotifyState::Ready,
+    ]);
+}
+
+/// Says what is in force on which interface, and what is left open.
+pub fn in_force(attachments: &[Attachment], settings: &Settings, local: &LocalPorts) {
+    for attachment in attachments {
+        if let Some(line) = headline(attachment, settings, local.range) {
+            tracing::info!("{line}");
+        }
+    }
+    for remark in settings.remarks(local) {
+        tracing::warn!("{remark}");
+    }
+}
+
+/// What `systemctl status` shows.
+fn state(attachments: &[Attachment], settings: &Settings, range: PortRange) -> String {
     let (there, missing): (Vec<_>, Vec<_>) = attachments
         .iter()
         .partition(|attachment| attachment.xdp.is_some() || attachment.egress.is_some());
-    for attachment in there {
-        tracing::info!("{}", headline(attachment, range));
-    }
-    let missing: Vec<_> = missing
-        .iter()
-        .map(|attachment| attachment.interface.as_str())
-        .collect();
-    let status = if missing.is_empty() {
-        format!("ports {range}")
-    } else {
-        format!("ports {range}, waiting for {}", missing.join(", "))
+    let list = |attachments: Vec<&Attachment>| -> String {
+        let names: Vec<_> = attachments
+            .iter()
+            .map(|attachment| attachment.interface.as_str())
+            .collect();
+        names.join(", ")
     };
-    // Nobody listens where systemd did not start this.
-    let _ = sd_notify::notify(&[NotifyState::Status(&status), NotifyState::Ready]);
+    let there = if there.is_empty() {
+        "nothing".to_owned()
+    } else {
+        list(there)
+    };
+    let state = settings.headline(&there, range);
+    if missing.is_empty() {
+        return state;
+    }
+
+    format!("{state}; waiting for {}", list(missing))
 }
 
 /// Says what the guard knows of flows that are older than it, and what it cannot know.
@@ -84,18 +111,51 @@ pub fn stopping() {
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
 }
 
-fn headline(attachment: &Attachment, range: PortRange) -> String {
+/// Says what the end has left.
+pub fn stopped(attachments: &[Attachment], end: End) {
+    for attachment in attachments {
+        let mut hooks = Vec::new();
+        if attachment.xdp.is_some() {
+            hooks.push("XDP");
+        }
+        if attachment.egress.is_some() {
+            hooks.push("egress");
+        }
+        if hooks.is_empty() {
+            continue;
+        }
+        let (name, hooks) = (&attachment.interface, hooks.join(", "));
+        match end {
+            End::Detached => tracing::info!("{name}: detached ({hooks})"),
+            End::Kept => tracing::info!(
+                "{name}: left in force ({hooks}), as keep-attached asks; the next start takes over, \
+                 `portguard detach` takes it off"
+            ),
+            // What failed was said when it did.
+            End::Failed => {}
+        }
+    }
+}
+
+/// Nothing for an interface that is not there.
+fn headline(attachment: &Attachment, settings: &Settings, range: PortRange) -> Option<String> {
     let name = &attachment.interface;
     let egress = match attachment.egress {
         Some(EgressHook::Tcx) => "TCX egress",
         Some(EgressHook::Clsact) => "clsact egress",
         None => "no egress",
     };
-    match attachment.xdp {
-        Some(XdpHook::Native) => format!("guarding {name} (native XDP, {egress}), ports {range}"),
-        Some(XdpHook::Generic) => format!("guarding {name} (generic XDP, {egress}), ports {range}"),
-        None => format!("recording {name} ({egress}), ports {range}"),
-    }
+
+    Some(match (attachment.xdp, attachment.egress) {
+        (Some(XdpHook::Native), _) => {
+            settings.headline(&format!("{name} (native XDP, {egress})"), range)
+        }
+        (Some(XdpHook::Generic), _) => {
+            settings.headline(&format!("{name} (generic XDP, {egress})"), range)
+        }
+        (None, Some(_)) => format!("recording {name} ({egress}), ports {range}"),
+        (None, None) => return None,
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! SIGHUP.
 
-use super::Daemon;
-use crate::settings::Mode;
+use super::{Daemon, announce};
+use crate::{log, settings::Mode};
 
 impl Daemon {
     /// Reads the configuration file anew. What cannot be read leaves everything as it is.
@@ -38,13 +38,19 @@ impl Daemon {
         if let Err(error) = self.guard.apply(&self.settings, &guarded).await {
             tracing::error!("not all of the configuration is in force: {error:#}");
         }
+        log::configure(self.settings.log_level, self.settings.log_format);
         // Longer timers bring flows back to life whose ports no sweep has marked since they died.
         self.sweep_now.notify_one();
-        self.observer
-            .update(|knowledge| knowledge.mode = self.settings.mode);
+        self.observer.update(|knowledge| {
+            knowledge.mode = self.settings.mode;
+            knowledge.trusted = self.settings.trust.iter().copied().collect();
+        });
         match changes.reloadable.as_slice() {
             [] => tracing::info!("reloaded, nothing has changed"),
-            changed => tracing::info!("reloaded: {}", changed.join(", ")),
+            changed => {
+                tracing::info!("reloaded: {}", changed.join(", "));
+                announce::in_force(&self.guard.attachments(), &self.settings, &self.ports.local);
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ traffic   eth0: received seen, sent none yet
 traffic   eth1: sent NOT SEEN
 reserved  40000-40010 50000
 exposed   42222/tcp
+trust     10.0.0.0/8
 flows     16 of 262144
 
 PACKETS RECEIVED
@@ -38,6 +39,7 @@ fn snapshot_of_a_quiet_monitor() {
     quiet.interfaces[1].egress = None;
     quiet.reserved.clear();
     quiet.exposed.clear();
+    quiet.trusted.clear();
     quiet.listeners.clear();
     quiet.alarms.clear();
     quiet.frames.clear();
@@ -46,7 +48,7 @@ fn snapshot_of_a_quiet_monitor() {
     assert_eq!(
         StatusText(&Status::from(&quiet)).to_string(),
         "\
-guarding eth0 (native XDP, egress not recorded), eth1 (not attached), ports 32768-60999
+monitoring eth0 (native XDP, egress not recorded), ports 32768-60999; not attached: eth1
 traffic   eth0: received seen
 mode      monitor: what would be dropped passes
 flows     16 of 262144

@@ -113,6 +113,7 @@ pub(crate) fn observation(mode: Mode) -> Observation {
             "50000-50000".parse().expect("a range"),
         ],
         exposed: vec!["42222/tcp".parse().expect("ports")],
+        trusted: vec!["10.0.0.0/8".parse().expect("a prefix")],
         listeners: vec![
             BlockedListener {
                 protocol: Protocol::Tcp,

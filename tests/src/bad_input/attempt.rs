@@ -92,6 +92,18 @@ impl<'a> Attempt<'a> {
         Ok(daemon)
     }
 
+    /// Starts it, and waits until it has said this.
+    pub fn says(self, part: &str) -> Result<Daemon> {
+        let mut daemon = self.start()?;
+        daemon.wait_until_it_says(part)?;
+        Ok(daemon)
+    }
+
+    /// Starts it, whatever becomes of it.
+    pub fn starts(self) -> Result<Daemon> {
+        self.start()
+    }
+
     /// Runs it to its end and returns its code and what it prints.
     pub fn output(mut self) -> Result<(Option<i32>, String)> {
         let output = self.host.topology.guarded.run(|| self.command.output())?;
@@ -129,6 +141,11 @@ impl Daemon {
     /// What it has said so far.
     pub fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Where it says so.
+    pub fn log(&self) -> &Path {
+        &self.log
     }
 
     /// Waits until it has said this.

@@ -8,6 +8,7 @@ mod hooks;
 mod interfaces;
 mod killed;
 mod layouts;
+mod log;
 mod memory;
 mod monitor;
 mod neighbours;
