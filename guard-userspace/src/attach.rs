@@ -30,10 +30,11 @@ pub use self::{
     egress::{egress, settle_egress},
     filter::has_filter,
     qdisc::require_room_for_clsact,
-    xdp::{xdp, xdp_hook},
+    xdp::{hook_of, xdp, xdp_hook},
 };
 use crate::{
     bpf,
+    bpf::Linked,
     pins::{Hook, Pins},
 };
 
@@ -122,17 +123,28 @@ fn filter_at(interface: &str, handle: u16) -> io::Result<SchedClassifierLink> {
     )
 }
 
-/// Whether the link pinned at `path` still holds a program on the interface with this index. A
-/// link outlives its interface, and says so.
-///
-/// # Errors
-/// When the kernel does not tell, as when no more files may be opened. A link that nobody can look
-/// at may well be in force.
-pub fn holds(path: &Path, interface: u32) -> io::Result<bool> {
-    match bpf::open_pin(path) {
-        Ok(link) => Ok(bpf::link_interface(link.as_fd())? == interface),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
+/// A link of ours, and what it should hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Link {
+    /// Where it is pinned.
+    pub path: PathBuf,
+    /// Our program and the interface.
+    pub linked: Linked,
+}
+
+impl Link {
+    /// Whether it still holds our program on the interface. A link outlives its interface, and says
+    /// so; others may take it off, put another program into it, or remove its pin.
+    ///
+    /// # Errors
+    /// When the kernel does not tell, as when no more files may be opened. A link that nobody can
+    /// look at may well be in force.
+    pub fn is_in_force(&self) -> io::Result<bool> {
+        match bpf::open_pin(&self.path) {
+            Ok(link) => Ok(bpf::linked(link.as_fd())? == self.linked),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -95,11 +95,20 @@ pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// The index of the interface that an XDP or TCX link is on, or 0 when that is gone.
+/// What an XDP or TCX link holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Linked {
+    /// The id of the program.
+    pub program: u32,
+    /// The index of the interface, or 0 when that is gone or the link was detached.
+    pub interface: u32,
+}
+
+/// What an XDP or TCX link holds.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn link_interface(link: BorrowedFd<'_>) -> io::Result<u32> {
+pub fn linked(link: BorrowedFd<'_>) -> io::Result<Linked> {
     /// The head of `bpf_link_info`, and the first word of what follows for these kinds of link.
     #[repr(C)]
     #[derive(Default)]
@@ -126,7 +135,10 @@ pub fn link_interface(link: BorrowedFd<'_>) -> io::Result<u32> {
     // SAFETY: the kernel writes at most `length` bytes to `info`, which outlives the call.
     unsafe { bpf(OBJ_GET_INFO, &mut attr) }?;
 
-    Ok(info.interface)
+    Ok(Linked {
+        program: info.program,
+        interface: info.interface,
+    })
 }
 
 /// # Safety

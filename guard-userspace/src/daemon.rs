@@ -55,6 +55,9 @@ const INTERFACES_EVERY: Duration = Duration::from_secs(2);
 /// How often what the interfaces count is compared with what the programs count.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
 
+/// How often the links are looked at, of which the kernel tells nobody when they are detached.
+const LINKS_EVERY: Duration = Duration::from_millis(200);
+
 /// How long to wait after a change for those that belong to it.
 const SETTLED: Duration = Duration::from_millis(50);
 
@@ -98,6 +101,7 @@ pub async fn run(
         listeners: every(LISTENERS_EVERY),
         listening: every(LISTENING_EVERY),
         interfaces: every(INTERFACES_EVERY),
+        links: every(LINKS_EVERY),
         compare: every(COMPARE_EVERY),
         changes: interfaces::changes()?.boxed_local().fuse(),
         changed: false,
@@ -136,6 +140,7 @@ struct Events {
     listeners: Interval,
     listening: Interval,
     interfaces: Interval,
+    links: Interval,
     compare: Interval,
     changes: Fuse<LocalBoxStream<'static, ()>>,
     /// Whether interfaces have changed since they were looked at.
@@ -194,6 +199,7 @@ impl Daemon {
             trusted: settings.trust.iter().copied().collect(),
             blocked: ports.blocked.clone(),
             interfaces: guard.attachments(),
+            links: guard.links(),
             slots: guard.slots(),
             advice: None,
         };
@@ -248,6 +254,7 @@ impl Daemon {
                 listeners,
                 listening,
                 interfaces,
+                links,
                 compare,
                 changes,
                 changed,
@@ -255,6 +262,7 @@ impl Daemon {
             select! {
                 _ = reload.recv() => self.reload().await,
                 _ = range.tick() => self.follow_range().await,
+                _ = links.tick() => self.follow_links().await,
                 _ = compare.tick() => self.compare().await,
                 _ = listeners.tick() => self.watch_listeners().await,
                 _ = listening.tick(), if self.exposes_listeners() => self.follow_listening().await,

@@ -28,7 +28,7 @@ use self::{
 };
 use crate::{
     alarm::Alarms,
-    attach,
+    attach::{self, Link},
     clock::Clock,
     failure::Failure,
     interfaces,
@@ -257,6 +257,19 @@ impl Guard {
     /// Whether every interface has the programs it should have.
     pub fn guards_all(&self) -> bool {
         self.devices.iter().all(GuardedDevice::is_complete)
+    }
+
+    /// The links that should hold programs, by interface and hook.
+    pub fn links(&self) -> Vec<(String, Hook, Link)> {
+        let of_device = |device: &GuardedDevice| {
+            let name = device.name.clone();
+            let links = device.links().map(|(hook, link)| (hook, link.clone()));
+            links
+                .map(|(hook, link)| (name.clone(), hook, link))
+                .collect::<Vec<_>>()
+        };
+
+        self.devices.iter().flat_map(of_device).collect()
     }
 
     /// The slots of the interfaces in the device table, with their names.

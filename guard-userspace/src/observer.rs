@@ -1,7 +1,7 @@
 //! What the daemon shows of itself.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -9,10 +9,12 @@ use ipnet::IpNet;
 
 use crate::{
     alarm::Alarms,
+    attach::Link,
     clock::Clock,
     listeners::{Listener, Owner},
     maps::{Counted, Readings},
     observation::{Attachment, BlockedListener, FlowRow, Observation, Observe, Tallies},
+    pins::Hook,
     range::{LocalPorts, PortRange},
     settings::{Exposed, Mode},
 };
@@ -32,6 +34,8 @@ pub struct Knowledge {
     pub blocked: Vec<Listener>,
     /// Where programs are attached.
     pub interfaces: Vec<Attachment>,
+    /// The links that should hold them.
+    pub links: Vec<(String, Hook, Link)>,
     /// Slots of the device table, with the names of their interfaces.
     pub slots: Vec<(u32, String)>,
     /// What to do about flow maps that are too small.
@@ -66,13 +70,7 @@ impl Observer {
 
     /// Notes what has changed.
     pub fn update(&self, change: impl FnOnce(&mut Knowledge)) {
-        // Whoever panicked while holding the lock has left every field whole.
-        change(
-            &mut self
-                .knowledge
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        change(&mut self.lock());
     }
 
     /// All packets that the programs of the interface in `slot` have counted.
@@ -89,16 +87,32 @@ impl Observer {
     }
 
     fn knowledge(&self) -> Knowledge {
+        self.lock().clone()
+    }
+
+    fn links(&self) -> Vec<(String, Hook, Link)> {
+        self.lock().links.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Knowledge> {
+        // Whoever panicked while holding the lock has left every field whole.
         self.knowledge
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .clone()
     }
 }
 
 impl Observe for Observer {
     fn observe(&self) -> Observation {
-        let knowledge = self.knowledge();
+        let mut knowledge = self.knowledge();
+        for (device, hook, _) in knowledge.links.iter().filter(|link| is_lost(link)) {
+            let of_device = |attachment: &&mut Attachment| attachment.interface == *device;
+            match (knowledge.interfaces.iter_mut().find(of_device), hook) {
+                (Some(attachment), Hook::Xdp) => attachment.xdp = None,
+                (Some(attachment), Hook::Egress) => attachment.egress = None,
+                (None, _) => {}
+            }
+        }
         let mut read_failures = 0;
         let mut count_failure = |error: anyhow::Error| {
             tracing::warn!("{error:#}");
@@ -147,8 +161,15 @@ impl Observe for Observer {
     }
 
     fn guarded(&self) -> bool {
-        self.guarded.load(Ordering::Relaxed) && self.alarms.is_quiet()
+        self.guarded.load(Ordering::Relaxed)
+            && self.alarms.is_quiet()
+            && !self.links().iter().any(is_lost)
     }
+}
+
+/// Whether a link is seen not to hold its program. That nothing is seen shows nothing.
+fn is_lost((_, _, link): &(String, Hook, Link)) -> bool {
+    matches!(link.is_in_force(), Ok(false))
 }
 
 /// Reserved ports that the range would hold otherwise.

@@ -93,10 +93,15 @@ pub fn xdp_hook(interface: &Interface) -> anyhow::Result<XdpHook> {
         .first()
         .with_context(|| format!("{}: the XDP program is gone", interface.name))?;
 
-    Ok(match program.mode {
+    Ok(hook_of(program.mode))
+}
+
+/// How a program in this mode sits on its interface.
+pub const fn hook_of(mode: AttachedMode) -> XdpHook {
+    match mode {
         AttachedMode::Native | AttachedMode::Offload => XdpHook::Native,
         AttachedMode::Generic => XdpHook::Generic,
-    })
+    }
 }
 
 /// Replaces the program of the link that is pinned at `left`, if there is one.

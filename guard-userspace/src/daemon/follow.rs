@@ -134,8 +134,17 @@ impl Daemon {
         self.observer.update(|knowledge| {
             knowledge.interfaces = self.guard.attachments();
             knowledge.slots = self.guard.slots();
+            knowledge.links = self.guard.links();
         });
         self.observer.set_guarded(self.guard.guards_all());
+    }
+
+    /// Puts back at once what somebody else has taken off.
+    pub(super) async fn follow_links(&mut self) {
+        if self.guard.has_lost_a_link() {
+            self.observer.set_guarded(false);
+            self.follow_interfaces().await;
+        }
     }
 
     async fn look_at_interfaces(&mut self, notes: &mut Vec<String>) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
 //! One interface with its copy of the programs.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, path::PathBuf, time::Instant};
 
 use guard_common::{
     address::{V4, V6},
@@ -11,7 +11,8 @@ use rtnetlink::Handle;
 
 use super::start::Wanted;
 use crate::{
-    attach::{self, Hold},
+    attach::{self, Hold, Link},
+    bpf::Linked,
     evidence::Comparison,
     failure::Failure,
     interfaces::{self, Interface, Layers},
@@ -39,6 +40,12 @@ pub(super) struct GuardedDevice {
     egress_hook: Option<EgressHook>,
     /// Whether it has had all its programs at some time.
     pub(super) seen: bool,
+    /// Whether the maps have not been told of flows that began while nothing was recorded here.
+    pub(super) unseeded: bool,
+    xdp_link: Option<Link>,
+    egress_link: Option<Link>,
+    /// When a program was last found to have been taken off by somebody else.
+    pub(super) robbed: Option<Instant>,
     received: Comparison,
     sent: Comparison,
     /// The XDP mode that was chosen because the program saw nothing in another one.
@@ -64,6 +71,10 @@ impl GuardedDevice {
             xdp_hook: None,
             egress: None,
             egress_hook: None,
+            unseeded: false,
+            xdp_link: None,
+            egress_link: None,
+            robbed: None,
             received: Comparison::default(),
             sent: Comparison::default(),
             cure: None,
@@ -88,6 +99,8 @@ impl GuardedDevice {
         let pin = pins.link(self.index, Hook::Egress);
         let program = self.programs.egress()?;
         let (hold, hook, note) = attach::egress(program, &self.name, hook, (&pin, beside))?;
+        let program = program.info().map_err(anyhow::Error::from)?.id();
+        self.egress_link = self.link(&hold, program);
         self.sent.restart();
         self.egress = Some(hold);
         self.egress_hook = Some(hook);
@@ -117,6 +130,8 @@ impl GuardedDevice {
         let interface = (self.name.as_str(), self.index);
         let mode = self.cure.unwrap_or(mode);
         let (hold, note) = attach::xdp(program, interface, mode, (&pin, left))?;
+        let program = program.info().map_err(anyhow::Error::from)?.id();
+        self.xdp_link = self.link(&hold, program);
         self.received.restart();
         self.xdp = Some(hold);
 
@@ -147,6 +162,32 @@ impl GuardedDevice {
             received: proof(&self.received),
             sent: proof(&self.sent),
         }
+    }
+
+    fn link(&self, hold: &Hold, program: u32) -> Option<Link> {
+        let Hold::Pinned(path) = hold else {
+            return None;
+        };
+        let linked = Linked {
+            program,
+            interface: self.index,
+        };
+
+        Some(Link {
+            path: path.clone(),
+            linked,
+        })
+    }
+
+    /// The links that should hold our programs.
+    pub(super) fn links(&self) -> impl Iterator<Item = (Hook, &Link)> {
+        let xdp = self.xdp.as_ref().and(self.xdp_link.as_ref());
+        let egress = self.egress.as_ref().and(self.egress_link.as_ref());
+        let named = |hook| move |link| (hook, link);
+
+        xdp.map(named(Hook::Xdp))
+            .into_iter()
+            .chain(egress.map(named(Hook::Egress)))
     }
 
     /// What was counted at one of its hooks.

@@ -1,20 +1,36 @@
 //! Following the interfaces: they are deleted and created anew, renamed, moved away, and others
 //! take our filters off.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Context;
 use rtnetlink::Handle;
 
 use super::{Guard, device::GuardedDevice};
 use crate::{
+    alarm::{AlarmKind, Alarms},
     attach::{self, Hold},
     failure::Failure,
     interfaces::{self, Interface, Layers},
+    observation::XdpHook,
     pins::Hook,
     range::GuardedPorts,
     settings::{Mode, Settings},
 };
 
+/// How long an alarm about a program that was taken off stays up at least, so that whoever asks every
+/// few seconds hears of it.
+const ROBBED_FOR: Duration = Duration::from_secs(3);
+
 impl Guard {
+    /// Whether some link does not hold its program any more, as far as that can be seen. The kernel
+    /// tells nobody when a link is detached.
+    pub fn has_lost_a_link(&self) -> bool {
+        self.links()
+            .iter()
+            .any(|(_, _, link)| matches!(link.is_in_force(), Ok(false)))
+    }
+
     /// Puts programs back where they are missing, and lets go of interfaces that are gone. Lines
     /// for the administrator are added to `notes`.
     ///
@@ -42,7 +58,7 @@ impl Guard {
                             name.clone_from(&interface.name);
                         }
                     }
-                    check_hooks(device, netlink).await?;
+                    check_hooks(device, interface, netlink, &self.alarms).await?;
                 }
                 Located::Anew(interface) => {
                     let_go(device);
@@ -64,6 +80,11 @@ impl Guard {
             }
             self.restore(number, interfaces, settings, ports, netlink, notes)
                 .await;
+            let device = &self.devices[number];
+            let shown = |robbed: Instant| robbed.elapsed() >= ROBBED_FOR;
+            if device.is_complete() && device.robbed.is_none_or(shown) {
+                self.alarms.clear(&device.name, AlarmKind::Detached);
+            }
         }
 
         Ok(())
@@ -132,16 +153,17 @@ impl Guard {
         interfaces::find(netlink, &device.name)
             .await?
             .require_guardable()?;
-        let recorded = device.egress.is_some();
-        if !recorded {
+        if device.egress.is_none() {
+            // Nobody has recorded what was sent meanwhile.
+            device.unseeded = true;
             notes.extend(device.attach_egress(settings.egress_hook, &self.pins, false)?);
         }
-        let complete = !device.guarded || device.xdp.is_some();
-        if !recorded || !complete {
-            // Nobody has recorded what was sent meanwhile.
+        if device.unseeded {
             self.seed(settings, ports).await?;
         }
-        if complete {
+        let device = &mut self.devices[number];
+        device.unseeded = false;
+        if device.is_complete() {
             return Ok(());
         }
 
@@ -210,29 +232,66 @@ fn arrival(device: &GuardedDevice, interface: &Interface) -> String {
     }
 }
 
-/// Forgets hooks that somebody else has taken away.
-async fn check_hooks(device: &mut GuardedDevice, netlink: &Handle) -> anyhow::Result<()> {
+/// Looks whether the programs are where they should be, forgets those that somebody else has taken
+/// off, and raises an alarm about them.
+async fn check_hooks(
+    device: &mut GuardedDevice,
+    interface: &Interface,
+    netlink: &Handle,
+    alarms: &Alarms,
+) -> anyhow::Result<()> {
+    let mut lost = Vec::new();
     if let Some(Hold::Clsact(_)) = device.egress
         && !attach::has_filter(netlink, device.index).await?
     {
         device.egress = None;
+        lost.push("egress");
     }
-    for (hook, hold) in [
-        (Hook::Xdp, &mut device.xdp),
-        (Hook::Egress, &mut device.egress),
-    ] {
-        if let Some(Hold::Pinned(path)) = hold
-            && !attach::holds(path, device.index)
-                .with_context(|| format!("{}: cannot be looked at", path.display()))?
-        {
-            tracing::debug!("{}: {hook:?} link is gone", device.name);
-            // The pin of a link that holds nothing is in the way of the next.
-            attach::release_pin(path)?;
-            *hold = None;
+    let links: Vec<_> = device
+        .links()
+        .map(|(hook, link)| (hook, link.clone()))
+        .collect();
+    for (hook, link) in links {
+        let in_force = link
+            .is_in_force()
+            .with_context(|| format!("{}: cannot be looked at", link.path.display()))?;
+        let shown = match hook {
+            Hook::Xdp => shown_mode(interface, link.linked.program),
+            Hook::Egress => None,
+        };
+        if in_force && (shown.is_some() || hook == Hook::Egress) {
+            device.xdp_hook = shown.or(device.xdp_hook);
+            continue;
         }
+        // The pin of a link that holds nothing is in the way of the next.
+        attach::release_pin(&link.path)?;
+        match hook {
+            Hook::Xdp => device.xdp = None,
+            Hook::Egress => device.egress = None,
+        }
+        lost.push(match hook {
+            Hook::Xdp => "XDP",
+            Hook::Egress => "egress",
+        });
+    }
+    if !lost.is_empty() {
+        device.robbed = Some(Instant::now());
+        let text = format!(
+            "somebody else has taken off the {} program; it is put back, and what passed meanwhile \
+             was not seen; find out who does this",
+            lost.join(" program and the ")
+        );
+        alarms.raise(&device.name, AlarmKind::Detached, &text);
     }
 
     Ok(())
+}
+
+/// The mode in which rtnetlink shows our program on an interface.
+fn shown_mode(interface: &Interface, program: u32) -> Option<XdpHook> {
+    let shown = interface.xdp.iter().find(|shown| shown.id == program)?;
+
+    Some(attach::hook_of(shown.mode))
 }
 
 /// Takes off what is left on an interface that is no longer ours: one that was moved to another
