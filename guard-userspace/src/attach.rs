@@ -7,14 +7,10 @@ mod egress;
 mod filter;
 mod qdisc;
 mod refusal;
+mod release;
 mod xdp;
 
-use std::{
-    fs, io,
-    ops::RangeInclusive,
-    os::fd::AsFd,
-    path::{Path, PathBuf},
-};
+use std::{io, ops::RangeInclusive, os::fd::AsFd, path::PathBuf};
 
 use anyhow::Context;
 use aya::programs::{
@@ -25,12 +21,13 @@ use aya::programs::{
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::filter::ours as is_ours;
-pub(crate) use self::refusal::errno;
+pub(crate) use self::refusal::{errno, native_remedy};
 pub use self::{
     egress::{egress, settle_egress},
     filter::has_filter,
     qdisc::require_room_for_clsact,
-    xdp::{hook_of, xdp, xdp_hook},
+    release::release_pin,
+    xdp::{Plan, hook_of, xdp, xdp_hook},
 };
 use crate::{
     bpf,
@@ -61,27 +58,11 @@ impl Hold {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn release(self) -> anyhow::Result<()> {
+    pub fn release(&self) -> anyhow::Result<()> {
         match self {
-            Self::Pinned(path) => release_pin(&path),
-            Self::Clsact(interface) => release_clsact(&interface),
+            Self::Pinned(path) => release_pin(path),
+            Self::Clsact(interface) => release_clsact(interface),
         }
-    }
-}
-
-/// Takes off whatever is pinned at `path`.
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn release_pin(path: &Path) -> anyhow::Result<()> {
-    if let Ok(link) = bpf::open_pin(path) {
-        bpf::detach_link(link.as_fd())
-            .with_context(|| format!("{}: cannot be detached", path.display()))?;
-    }
-    match fs::remove_file(path) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("{}: cannot be unpinned", path.display())),
     }
 }
 

@@ -12,12 +12,16 @@ use std::{
     path::Path,
 };
 
-/// `BPF_OBJ_GET`, include/uapi/linux/bpf.h.
+/// `BPF_PROG_LOAD`, include/uapi/linux/bpf.h.
+const PROG_LOAD: libc::c_int = 5;
+/// `BPF_OBJ_GET`.
 const OBJ_GET: libc::c_int = 7;
 /// `BPF_OBJ_GET_INFO_BY_FD`.
 const OBJ_GET_INFO: libc::c_int = 15;
 /// `BPF_PROG_TEST_RUN`.
 const PROG_TEST_RUN: libc::c_int = 10;
+/// `BPF_LINK_UPDATE`.
+const LINK_UPDATE: libc::c_int = 29;
 /// `BPF_LINK_DETACH`.
 const LINK_DETACH: libc::c_int = 34;
 
@@ -109,16 +113,37 @@ pub struct Linked {
 /// # Errors
 /// When the kernel refuses.
 pub fn linked(link: BorrowedFd<'_>) -> io::Result<Linked> {
-    /// The head of `bpf_link_info`, and the first word of what follows for these kinds of link.
-    #[repr(C)]
-    #[derive(Default)]
-    struct LinkInfo {
-        kind: u32,
-        id: u32,
-        program: u32,
-        padding: u32,
-        interface: u32,
-    }
+    let info = link_info(link)?;
+
+    Ok(Linked {
+        program: info.program,
+        interface: info.interface,
+    })
+}
+
+/// Whether a link is of XDP.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn is_xdp(link: BorrowedFd<'_>) -> io::Result<bool> {
+    /// `BPF_LINK_TYPE_XDP`.
+    const XDP: u32 = 6;
+
+    Ok(link_info(link)?.kind == XDP)
+}
+
+/// The head of `bpf_link_info`, and the first word of what follows for links on interfaces.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    padding: u32,
+    interface: u32,
+}
+
+fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     #[repr(C)]
     struct GetInfo {
         descriptor: u32,
@@ -135,10 +160,83 @@ pub fn linked(link: BorrowedFd<'_>) -> io::Result<Linked> {
     // SAFETY: the kernel writes at most `length` bytes to `info`, which outlives the call.
     unsafe { bpf(OBJ_GET_INFO, &mut attr) }?;
 
-    Ok(Linked {
-        program: info.program,
-        interface: info.interface,
-    })
+    Ok(info)
+}
+
+/// Puts another program in the place of a link's.
+///
+/// # Errors
+/// When the kernel or the driver refuses, `ENOLINK` when the interface is gone.
+pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    #[repr(C)]
+    struct Update {
+        link: u32,
+        program: u32,
+        flags: u32,
+        former: u32,
+    }
+
+    let mut attr = Update {
+        link: link.as_raw_fd() as u32,
+        program: program.as_raw_fd() as u32,
+        flags: 0,
+        former: 0,
+    };
+    // SAFETY: the command takes numbers and no memory.
+    unsafe { bpf(LINK_UPDATE, &mut attr) }.map(drop)
+}
+
+/// Loads an XDP program that passes everything. `frags` says that it reads frames in several
+/// pieces, which drivers may ask of a program.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn load_pass(frags: bool) -> io::Result<OwnedFd> {
+    /// `BPF_PROG_TYPE_XDP`.
+    const XDP: u32 = 6;
+    /// `BPF_XDP`: links compare what a program expects to be attached to.
+    const INTERFACE: u32 = 37;
+    /// `BPF_F_XDP_HAS_FRAGS`.
+    const HAS_FRAGS: u32 = 1 << 5;
+    /// `r0 = XDP_PASS; exit`, as words of `struct bpf_insn`.
+    const PASS: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
+
+    /// The head of what `BPF_PROG_LOAD` takes.
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel: u32,
+        flags: u32,
+        name: [u8; 16],
+        device: u32,
+        expected: u32,
+    }
+
+    let mut attr = Load {
+        kind: XDP,
+        count: PASS.len() as u32,
+        instructions: PASS.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel: 0,
+        flags: if frags { HAS_FRAGS } else { 0 },
+        name: *b"portguard_pass\0\0",
+        device: 0,
+        expected: INTERFACE,
+    };
+    // SAFETY: instructions and license are as long as the kernel is told and live for ever.
+    let descriptor = unsafe { bpf(PROG_LOAD, &mut attr) }?;
+
+    // SAFETY: the kernel has just opened it for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 /// # Safety

@@ -2,7 +2,6 @@
 //! without attaching anything.
 
 mod device;
-mod driver;
 mod memory;
 mod ports;
 mod report;

@@ -57,6 +57,8 @@ pub struct Interface {
     pub up: bool,
     /// Largest packet without the Ethernet header, in bytes.
     pub mtu: u32,
+    /// The largest MTU that its driver takes, where it is limited.
+    pub max_mtu: Option<u32>,
     /// Its own addresses with the length of their prefixes.
     pub addresses: Vec<IpNet>,
     /// The bridge, bond or the like that it is a port of.
@@ -210,6 +212,7 @@ mod tests {
             kind: None,
             up: true,
             mtu: 1500,
+            max_mtu: None,
             addresses: Vec::new(),
             controller: None,
             lower: None,

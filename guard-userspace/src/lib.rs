@@ -4,7 +4,7 @@
 //! Modules in reading order: the command line and what it means ([`cli`], [`settings`],
 //! [`text`], [`failure`], [`aside`]), what is on this host ([`range`], [`dump`], [`interfaces`], [`sockets`], [`sysctl_d`],
 //! [`conntrack`], [`kernel_ports`], [`listeners`], [`namespace`], [`privileges`]), the kernel programs and their
-//! maps ([`bpf`], [`pins`], [`programs`], [`maps`], [`clock`], [`attach`], [`alarm`], [`evidence`], [`guard`], [`seed`],
+//! maps ([`bpf`], [`pins`], [`programs`], [`maps`], [`clock`], [`driver`], [`attach`], [`alarm`], [`evidence`], [`guard`], [`seed`],
 //! [`repair`], [`reclaim`], [`pressure`], [`timers`], [`sweep`]), and the daemon around them
 //! ([`lock`], [`log`], [`observation`], [`observer`], [`metrics`], [`serve`], [`control`],
 //! [`report`], [`workings`], [`daemon`], [`process`]). Commands that need no daemon come last
@@ -30,6 +30,7 @@ pub mod sysctl_d;
 pub mod attach;
 pub mod bpf;
 pub mod clock;
+pub mod driver;
 pub mod maps;
 pub mod pins;
 pub mod programs;

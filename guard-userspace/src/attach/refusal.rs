@@ -7,7 +7,7 @@ use aya::{
     sys::SyscallError,
 };
 
-use crate::{failure::Failure, settings};
+use crate::{driver::Unfit, failure::Failure};
 
 /// Whether the driver, not the caller, is the reason that native mode fails.
 pub(super) fn native_refused(error: &ProgramError) -> bool {
@@ -20,11 +20,16 @@ pub(super) fn native_refused(error: &ProgramError) -> bool {
     )
 }
 
-pub(super) fn refused_xdp(name: &str, mode: settings::XdpMode, error: &ProgramError) -> Failure {
-    let failure = Failure::unavailable(format!(
-        "{name}: cannot attach the XDP program: {}",
-        cause(error)
-    ));
+/// `native_only` says that generic mode was not to be taken instead, and `unfit` what was known to
+/// speak against native mode.
+pub(super) fn refused_xdp(
+    name: &str,
+    native_only: bool,
+    unfit: Option<&Unfit>,
+    error: &ProgramError,
+) -> Failure {
+    let why = unfit.map_or_else(|| cause(error), |unfit| unfit.why.clone());
+    let failure = Failure::unavailable(format!("{name}: cannot attach the XDP program: {why}"));
     match errno(error) {
         Some(libc::EBUSY | libc::EEXIST) => {
             failure.remedy("another XDP program holds the interface and is left untouched")
@@ -33,10 +38,17 @@ pub(super) fn refused_xdp(name: &str, mode: settings::XdpMode, error: &ProgramEr
             Failure::not_permitted(format!("{name}: not permitted to attach the XDP program"))
                 .remedy("run as root, or grant CAP_NET_ADMIN")
         }
-        _ if mode == settings::XdpMode::Native => {
-            failure.remedy("leave --xdp-mode at auto for a driver without XDP")
-        }
+        _ if native_only => failure.remedy(native_remedy(unfit)),
         _ => failure,
+    }
+}
+
+/// What helps where native mode was asked for and cannot be.
+pub fn native_remedy(unfit: Option<&Unfit>) -> String {
+    let auto = "leave --xdp-mode at auto, which takes generic mode then";
+    match unfit.and_then(|unfit| unfit.remedy.as_ref()) {
+        Some(remedy) => format!("{remedy}, or {auto}"),
+        None => auto.to_owned(),
     }
 }
 

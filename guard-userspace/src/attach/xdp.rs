@@ -18,25 +18,90 @@ use super::{
     release_pin,
 };
 use crate::{
+    driver::{self, Choice, Facts, Obstacle, Unfit},
     failure::Failure,
     interfaces::{AttachedMode, Interface},
     observation::XdpHook,
     settings,
 };
 
-/// Puts the XDP program on an interface: in place of the one that is pinned at one of `left`,
-/// without a gap, or anew. Pins it at `pin`. Returns why it is not native where it could not be.
+/// Where a program is to run on an interface, and why.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// The mode to attach in.
+    pub hook: XdpHook,
+    /// Whether generic mode is taken where the driver refuses.
+    fallback: bool,
+    /// Whether the driver is known to take the program.
+    pub certain: bool,
+    /// What speaks against native mode.
+    pub unfit: Option<Unfit>,
+    /// What native mode changes about the interface.
+    pub effects: Vec<String>,
+}
+
+impl Plan {
+    /// What `mode` means on an interface like this.
+    pub fn new(mode: settings::XdpMode, interface: &str, facts: &Facts) -> Self {
+        let (unfit, certain, effects) = match driver::choose(interface, facts) {
+            Choice::Native { certain, effects } => (None, certain, effects),
+            Choice::Generic(unfit) => (Some(unfit), true, Vec::new()),
+        };
+        let hook = match mode {
+            settings::XdpMode::Native => XdpHook::Native,
+            settings::XdpMode::Auto if unfit.is_none() => XdpHook::Native,
+            settings::XdpMode::Auto | settings::XdpMode::Generic => XdpHook::Generic,
+        };
+
+        Self {
+            hook,
+            fallback: mode == settings::XdpMode::Auto,
+            certain,
+            unfit,
+            effects,
+        }
+    }
+
+    /// Whether a program that an earlier run has left in this mode may stay in it.
+    fn suits(&self, left: XdpHook) -> bool {
+        left == self.hook || (self.fallback && !self.certain)
+    }
+
+    /// What the administrator should know of the mode, where there is a reason for it.
+    pub fn note(&self, interface: &str, mode: settings::XdpMode) -> Option<String> {
+        let unfit = self.unfit.as_ref()?;
+        match (mode, unfit.obstacle) {
+            (settings::XdpMode::Auto, Obstacle::Worse) => {
+                Some(format!("{interface}: guarding in generic mode: {unfit}"))
+            }
+            (settings::XdpMode::Auto, _) => Some(format!(
+                "{interface}: guarding in generic mode, which is slower: {unfit}"
+            )),
+            (settings::XdpMode::Native, Obstacle::Unsafe) => Some(format!(
+                "{interface}: native mode, as asked for, but {}; leave --xdp-mode at auto",
+                unfit.why
+            )),
+            (settings::XdpMode::Native | settings::XdpMode::Generic, _) => None,
+        }
+    }
+}
+
+/// Puts the XDP program on an interface as `plan` says: in place of the one that is pinned at one
+/// of `left`, without a gap, or anew. Pins it at `pin`. Returns why it is not native where the
+/// driver has refused it.
 ///
 /// # Errors
 /// When the interface is taken, or neither mode works: exit code 69.
 pub fn xdp(
     program: &mut Xdp,
-    (name, index): (&str, u32),
-    mode: settings::XdpMode,
+    interface: &Interface,
+    plan: &Plan,
     (pin, left): (&Path, &[PathBuf]),
 ) -> Result<(Hold, Option<String>), Failure> {
+    let name = &interface.name;
+    let suits = xdp_hook(interface).map_or(true, |hook| plan.suits(hook));
     for left in left {
-        if adopt(program, left) {
+        if suits && adopt(program, left) {
             if left != pin {
                 // In one step: a link that is pinned nowhere is gone with this process.
                 fs::rename(left, pin)
@@ -44,23 +109,34 @@ pub fn xdp(
             }
             return Ok((Hold::Pinned(pin.to_owned()), None));
         }
-        // What cannot be adopted is of an interface that is gone.
+        // It is of an interface that is gone, or in another mode: the kernel has one at a time.
         release_pin(left)?;
     }
 
+    let index = interface.index;
     let attempt = |program: &mut Xdp, mode| program.attach_to_if_index(index, mode);
-    let (link, fallback) = match mode {
-        settings::XdpMode::Native => (attempt(program, XdpMode::Driver), None),
-        settings::XdpMode::Generic => (attempt(program, XdpMode::Skb), None),
-        settings::XdpMode::Auto => match attempt(program, XdpMode::Driver) {
-            Err(error) if native_refused(&error) => {
-                let reason = format!("{name}: the driver takes no XDP program: {}", cause(&error));
-                (attempt(program, XdpMode::Skb), Some(reason))
+    let (link, fallback) = match plan.hook {
+        XdpHook::Generic => (attempt(program, XdpMode::Skb), None),
+        XdpHook::Native => {
+            for effect in &plan.effects {
+                tracing::info!("{name}: native mode: {effect}");
             }
-            result => (result, None),
-        },
+            match attempt(program, XdpMode::Driver) {
+                Err(error) if plan.fallback && native_refused(&error) => {
+                    let reason = format!(
+                        "{name}: guarding in generic mode, which is slower: the driver takes no \
+                         XDP program: {}",
+                        cause(&error)
+                    );
+                    (attempt(program, XdpMode::Skb), Some(reason))
+                }
+                result => (result, None),
+            }
+        }
     };
-    let link = link.map_err(|error| refused_xdp(name, mode, &error))?;
+    let native_only = plan.hook == XdpHook::Native && !plan.fallback;
+    let unfit = plan.unfit.as_ref().filter(|_| native_only);
+    let link = link.map_err(|error| refused_xdp(name, native_only, unfit, &error))?;
     let link = program
         .take_link(link)
         .context("keep the XDP link")

@@ -2,21 +2,16 @@
 
 use aya::programs::{SchedClassifier, TcAttachType};
 
-use super::{Item, Report, driver, system};
+use super::{Item, Report, system};
 use crate::{
-    attach,
+    attach::{self, Plan},
+    driver::{self, Facts, Obstacle},
     failure::{Exit, Failure},
     guard::find_wanted,
     interfaces::{Interface, named, names},
     pins::Pins,
-    programs,
     settings::{EgressHook, Settings, XdpMode},
 };
-
-/// The largest MTU at which veth runs a program that cannot read frames in several pieces, where
-/// pages are of 4 KiB.
-/// <https://github.com/torvalds/linux/blob/v6.12/drivers/net/veth.c#L1560>
-const VETH_MTU: u32 = 3500;
 
 /// Says whether each interface can be guarded at all.
 pub(super) fn interfaces(settings: &Settings, all: &[Interface], report: &mut Report) {
@@ -54,7 +49,7 @@ pub(super) fn programs(settings: &Settings, all: &[Interface], pins: &Pins, repo
             continue;
         }
         if guarded {
-            xdp(settings, interface, pins, report);
+            xdp(settings, (interface, all), pins, report);
         }
         egress(settings, interface, report);
     }
@@ -70,7 +65,12 @@ pub(super) fn has_tcx(interface: &str) -> bool {
     }
 }
 
-fn xdp(settings: &Settings, interface: &Interface, pins: &Pins, report: &mut Report) {
+fn xdp(
+    settings: &Settings,
+    (interface, all): (&Interface, &[Interface]),
+    pins: &Pins,
+    report: &mut Report,
+) {
     let item = format!("xdp {}", interface.name);
     let ours = attach::pinned_xdp(pins, interface.index);
     if let Err(failure) = interface.require_free(|id| ours.contains(&id)) {
@@ -78,54 +78,53 @@ fn xdp(settings: &Settings, interface: &Interface, pins: &Pins, report: &mut Rep
         return;
     }
 
-    let generic = "guarded in generic mode, which is slower";
-    match (settings.xdp_mode, driver::runs_xdp(interface.index)) {
-        (XdpMode::Generic, _) => report.ok(item, "generic mode, as asked for"),
-        (XdpMode::Native, Some(false)) => report.problem(
-            item,
-            &Failure::unavailable("the driver runs no XDP programs")
-                .remedy("leave --xdp-mode at auto for a driver without XDP"),
-        ),
-        (XdpMode::Auto, Some(false)) => {
-            report.note(item, format!("the driver runs no XDP programs: {generic}"));
-        }
-        (XdpMode::Auto | XdpMode::Native, known) => {
-            let native = match known {
-                Some(_) => "the driver runs XDP programs",
-                None => "whether the driver runs XDP programs shows only when one is attached",
+    let facts = Facts::observe(interface, all);
+    let plan = Plan::new(settings.xdp_mode, &interface.name, &facts);
+    report.items.push(match (settings.xdp_mode, &plan.unfit) {
+        (XdpMode::Generic, _) => Item::ok(item, "generic mode, as asked for"),
+        (XdpMode::Auto, Some(unfit)) => {
+            let mode = match unfit.obstacle {
+                Obstacle::Worse => "generic mode",
+                Obstacle::Refused | Obstacle::Unsafe => "generic mode, which is slower",
             };
-            match peculiarity(interface) {
-                Some(peculiarity) => report.note(item, format!("{native}; {peculiarity}")),
-                None if known.is_none() => report.note(item, native),
-                None => report.ok(item, native),
+            let remedy = unfit.remedy.as_ref();
+            Item::note(
+                item,
+                format!("{mode}: {}", unfit.why),
+                remedy.map(|remedy| format!("for native mode, {remedy}")),
+            )
+        }
+        (XdpMode::Native, Some(unfit)) if unfit.obstacle == Obstacle::Refused => {
+            let failure =
+                Failure::unavailable(unfit.why.clone()).remedy(attach::native_remedy(Some(unfit)));
+            report.problem(item, &failure);
+            return;
+        }
+        (XdpMode::Native, Some(unfit)) => Item::note(
+            item,
+            format!("native mode, as asked for, but {}", unfit.why),
+            Some("leave --xdp-mode at auto".to_owned()),
+        ),
+        (XdpMode::Auto | XdpMode::Native, None) => {
+            let mut text = "native mode".to_owned();
+            if !plan.certain {
+                text += if settings.xdp_mode == XdpMode::Auto {
+                    ", or generic mode if the driver refuses, which shows only when a program is \
+                     attached"
+                } else {
+                    ", if the driver takes it, which shows only when a program is attached"
+                };
+            }
+            for effect in &plan.effects {
+                text = format!("{text}; {effect}");
+            }
+            if plan.certain && plan.effects.is_empty() {
+                Item::ok(item, text)
+            } else {
+                Item::note(item, text, None)
             }
         }
-    }
-}
-
-/// What is worth knowing about native XDP on such an interface.
-fn peculiarity(interface: &Interface) -> Option<String> {
-    let kind = interface.kind.as_deref();
-    let driver = driver::name(&interface.name);
-    if kind == Some("veth") && interface.mtu > VETH_MTU && !programs::reads_frags() {
-        return Some(format!(
-            "not on a veth with MTU {}: guarded in generic mode, which is slower",
-            interface.mtu
-        ));
-    }
-
-    match (kind, driver.as_deref()) {
-        (Some("veth"), _) => Some(
-            "bulk traffic into a veth is faster with --xdp-mode generic, as native mode copies it"
-                .to_owned(),
-        ),
-        (_, Some("virtio_net")) => Some(
-            "virtio_net wants a spare queue for each processor and no receive offloads, else it \
-             is guarded in generic mode"
-                .to_owned(),
-        ),
-        _ => None,
-    }
+    });
 }
 
 fn egress(settings: &Settings, interface: &Interface, report: &mut Report) {
@@ -162,10 +161,11 @@ fn describe(asked: &str, interface: &Interface) -> String {
         .or_else(|| interface.kind.clone())
         .unwrap_or_else(|| "unknown driver".to_owned());
     let state = if interface.up { "up" } else { "down" };
-    let queues = match driver::receive_queues(&interface.name) {
+    let queues = driver::channels(&interface.name);
+    let queues = match queues.map(|queues| queues.receive + queues.combined) {
         Some(1) => ", 1 receive queue".to_owned(),
-        Some(queues) => format!(", {queues} receive queues"),
-        None => String::new(),
+        Some(queues) if queues > 0 => format!(", {queues} receive queues"),
+        Some(_) | None => String::new(),
     };
 
     let name = if interface.name == asked {

@@ -122,26 +122,31 @@ fn try_other_mode(
 
     let hold = device.xdp.take().context("no XDP program is attached")?;
     hold.release()?;
-    match attach_in(device, other, pins) {
+    match attach_in(device, other, interface, pins) {
         Ok(()) => Ok(format!(
             "{name}: the XDP program saw nothing in {} mode and runs in {} mode now",
             xdp_label(former),
             xdp_label(other)
         )),
         Err(failure) => {
-            attach_in(device, former, pins)?;
+            attach_in(device, former, interface, pins)?;
             Err(failure.context(format!("no {} mode", xdp_label(other))))
         }
     }
 }
 
-fn attach_in(device: &mut GuardedDevice, hook: XdpHook, pins: &Pins) -> anyhow::Result<()> {
+fn attach_in(
+    device: &mut GuardedDevice,
+    hook: XdpHook,
+    interface: &Interface,
+    pins: &Pins,
+) -> anyhow::Result<()> {
     let mode = match hook {
         XdpHook::Native => settings::XdpMode::Native,
         XdpHook::Generic => settings::XdpMode::Generic,
     };
     device.cure = Some(mode);
-    device.attach_xdp(mode, pins, &[])?;
+    device.attach_xdp(mode, pins, &[], (interface, &[]))?;
     device.xdp_hook = Some(hook);
 
     Ok(())

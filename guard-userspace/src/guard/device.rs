@@ -11,8 +11,9 @@ use rtnetlink::Handle;
 
 use super::start::Wanted;
 use crate::{
-    attach::{self, Hold, Link},
+    attach::{self, Hold, Link, Plan},
     bpf::Linked,
+    driver::Facts,
     evidence::Comparison,
     failure::Failure,
     interfaces::{self, Interface, Layers},
@@ -50,6 +51,8 @@ pub(super) struct GuardedDevice {
     sent: Comparison,
     /// The XDP mode that was chosen because the program saw nothing in another one.
     pub(super) cure: Option<settings::XdpMode>,
+    /// The MTU that the mode of XDP was chosen at.
+    mtu: u32,
     /// Why it is not guarded, if that was said already.
     pub(super) complaint: Option<String>,
     programs: Programs,
@@ -78,6 +81,7 @@ impl GuardedDevice {
             received: Comparison::default(),
             sent: Comparison::default(),
             cure: None,
+            mtu: 0,
             complaint: None,
             programs,
         }
@@ -117,25 +121,66 @@ impl GuardedDevice {
         }
     }
 
-    /// Takes over from a link that is pinned at one of `left`, or attaches anew. Returns a line for
-    /// the administrator where the mode is not the one that was preferred.
+    /// Takes over from a link that is pinned at one of `left`, or attaches anew, in the mode that
+    /// suits the interface, which is one of `all`. Returns a line for the administrator where the
+    /// mode is not the one that was preferred.
     pub(super) fn attach_xdp(
         &mut self,
         mode: settings::XdpMode,
         pins: &Pins,
         left: &[PathBuf],
+        (interface, all): (&Interface, &[Interface]),
     ) -> Result<Option<String>, Failure> {
+        self.mtu = interface.mtu;
+        let mode = self.cure.unwrap_or(mode);
+        let plan = Plan::new(mode, &interface.name, &Facts::observe(interface, all));
         let pin = pins.link(self.index, Hook::Xdp);
         let program = self.programs.ingress()?;
-        let interface = (self.name.as_str(), self.index);
-        let mode = self.cure.unwrap_or(mode);
-        let (hold, note) = attach::xdp(program, interface, mode, (&pin, left))?;
+        let (hold, fallback) = attach::xdp(program, interface, &plan, (&pin, left))?;
         let program = program.info().map_err(anyhow::Error::from)?.id();
         self.xdp_link = self.link(&hold, program);
         self.received.restart();
         self.xdp = Some(hold);
 
-        Ok(note.map(|reason| format!("{reason}; guarding in generic mode, which is slower")))
+        Ok(fallback.or_else(|| plan.note(&interface.name, mode)))
+    }
+
+    /// Goes to the mode that suits another MTU than the one it was chosen at: before a driver loses
+    /// frames or does not let go of the program any more, and back. Returns a line for the
+    /// administrator where something has changed.
+    ///
+    /// # Errors
+    /// When the driver does not let go, or the program cannot be attached anew.
+    pub(super) fn follow_mtu(
+        &mut self,
+        mode: settings::XdpMode,
+        pins: &Pins,
+        (interface, all): (&Interface, &[Interface]),
+    ) -> Result<Option<String>, Failure> {
+        if self.mtu == interface.mtu {
+            return Ok(None);
+        }
+        let (Some(hook), true) = (self.xdp_hook, self.xdp.is_some()) else {
+            return Ok(None);
+        };
+        self.mtu = interface.mtu;
+        let name = &interface.name;
+        let mode = self.cure.unwrap_or(mode);
+        let plan = Plan::new(mode, name, &Facts::observe(interface, all));
+        let why = plan.note(name, mode);
+        if plan.hook == hook {
+            // What is worth knowing of native mode although it stays.
+            return Ok(why.filter(|_| mode == settings::XdpMode::Native));
+        }
+        // The kernel has one program on an interface at a time: for a moment there is none.
+        if let Some(hold) = &self.xdp {
+            hold.release()?;
+        }
+        self.xdp = None;
+        let note = self.attach_xdp(mode, pins, &[], (interface, all))?;
+        let note = note.unwrap_or_else(|| format!("{name}: guarding in native mode again"));
+
+        Ok(Some(format!("{note} (its MTU is {} now)", interface.mtu)))
     }
 
     /// As [`attach_xdp`](Self::attach_xdp), and finds out the mode it runs in.
@@ -146,11 +191,20 @@ impl GuardedDevice {
         left: &[PathBuf],
         netlink: &Handle,
     ) -> Result<Option<String>, Failure> {
-        let note = self.attach_xdp(mode, pins, left)?;
+        let all = interfaces::list(netlink).await?;
+        let interface = interfaces::pick(&all, &self.name)?;
+        let note = self.attach_xdp(mode, pins, left, (&interface, &all))?;
+        self.look_at_xdp(netlink).await?;
+
+        Ok(note)
+    }
+
+    /// Finds out the mode that XDP runs in.
+    pub(super) async fn look_at_xdp(&mut self, netlink: &Handle) -> Result<(), Failure> {
         let interface = interfaces::find(netlink, &self.name).await?;
         self.xdp_hook = Some(attach::xdp_hook(&interface)?);
 
-        Ok(note)
+        Ok(())
     }
 
     pub(super) fn attachment(&self) -> Attachment {

@@ -13,11 +13,11 @@ use crate::{
     attach,
     clock::Clock,
     failure::Failure,
-    interfaces::{self, AttachedMode, Interface, Layers},
+    interfaces::{self, Interface, Layers},
     maps::Maps,
     pins::{Hook, Pins},
     programs::Programs,
-    settings::{Settings, XdpMode},
+    settings::Settings,
 };
 
 /// An interface of the settings.
@@ -119,8 +119,8 @@ fn waiting(asked: &str, all: &[Interface]) -> String {
     )
 }
 
-/// Takes off what earlier runs have left and this one does not want: on other interfaces, and
-/// XDP in another mode than was asked for. Returns what there is to take over from.
+/// Takes off what earlier runs have left on interfaces that this one does not want. Returns what
+/// there is to take over from.
 pub(super) async fn release_unwanted(
     pins: &Pins,
     wanted: &[Wanted],
@@ -130,7 +130,7 @@ pub(super) async fn release_unwanted(
     let find = |index| {
         wanted.iter().find_map(|wanted| {
             let interface = wanted.interface.as_ref()?;
-            (interface.index == index).then_some((wanted.guarded, interface))
+            (interface.index == index).then_some(wanted.guarded)
         })
     };
     let everywhere = [vec![pins.clone()], pins.others()].concat();
@@ -139,9 +139,9 @@ pub(super) async fn release_unwanted(
         links.filter(move |link| link.1 == hook)
     };
     for (index, hook, path) in links(Hook::Xdp).chain(links(Hook::Egress)) {
-        let wanted = find(index).is_some_and(|(guarded, interface)| match hook {
+        let wanted = find(index).is_some_and(|guarded| match hook {
             Hook::Egress => true,
-            Hook::Xdp => guarded && in_mode(interface, settings.xdp_mode),
+            Hook::Xdp => guarded,
         });
         if !wanted {
             attach::release_pin(&path)?;
@@ -156,14 +156,6 @@ pub(super) async fn release_unwanted(
     }
 
     Inheritance::claim(pins, settings.max_flows.get())
-}
-
-fn in_mode(interface: &Interface, mode: XdpMode) -> bool {
-    interface.xdp.iter().all(|program| match mode {
-        XdpMode::Auto => true,
-        XdpMode::Native => program.mode == AttachedMode::Native,
-        XdpMode::Generic => program.mode == AttachedMode::Generic,
-    })
 }
 
 /// Programs that are loaded and attached nowhere yet.

@@ -59,6 +59,17 @@ impl Guard {
                         }
                     }
                     check_hooks(device, interface, netlink, &self.alarms).await?;
+                    let around = (interface, interfaces);
+                    match device.follow_mtu(settings.xdp_mode, &self.pins, around) {
+                        Ok(None) => {}
+                        Ok(Some(note)) => {
+                            notes.push(note);
+                            if let Err(failure) = device.look_at_xdp(netlink).await {
+                                notes.push(failure.to_string());
+                            }
+                        }
+                        Err(failure) => notes.push(format!("{}: {failure}", device.name)),
+                    }
                 }
                 Located::Anew(interface) => {
                     let_go(device);

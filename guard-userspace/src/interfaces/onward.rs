@@ -201,6 +201,7 @@ mod tests {
             kind: Some(kind.to_owned()),
             up: true,
             mtu: 1500,
+            max_mtu: None,
             addresses: Vec::new(),
             controller: controller.map(|number| FIRST + number),
             lower: lower.map(|number| FIRST + number),

@@ -159,6 +159,7 @@ pub(super) fn interface(link: &LinkMessage) -> Interface {
         kind: None,
         up: link.header.flags.contains(LinkFlags::Up),
         mtu: 0,
+        max_mtu: None,
         addresses: Vec::new(),
         controller: None,
         lower: None,
@@ -173,6 +174,7 @@ pub(super) fn interface(link: &LinkMessage) -> Interface {
                 interface.mac = address.as_slice().try_into().ok().map(LinkAddress::new);
             }
             LinkAttribute::Mtu(mtu) => interface.mtu = *mtu,
+            LinkAttribute::MaxMtu(mtu) => interface.max_mtu = Some(*mtu).filter(|mtu| *mtu > 0),
             LinkAttribute::LinkInfo(infos) => interface.kind = kind(infos),
             LinkAttribute::Controller(index) => interface.controller = Some(*index),
             LinkAttribute::Link(index) => interface.lower = Some(*index),

@@ -63,6 +63,11 @@ impl Folder {
         if !flags.contains(&"--metrics-listen") {
             daemon.args(["--metrics-listen", metrics::ADDRESS]);
         }
+        // On the veths of these hosts `auto` is generic. A test that names no mode means the driver,
+        // where programs run on most hosts.
+        if !flags.contains(&"--xdp-mode") {
+            daemon.args(["--xdp-mode", "native"]);
+        }
         daemon
             .arg("--control-socket")
             .arg(self.files.join("control.sock"))

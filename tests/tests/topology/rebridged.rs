@@ -138,7 +138,11 @@ fn o06_a_bridge_goes_and_the_host_routes_on() -> Result<()> {
 #[test]
 fn o06_a_bridge_and_its_port_are_guarded_both() -> Result<()> {
     let topology = Direct::bridged()?;
-    let guard = Guard::start(&topology.guarded, "br0", &["--iface", "vg"])?;
+    let guard = Guard::start(
+        &topology.guarded,
+        "br0",
+        &["--iface", "vg", "--xdp-mode", "auto"],
+    )?;
     let attached = |device: &str| -> Result<u64> {
         let labels = [("device", device), ("hook", "xdp")];
         let samples = guard.scrape()?;

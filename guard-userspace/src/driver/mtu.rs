@@ -1,0 +1,66 @@
+//! The MTU of an interface, read and set at once.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use anyhow::Context;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+/// The MTU of the interface called `name`.
+///
+/// # Errors
+/// When there is none.
+pub fn mtu(name: &str) -> anyhow::Result<u32> {
+    let ifreq = ask(name, libc::SIOCGIFMTU, 0).with_context(|| format!("{name}: read its MTU"))?;
+    // SAFETY: this is what the kernel fills for this command.
+    let mtu = unsafe { ifreq.ifr_ifru.ifru_mtu };
+
+    u32::try_from(mtu).with_context(|| format!("{name}: its MTU is {mtu}"))
+}
+
+/// Sets the MTU of the interface called `name`.
+///
+/// # Errors
+/// When the kernel or the driver refuses.
+pub fn set_mtu(name: &str, mtu: u32) -> anyhow::Result<()> {
+    let wanted = i32::try_from(mtu)?;
+
+    ask(name, libc::SIOCSIFMTU, wanted)
+        .map(drop)
+        .with_context(|| format!("{name}: set its MTU to {mtu}"))
+}
+
+fn ask(name: &str, command: libc::Ioctl, mtu: i32) -> io::Result<libc::ifreq> {
+    let socket: OwnedFd = socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    // SAFETY: zeroes are a valid `ifreq`.
+    let mut ifreq: libc::ifreq = unsafe { std::mem::zeroed() };
+    let room = ifreq.ifr_name.len() - 1;
+    for (to, from) in ifreq.ifr_name.iter_mut().zip(name.bytes().take(room)) {
+        *to = from as libc::c_char;
+    }
+    ifreq.ifr_ifru.ifru_mtu = mtu;
+    // SAFETY: both commands read and write an `ifreq`, which this is.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), command, &raw mut ifreq) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+
+    Ok(ifreq)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_has_an_mtu_and_no_interface_has_none() {
+        assert!(mtu("lo").expect("is there") >= 1500);
+        assert!(mtu("no-such-if").is_err());
+    }
+}

@@ -1,0 +1,1 @@
+//! Network cards, which only the guests of `cargo xtask test --drivers` have.
