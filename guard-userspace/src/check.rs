@@ -1,6 +1,7 @@
 //! `portguard check`: what this kernel, driver, range and the present listeners mean for a run,
 //! without attaching anything.
 
+mod cgroup;
 mod device;
 mod memory;
 mod ports;
@@ -74,6 +75,7 @@ async fn host(settings: &Settings, report: &mut Report) -> Result<(), Failure> {
     device::programs(settings, &all, &pins, report);
     system::pins(&pins, &all, settings, holder.is_some(), report);
     if permitted.is_ok()
+        && memory::suffices(settings, report)
         && let Some(programs) = system::trial(report)
     {
         memory::memory(&programs, settings, report);

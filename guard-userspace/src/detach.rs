@@ -64,6 +64,9 @@ pub async fn run(pin_dir: &Path) -> Result<(), Failure> {
         pins.remove_all()?;
         removed.folders.push(pins.folder().display().to_string());
     }
+    for folder in Pins::new(pin_dir, &namespace).remove_abandoned()? {
+        removed.abandoned.push(folder.display().to_string());
+    }
 
     writeln!(io::stdout(), "{removed}")
         .or_else(|error| match error.kind() {
@@ -98,6 +101,7 @@ struct Removed {
     hooks: BTreeMap<u32, Vec<Hook>>,
     names: BTreeMap<u32, String>,
     folders: Vec<String>,
+    abandoned: Vec<String>,
 }
 
 impl fmt::Display for Removed {
@@ -114,6 +118,11 @@ impl fmt::Display for Removed {
         }
         for folder in &self.folders {
             lines.push(format!("removed the maps in {folder}"));
+        }
+        for folder in &self.abandoned {
+            lines.push(format!(
+                "removed {folder}, whose network namespace or interfaces are gone"
+            ));
         }
         if lines.is_empty() {
             return f.write_str("nothing to detach");
@@ -143,11 +152,13 @@ mod tests {
         removed.hooks.insert(7, vec![Hook::Egress]);
         removed.names.insert(2, "eth0".to_owned());
         removed.folders.push("/pins/v1".to_owned());
+        removed.abandoned.push("/pins/netns-7".to_owned());
         assert_eq!(
             removed.to_string(),
             "detached eth0 (XDP, egress)\n\
              detached interface 7, which is gone (egress)\n\
-             removed the maps in /pins/v1"
+             removed the maps in /pins/v1\n\
+             removed /pins/netns-7, whose network namespace or interfaces are gone"
         );
     }
 }

@@ -57,7 +57,7 @@ pub struct Guard {
     /// What the programs could not be told, as far as the administrator knows.
     untold: Vec<String>,
     // Last, so that it is let go of last.
-    _held: Flock<File>,
+    held: Flock<File>,
 }
 
 impl Guard {
@@ -80,6 +80,14 @@ impl Guard {
         let wanted = check_interfaces(settings, netlink, &pins, notes).await?;
         pins.prepare()?;
         let held = pins.hold()?;
+        notes.extend(pins.passing());
+        match pins.remove_abandoned() {
+            Ok(removed) => notes.extend(removed.iter().map(|folder| {
+                let shown = folder.display();
+                format!("{shown}: removed, its network namespace or interfaces are gone")
+            })),
+            Err(error) => notes.push(format!("{error:#}; left where it is")),
+        }
         let found = pins.exist();
         let inheritance = release_unwanted(&pins, &wanted, settings, netlink).await?;
         let relieved = found || inheritance.is_some();
@@ -109,7 +117,7 @@ impl Guard {
             ended: false,
             alarms: Arc::default(),
             untold: Vec::new(),
-            _held: held,
+            held,
         };
         // An earlier run's programs may enforce what is published here.
         if found {

@@ -9,6 +9,7 @@ mod place;
 use std::{
     fs::{self, File},
     io,
+    os::{fd::AsFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -19,9 +20,9 @@ use nix::{
     fcntl::{Flock, FlockArg},
 };
 
-use self::folders::{free_aside, is_layout, layout};
+use self::folders::{free_aside, is_layout, is_namespace, layout};
 pub use self::place::{Place, is_plain};
-use crate::failure::Failure;
+use crate::{bpf, failure::Failure};
 
 /// The maps that outlive the daemon, by their names in the object.
 pub const MAPS: [&str; 12] = [
@@ -134,6 +135,20 @@ impl Pins {
         Ok(())
     }
 
+    /// What there is to know where the folder is in a bpffs for this mount namespace alone.
+    pub fn passing(&self) -> Option<String> {
+        let existing = self.base.ancestors().find(|folder| folder.exists())?;
+
+        place::is_private(existing).then(|| {
+            format!(
+                "{}: in a bpffs for this mount namespace alone, as in a container or under `ip netns \
+                 exec`: the guard goes with its last process; have the host's mounted there, or enter \
+                 network namespaces with `nsenter --net`",
+                self.base.display()
+            )
+        })
+    }
+
     /// Says whether [`prepare`](Self::prepare) can work, as far as that can be told without
     /// touching anything.
     ///
@@ -155,6 +170,24 @@ impl Pins {
     /// # Errors
     /// When somebody holds it: exit code 69.
     pub fn hold(&self) -> Result<Flock<File>, Failure> {
+        const ATTEMPTS: usize = 3;
+
+        for _ in 0..ATTEMPTS {
+            let held = self.lock()?;
+            if is_at(&held, &self.namespace) {
+                return Ok(held);
+            }
+            // Another guard took it for one that nobody uses any more.
+            self.prepare()?;
+        }
+
+        Err(Failure::runtime(format!(
+            "{}: removed by somebody else again and again",
+            self.namespace.display()
+        )))
+    }
+
+    fn lock(&self) -> Result<Flock<File>, Failure> {
         let path = self.namespace.display();
         let folder =
             File::open(&self.namespace).with_context(|| format!("{path}: cannot be opened"))?;
@@ -166,6 +199,50 @@ impl Pins {
             .remedy("stop it first, wherever it runs"),
             error => Failure::runtime(format!("{path}: cannot be locked: {error}")),
         })
+    }
+
+    /// Removes what guards of other network namespaces have left below the same folder and nothing
+    /// uses any more: no daemon holds it, and no link in it holds an interface, as when the namespace
+    /// is gone. Returns the folders.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn remove_abandoned(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let own = name(&self.namespace);
+        let mut removed = Vec::new();
+        for namespace in namespaces(&self.base).filter(|namespace| *namespace != own) {
+            let Some((_held, layouts)) = abandoned(&self.base, &namespace) else {
+                continue;
+            };
+            for pins in layouts {
+                pins.remove_all()?;
+            }
+            removed.push(self.base.join(namespace));
+        }
+
+        Ok(removed)
+    }
+
+    /// The folders that [`remove_abandoned`](Self::remove_abandoned) would remove.
+    pub fn abandoned(&self) -> Vec<PathBuf> {
+        let own = name(&self.namespace);
+
+        namespaces(&self.base)
+            .filter(|namespace| *namespace != own && abandoned(&self.base, namespace).is_some())
+            .map(|namespace| self.base.join(namespace))
+            .collect()
+    }
+
+    /// Maps that are not pinned here.
+    pub fn missing_maps(&self) -> Vec<&'static str> {
+        MAPS.into_iter()
+            .filter(|name| !self.map(name).exists())
+            .collect()
+    }
+
+    /// Whether `held` is the lock of the folder that is there now.
+    pub fn is_held_by(&self, held: &Flock<File>) -> bool {
+        is_at(held, &self.namespace)
     }
 
     /// The folder itself.
@@ -290,6 +367,42 @@ impl Pins {
     fn folders(&self) -> [&Path; 3] {
         [&self.base, &self.namespace, &self.folder]
     }
+}
+
+/// What the folders of network namespaces below `base` are called.
+fn namespaces(base: &Path) -> impl Iterator<Item = String> {
+    fs::read_dir(base)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok)
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| is_namespace(name))
+}
+
+/// What is pinned for a network namespace, and the right to remove it, if nothing of it is in use.
+fn abandoned(base: &Path, namespace: &str) -> Option<(Flock<File>, Vec<Pins>)> {
+    let layouts = Pins::all(base, namespace);
+    if !layouts.iter().any(Pins::exist) {
+        return None;
+    }
+    let any = layouts.first()?;
+    place::require_private(&any.namespace).ok()?;
+    let held = any.lock().ok()?;
+    let idle = layouts.iter().flat_map(Pins::links).all(|(_, _, path)| {
+        bpf::open_pin(&path)
+            .and_then(|link| bpf::linked(link.as_fd()))
+            .is_ok_and(|linked| linked.interface == 0)
+    });
+
+    (idle && is_at(&held, &any.namespace)).then_some((held, layouts))
+}
+
+/// Whether a file that was opened at `path` is the one that is there now.
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let opened = file.metadata().map(identity).ok();
+
+    opened.is_some() && opened == fs::metadata(path).map(identity).ok()
 }
 
 fn name(folder: &Path) -> String {

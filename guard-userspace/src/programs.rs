@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context;
 use aya::{
     Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
-    maps::{Map, MapError, MapInfo},
+    maps::{Map, MapData, MapError, MapInfo},
     programs::{Program, ProgramError, SchedClassifier, Xdp},
     util::KernelVersion,
 };
@@ -182,18 +182,25 @@ impl Programs {
 
     /// The maps as the kernel describes them.
     pub fn maps(&self) -> impl Iterator<Item = (&str, MapInfo)> {
-        self.sending.maps().filter_map(|(name, map)| {
-            let data = match map {
-                Map::Array(data)
-                | Map::HashMap(data)
-                | Map::LpmTrie(data)
-                | Map::LruHashMap(data)
-                | Map::PerCpuArray(data)
-                | Map::RingBuf(data) => data,
-                _ => return None,
-            };
-            Some((name, data.info().ok()?))
-        })
+        self.sending
+            .maps()
+            .filter_map(|(name, map)| Some((name, data(map)?.info().ok()?)))
+    }
+
+    /// Pins the maps of these names, which must not be pinned there.
+    ///
+    /// # Errors
+    /// Names the map that the kernel refuses to pin.
+    pub fn pin_maps(&self, pins: &Pins, names: &[&str]) -> anyhow::Result<()> {
+        for (name, map) in self.sending.maps().filter(|(name, _)| names.contains(name)) {
+            let path = pins.map(name);
+            data(map)
+                .with_context(|| format!("{name}: of an unknown kind"))?
+                .pin(&path)
+                .with_context(|| format!("{}: cannot be pinned", path.display()))?;
+        }
+
+        Ok(())
     }
 
     /// Loads the program that tells the time.
@@ -211,6 +218,18 @@ impl Programs {
             .as_fd()
             .try_clone_to_owned()
             .context("keep the program that tells the time")?)
+    }
+}
+
+fn data(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LpmTrie(data)
+        | Map::LruHashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::RingBuf(data) => Some(data),
+        _ => None,
     }
 }
 

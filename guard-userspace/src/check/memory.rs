@@ -5,7 +5,10 @@ use std::fs;
 use aya::maps::MapType;
 use guard_common::reach;
 
-use super::Report;
+use super::{
+    Report,
+    cgroup::{self, Room},
+};
 use crate::{
     failure::Failure,
     programs::{FLOW_MAPS, Programs},
@@ -20,25 +23,92 @@ const ELEMENT: u64 = 48;
 /// of two.
 const BUCKET: u64 = 16;
 
+/// What a start takes beside the maps, for one interface and for each further one: mostly the
+/// verifier's memory, which counts as the daemon's. With 58 MiB for all of it a guard of one interface
+/// was killed on Linux 6.18, with 60 it guards.
+const START: u64 = 30 << 20;
+const FURTHER: u64 = 6 << 20;
+
+/// What the maps take at least.
+const SMALLEST: u64 = 8 << 20;
+
+/// What is there to be taken, in bytes, and where the number is from.
+struct Available {
+    bytes: u64,
+    whose: String,
+}
+
+/// Says whether the memory cgroup leaves enough to load the programs at all. Without that a check
+/// that tries it would be killed.
+pub(super) fn suffices(settings: &Settings, report: &mut Report) -> bool {
+    let (needed, Some(room)) = (start(settings) + SMALLEST, cgroup::room()) else {
+        return true;
+    };
+    if room.free >= needed {
+        return true;
+    }
+    let cgroup = limited(&room);
+    report.problem(
+        "memory",
+        &Failure::unavailable(format!(
+            "a start takes {} even with the smallest maps, and only {}",
+            mebibytes(needed),
+            cgroup.said()
+        ))
+        .remedy("raise the limit"),
+    );
+
+    false
+}
+
 /// Says what the maps would take of the memory that is there.
 pub(super) fn memory(programs: &Programs, settings: &Settings, report: &mut Report) {
     let flows = settings.max_flows.get();
-    let needed = maps(programs, flows);
+    let maps = maps(programs, flows);
     let text = format!(
         "the maps take {}, four of them {flows} flows each",
-        mebibytes(needed)
+        mebibytes(maps)
     );
-    match available() {
-        Some(available) if needed > available => report.problem(
+    let needed = maps + start(settings);
+    let tightest = host()
+        .into_iter()
+        .chain(cgroup::room().map(|room| limited(&room)))
+        .min_by_key(|available| available.bytes);
+    match tightest {
+        Some(available) if needed > available.bytes => report.problem(
             "memory",
             &Failure::unavailable(format!(
-                "{text}, and only {} are available",
-                mebibytes(available)
+                "{text}, a start {} besides, and only {}",
+                mebibytes(needed - maps),
+                available.said()
             ))
-            .remedy("give a smaller --max-flows"),
+            .remedy("give a smaller --max-flows, or more memory"),
         ),
         _ => report.ok("memory", text),
     }
+}
+
+impl Available {
+    fn said(&self) -> String {
+        format!("{} are available {}", mebibytes(self.bytes), self.whose)
+    }
+}
+
+fn limited(room: &Room) -> Available {
+    Available {
+        bytes: room.free,
+        whose: format!(
+            "in the memory cgroup {}, whose limit is {}",
+            room.group.display(),
+            mebibytes(room.limit)
+        ),
+    }
+}
+
+fn start(settings: &Settings) -> u64 {
+    let interfaces = settings.iface.len() + settings.egress_iface.len();
+
+    START + FURTHER * interfaces.saturating_sub(1) as u64
 }
 
 /// The memory of all maps with room for `flows` in each flow map, in bytes.
@@ -76,15 +146,18 @@ fn rounded(size: u32) -> u64 {
     u64::from(size).next_multiple_of(8)
 }
 
-/// What can be taken without swapping, in bytes.
-fn available() -> Option<u64> {
+/// What can be taken without swapping.
+fn host() -> Option<Available> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text
         .lines()
         .find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
 
-    Some(kibibytes * 1024)
+    Some(Available {
+        bytes: kibibytes * 1024,
+        whose: "on this host".to_owned(),
+    })
 }
 
 fn mebibytes(bytes: u64) -> String {

@@ -76,6 +76,19 @@ pub(super) fn pins(
         }
         Err(failure) => report.problem("bpffs", &failure),
     }
+    if let Some(passing) = pins.passing() {
+        report.note("bpffs", passing);
+    }
+    for folder in pins.abandoned() {
+        report.items.push(Item::note(
+            "leftovers",
+            format!(
+                "{}: of a network namespace or of interfaces that are gone, a run removes it",
+                folder.display()
+            ),
+            Some("so does `portguard detach`".to_owned()),
+        ));
+    }
     if running {
         return;
     }

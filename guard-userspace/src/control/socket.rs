@@ -88,8 +88,12 @@ impl Socket {
     }
 
     fn listen(path: &Path) -> anyhow::Result<Self> {
+        // What is made for a socket that cannot be bound goes at once.
+        let mut folders = Folders::default();
         if let Some(folder) = path.parent() {
-            make_folder(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            folders
+                .make(folder)
+                .with_context(|| format!("cannot make {}", folder.display()))?;
         }
         let cannot = || format!("cannot listen on {}", path.display());
         let socket = UnixSocket::new_stream().with_context(cannot)?;
@@ -98,7 +102,7 @@ impl Socket {
         // open to others, whatever the umask.
         fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR).with_context(cannot)?;
         socket.bind(path).with_context(cannot)?;
-        let file = SocketFile::new(path).with_context(cannot)?;
+        let file = SocketFile::new(path, folders).with_context(cannot)?;
 
         Ok(Self {
             listener: socket.listen(BACKLOG).with_context(cannot)?,
@@ -107,17 +111,36 @@ impl Socket {
     }
 }
 
-/// Makes `folder` and those above it, readable for all whatever the umask, unless it is there.
-fn make_folder(folder: &Path) -> io::Result<()> {
-    if folder.as_os_str().is_empty() || folder.is_dir() {
-        return Ok(());
-    }
-    if let Some(above) = folder.parent() {
-        make_folder(above)?;
-    }
-    DirBuilder::new().mode(0o755).create(folder)?;
+/// Folders that were made for the socket, the outermost first. They go again with this value, as far
+/// as nothing else is in them.
+#[derive(Debug, Default)]
+struct Folders(Vec<PathBuf>);
 
-    fs::set_permissions(folder, Permissions::from_mode(0o755))
+impl Folders {
+    /// Makes `folder` and those above it, readable for all whatever the umask, unless it is there.
+    fn make(&mut self, folder: &Path) -> io::Result<()> {
+        if folder.as_os_str().is_empty() || folder.is_dir() {
+            return Ok(());
+        }
+        if let Some(above) = folder.parent() {
+            self.make(above)?;
+        }
+        DirBuilder::new().mode(0o755).create(folder)?;
+        self.0.push(folder.to_owned());
+
+        fs::set_permissions(folder, Permissions::from_mode(0o755))
+    }
+}
+
+impl Drop for Folders {
+    fn drop(&mut self) {
+        for folder in self.0.iter().rev() {
+            // One that somebody else uses stays.
+            if fs::remove_dir(folder).is_err() {
+                return;
+            }
+        }
+    }
 }
 
 fn pid(stream: &UnixStream) -> Option<i32> {
@@ -146,13 +169,16 @@ fn not_usable(path: &Path, error: io::Error) -> Failure {
 pub(super) struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
+    // Dropped after the file is gone.
+    _folders: Folders,
 }
 
 impl SocketFile {
-    fn new(path: &Path) -> io::Result<Self> {
+    fn new(path: &Path, folders: Folders) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
             identity: Self::identity(path)?,
+            _folders: folders,
         })
     }
 

@@ -44,6 +44,7 @@ impl Guard {
         (netlink, interfaces): (&Handle, &[Interface]),
         notes: &mut Vec<String>,
     ) -> anyhow::Result<()> {
+        self.pin_again(notes)?;
         for number in 0..self.devices.len() {
             let located = locate(number, &self.devices, interfaces);
             let device = &mut self.devices[number];
@@ -97,6 +98,28 @@ impl Guard {
                 self.alarms.clear(&device.name, AlarmKind::Detached);
             }
         }
+
+        Ok(())
+    }
+
+    /// Pins the maps anew that somebody else has unpinned. Links that went with their pins are
+    /// attached anew where they are looked for.
+    fn pin_again(&mut self, notes: &mut Vec<String>) -> anyhow::Result<()> {
+        let missing = self.pins.missing_maps();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.pins.prepare()?;
+        if !self.pins.is_held_by(&self.held) {
+            self.held = self.pins.hold()?;
+        }
+        if let Some(device) = self.devices.first() {
+            device.pin_maps(&self.pins, &missing)?;
+        }
+        notes.push(format!(
+            "{}: somebody else has removed maps from it, which are pinned again; find out who does this",
+            self.pins.folder().display()
+        ));
 
         Ok(())
     }

@@ -457,7 +457,7 @@ fn close_others(channel: &OwnedFd) -> nix::Result<()> {
     for (first, last) in [(3, kept.saturating_sub(1)), (kept + 1, libc::c_uint::MAX)] {
         if first <= last {
             // SAFETY: none of them is used any more in this process.
-            let closed = unsafe { libc::close_range(first, last, 0) };
+            let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
             Errno::result(closed)?;
         }
     }

@@ -17,6 +17,16 @@ pub(super) fn is_layout(name: &str) -> bool {
             .is_some_and(|version| !version.is_empty() && digits(version))
 }
 
+/// Whether a folder of this name is of a network namespace, as `namespace::name` calls one.
+pub(super) fn is_namespace(name: &str) -> bool {
+    let Some(number) = name.strip_prefix("netns-") else {
+        return false;
+    };
+    let number = number.strip_prefix("inode-").unwrap_or(number);
+
+    !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// The layout that a folder of this name is of.
 pub(super) fn layout(name: &str) -> &str {
     name.split_once(ASIDE).map_or(name, |(layout, _)| layout)
@@ -54,6 +64,24 @@ mod tests {
             if expected {
                 assert_eq!(layout(name), of, "{name}");
             }
+        }
+    }
+
+    #[test]
+    fn names_of_namespaces() {
+        for name in ["netns-1", "netns-4026531840", "netns-inode-4026531840"] {
+            assert!(is_namespace(name), "{name}");
+        }
+        for name in [
+            "netns-",
+            "netns-x",
+            "netns-inode-",
+            "v1",
+            "",
+            "other-1",
+            "netns-1x",
+        ] {
+            assert!(!is_namespace(name), "{name}");
         }
     }
 

@@ -35,6 +35,37 @@ pub enum Place {
     Unmounted,
 }
 
+/// The first process namespace, `PROC_PID_INIT_INO` of include/linux/proc_ns.h.
+const FIRST_PIDS: &str = "pid:[4026531836]";
+
+/// `kthreadd` there, which sees the mounts that the host has booted with. Others may be let less near
+/// process 1.
+const KERNEL_THREAD: &str = "2";
+
+/// Whether a bpffs at `folder`, or one that would be mounted there, is for this mount namespace alone,
+/// and so goes with its last process, and all that is pinned in it. Where that cannot be told, it is
+/// taken to stay.
+pub(super) fn is_private(folder: &Path) -> bool {
+    let namespace = |process: &str, kind: &str| {
+        let link = fs::read_link(format!("/proc/{process}/ns/{kind}"));
+        link.ok().map(|link| link.to_string_lossy().into_owned())
+    };
+    let on_bpffs = on_bpffs(folder).unwrap_or(false);
+    if namespace("self", "pid").as_deref() != Some(FIRST_PIDS) {
+        // In a container. What is mounted already may be the host's.
+        return !on_bpffs;
+    }
+    let (own, first) = (namespace("self", "mnt"), namespace(KERNEL_THREAD, "mnt"));
+    if own == first || first.is_none() {
+        return false;
+    }
+    let device = |folder: &Path| fs::metadata(folder).map(|metadata| metadata.dev()).ok();
+    let below_root = folder.strip_prefix("/").unwrap_or(folder);
+    let root = Path::new("/proc").join(KERNEL_THREAD).join("root");
+
+    !on_bpffs || device(folder) != device(&root.join(below_root))
+}
+
 /// Whether a folder is named in one way alone: from the root, and never back up.
 pub fn is_plain(folder: &Path) -> bool {
     folder.is_absolute()

@@ -12,6 +12,7 @@ mod log;
 mod memory;
 mod monitor;
 mod neighbours;
+mod pins;
 mod powers;
 mod reload;
 mod requests;

@@ -60,6 +60,23 @@ pub fn selectors(expression: &str) -> Vec<&str> {
     selectors
 }
 
+/// Dashboards and alerts are of many hosts, and have to say of which.
+#[test]
+fn no_expression_loses_the_host() {
+    let rules = rules().into_iter().flat_map(str::lines);
+    let alerts = rules.filter_map(|line| line.trim().strip_prefix("expr: "));
+    for expression in queries().into_iter().chain(alerts) {
+        let mut words = expression.split(|letter: char| !letter.is_ascii_alphabetic());
+        let aggregated = words.any(|word| ["sum", "max", "min", "avg", "count"].contains(&word));
+        let kept = expression.matches("by (instance").count();
+        let all = ["sum", "max", "min", "avg", "count"]
+            .map(|word| expression.matches(&format!("{word} by (")).count())
+            .iter()
+            .sum::<usize>();
+        assert!(!aggregated || (kept > 0 && kept == all), "{expression}");
+    }
+}
+
 #[test]
 fn selectors_are_found_wherever_they_stand() {
     let expression = r#"sum(rate(portguard_a{x="y",z="1"}[5m])) / portguard_b > up{job="p"}"#;

@@ -17,7 +17,20 @@ fn the_file_is_private_and_goes_with_the_server() {
     server.thread.join().expect("no panic");
     assert!(asked.elapsed() < Duration::from_millis(100));
     assert!(!server.socket.exists());
-    assert!(folder.exists());
+    assert!(!folder.exists(), "what was made for it goes with it");
+}
+
+#[test]
+fn folders_that_others_use_stay() {
+    let folder = TempDir::new().expect("a folder");
+    let made = folder.path().join("a");
+    let path = made.join("b/c/control.sock");
+    runtime().block_on(async {
+        let socket = Socket::bind(&path).await.expect("binds");
+        fs::write(made.join("theirs"), "").expect("writes");
+        drop(socket);
+    });
+    assert!(made.exists() && !made.join("b").exists());
 }
 
 #[test]

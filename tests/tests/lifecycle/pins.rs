@@ -1,0 +1,262 @@
+//! What is pinned: others remove it, it is left behind, or it is in the wrong place.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Child, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use guard_common::outcome::{Family, Outcome::PassKnownFlow};
+use guard_tests::{
+    bad_input::{Host, Twist},
+    build,
+    frames::P,
+    guard::Guard,
+    netns::Direct,
+    peers::{Exchange, Talk},
+};
+
+use super::{
+    Lab, PATIENCE, attachments,
+    interfaces::{guarded_again, works},
+};
+
+/// The folder of the guard's maps.
+fn folder(guard: &Guard<'_>) -> Result<PathBuf> {
+    let mut folder = guard.pins().to_owned();
+    for _ in ["namespace", "layout"] {
+        let mut entries = fs::read_dir(&folder)?;
+        folder = entries.next().context("an empty folder")??.path();
+    }
+    Ok(folder)
+}
+
+fn says(guard: &Guard<'_>, part: &str) -> Result<()> {
+    let since = Instant::now();
+    while !guard.said().contains(part) {
+        ensure!(since.elapsed() < PATIENCE, "no {part:?}: {}", guard.said());
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+#[test]
+fn f16_pins_that_others_remove_are_put_back() -> Result<()> {
+    for flags in attachments() {
+        let lab = Lab::new()?;
+        let (host, peer) = (&lab.topology.guarded, &lab.topology.peer);
+        let mut guard = lab.guard(&flags)?;
+        let server = P.address(Family::Ipv4);
+        // Nothing but its entry knows of an unconnected socket's peer.
+        let mut talk = Exchange::open(host, peer, (server, 8090), false, 1)?.remove(0);
+        let pinned = folder(&guard)?;
+        let names = || -> Result<Vec<_>> {
+            let mut names: Vec<_> = fs::read_dir(&pinned)?
+                .map(|entry| Ok(entry?.file_name()))
+                .collect::<Result<_>>()?;
+            names.sort();
+            Ok(names)
+        };
+        let before = names()?;
+
+        fs::remove_file(pinned.join("flows_udp4"))?;
+        says(&guard, "somebody else has removed maps from it")?;
+        ensure!(names()? == before, "{flags:?}: {:?}", names()?);
+
+        fs::remove_dir_all(guard.pins())?;
+        guarded_again(&guard, host, "vg")?;
+        says(&guard, "vg: guarded again")?;
+        ensure!(names()? == before, "{flags:?}: {:?}", names()?);
+        works(&lab.topology, &lab.listener, "vg")?;
+        guard.expect([(PassKnownFlow, 1)], || {
+            talk.speak()?;
+            ensure!(talk.hears(PATIENCE), "{flags:?}: a flow is lost");
+            Ok(())
+        })?;
+        // It is all there is to take over.
+        guard.kill()?;
+        ensure!(lab.scan(10)? == 0, "{flags:?}: strangers are heard");
+        guard.start_again(&flags)?;
+        guard.expect([(PassKnownFlow, 1)], || {
+            talk.speak()?;
+            ensure!(talk.hears(PATIENCE), "{flags:?}: a flow is lost");
+            Ok(())
+        })?;
+        ensure!(guard.end()?.success(), "{flags:?}: {}", guard.said());
+        ensure!(lab.hears(1)?, "{flags:?}: it still guards");
+    }
+    Ok(())
+}
+
+/// A guard of another network namespace, with its pins beside those of `host`.
+fn beside(host: &Host, other: &Direct) -> Result<Child> {
+    let mut run = other.guarded.command(build::binary());
+    run.args(["run", "--iface", "vg", "--pin-dir"])
+        .arg(host.pins())
+        .arg("--control-socket")
+        .arg(host.files().join("beside.sock"))
+        .stdin(Stdio::null())
+        .stderr(fs::File::create(host.files().join("beside.log"))?);
+    let child = run.spawn()?;
+    let since = Instant::now();
+    let said = || fs::read_to_string(host.files().join("beside.log"));
+    while !said()?.contains("guarding vg") {
+        ensure!(since.elapsed() < PATIENCE, "{}", said()?);
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(child)
+}
+
+#[test]
+fn f16_what_is_pinned_for_a_namespace_that_is_gone_is_removed() -> Result<()> {
+    let pins = |host: &Host| fs::read_dir(host.pins()).map_or(0, Iterator::count);
+    for detach in [false, true] {
+        let (host, other) = (Host::new()?, Direct::new()?);
+        let shown = host.pins().display().to_string();
+        let check = || {
+            host.attempt(&["check", "--iface", "vg", "--pin-dir", &shown])
+                .output()
+        };
+        let mut first = beside(&host, &other)?;
+        // Its interface is gone, but it waits for it.
+        other.guarded.ip("link del vg")?;
+        thread::sleep(Duration::from_millis(200));
+        host.run(&[]).keeps_guarding()?.stop()?;
+        ensure!(pins(&host) == 1, "taken from a guard that runs");
+        other.connect()?;
+        thread::sleep(Duration::from_millis(2_500));
+        first.kill()?;
+        first.wait()?;
+        // It is in force without its daemon.
+        host.run(&[]).keeps_guarding()?.stop()?;
+        ensure!(pins(&host) == 1, "taken from a guard that is in force");
+        let (_, printed) = check()?;
+        ensure!(!printed.contains("are gone"), "{printed}");
+
+        drop(other);
+        let since = Instant::now();
+        while !check()?.1.contains("are gone, a run removes it") {
+            ensure!(since.elapsed() < PATIENCE, "{}", check()?.1);
+        }
+        if detach {
+            let (code, printed) = host.attempt(&["detach", "--pin-dir", &shown]).output()?;
+            ensure!(
+                code == Some(0) && printed.contains("interfaces are gone"),
+                "{printed}"
+            );
+        } else {
+            host.run(&[])
+                .says("network namespace or interfaces are gone")?
+                .stop()?;
+        }
+        ensure!(pins(&host) == 0, "{} are left", pins(&host));
+        let _ = fs::remove_dir(host.pins());
+        let _ = fs::remove_file(host.files().join("beside.sock"));
+        host.require_clean()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn f11_a_bpffs_that_goes_with_the_guard_is_named() -> Result<()> {
+    const MOUNTED: &str = "mount -t bpf bpf /sys/fs/bpf && exec \"$0\" \"$@\"";
+    const SAID: &str = "in a bpffs for this mount namespace alone";
+
+    let host = Host::new()?;
+    let daemon = host.run(&[]).keeps_guarding()?;
+    ensure!(!daemon.said().contains(SAID), "{}", daemon.said());
+    daemon.stop()?;
+    let bpffs = || Twist::path("/sys/fs/bpf");
+    host.run(&[])
+        .with(Twist::Unmounted(bpffs()))
+        .says(SAID)?
+        .stop()?;
+    let unshared = ["-m", "sh", "-c", MOUNTED];
+    host.run_by("/usr/bin/unshare", &unshared)
+        .says(SAID)?
+        .stop()?;
+    let check = ["check", "--iface", "vg"];
+    let (_, printed) = host.attempt(&check).output()?;
+    ensure!(!printed.contains(SAID), "{printed}");
+    let (code, printed) = host
+        .attempt(&check)
+        .with(Twist::Unmounted(bpffs()))
+        .output()?;
+    ensure!(code == Some(0) && printed.contains(SAID), "{printed}");
+    Ok(())
+}
+
+/// The limit of a memory cgroup is that of the guard, maps and all.
+#[test]
+fn f11_a_memory_cgroup_that_is_too_small_is_named() -> Result<()> {
+    let host = Host::new()?;
+    let Some(group) = Group::new()? else {
+        eprintln!("skipped: no memory cgroup can be made here");
+        return Ok(());
+    };
+    // limit in MiB, exit code, what is said
+    for (limit, code, said) in [
+        (256, 0, "a run would guard"),
+        (80, 0, "a run would guard"),
+        (48, 69, "MiB are available in the memory cgroup "),
+        (32, 69, "a start takes 38.0 MiB even with the smallest maps"),
+    ] {
+        group.limit(limit)?;
+        let into = format!(
+            "echo $$ > {} && exec \"$0\" \"$@\"",
+            group.0.join("cgroup.procs").display()
+        );
+        let (ended, printed) = host
+            .attempt_with("/bin/sh".as_ref(), &["-c", &into])
+            .flags(&[build::binary()])
+            .flags(&["check", "--iface", "vg"])
+            .output()?;
+        ensure!(
+            ended == Some(code) && printed.contains(said),
+            "{limit} MiB: {ended:?}: {printed}"
+        );
+    }
+    Ok(())
+}
+
+/// A memory cgroup of this test's own.
+struct Group(PathBuf);
+
+impl Group {
+    /// None where this process may not make one.
+    fn new() -> Result<Option<Self>> {
+        let name = format!("portguard-test-{}", std::process::id());
+        for (root, file) in [
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            ("/sys/fs/cgroup", "memory.max"),
+        ] {
+            let group = PathBuf::from(root).join(&name);
+            if fs::create_dir(&group).is_ok() {
+                let group = Self(group);
+                if group.0.join(file).exists() {
+                    return Ok(Some(group));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn limit(&self, mebibytes: u64) -> Result<()> {
+        let bytes = (mebibytes << 20).to_string();
+        let file = ["memory.limit_in_bytes", "memory.max"]
+            .map(|file| self.0.join(file))
+            .into_iter()
+            .find(|file| file.exists())
+            .context("no limit")?;
+        fs::write(&file, bytes).with_context(|| format!("write {}", file.display()))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
