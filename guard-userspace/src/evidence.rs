@@ -47,6 +47,8 @@ pub enum Evidence {
     Seen,
     /// The interface counts packets, and the program does not.
     Unseen,
+    /// The same, but the packets are of a kind that does not pass the hook, and others would be seen.
+    Elsewhere,
 }
 
 impl Evidence {
@@ -56,8 +58,21 @@ impl Evidence {
             Self::NoTraffic => "no_traffic",
             Self::Seen => "seen",
             Self::Unseen => "unseen",
+            Self::Elsewhere => "elsewhere",
         }
     }
+}
+
+/// What a sample says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Finding {
+    /// Nothing new.
+    Nothing,
+    /// The program has seen packets.
+    Seen,
+    /// The program sees none, as it seems, until somebody has looked for the cause: then it is
+    /// [believed](Comparison::believe) or [dismissed](Comparison::dismiss).
+    Suspicious,
 }
 
 /// Compares what an interface and our program have counted at one hook, one sample after the
@@ -78,35 +93,53 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Takes a sample, and says what is known now.
-    pub fn note(&mut self, now: Instant, sample: Sample) -> Evidence {
+    /// Takes a sample.
+    pub fn note(&mut self, now: Instant, sample: Sample) -> Finding {
         let Some(last) = self.last.replace(sample) else {
             self.begin(now, sample);
-            return self.evidence;
+            return Finding::Nothing;
         };
         if sample.interface < last.interface || sample.counted < last.counted {
             // Another interface, or one that has begun to count anew.
             self.begin(now, sample);
-            return self.evidence;
+            return Finding::Nothing;
         }
         if sample.counted > last.counted {
             self.begin(now, sample);
             self.evidence = Evidence::Seen;
-            return self.evidence;
+            return Finding::Seen;
         }
 
         self.slide(now, sample);
-        let since_before = self.evidence == Evidence::Unseen;
-        if since_before {
+        if self.evidence == Evidence::Unseen {
             self.unseen += sample.interface - last.interface;
-        } else if !self.is_suspicious(sample) {
+            return Finding::Nothing;
+        }
+        if !self.is_suspicious(sample) {
             self.suspected = None;
-        } else if now - *self.suspected.get_or_insert(now) >= CONFIRMED {
-            self.evidence = Evidence::Unseen;
-            self.unseen += sample.interface - self.oldest(sample);
+            return Finding::Nothing;
+        }
+        if now - *self.suspected.get_or_insert(now) < CONFIRMED {
+            return Finding::Nothing;
         }
 
-        self.evidence
+        Finding::Suspicious
+    }
+
+    /// The program sees nothing, until a sample says that it does.
+    pub fn believe(&mut self) {
+        self.evidence = Evidence::Unseen;
+        self.unseen += self
+            .last
+            .map_or(0, |last| last.interface - self.oldest(last));
+    }
+
+    /// The packets do not pass the hook. Comparing begins anew.
+    pub fn dismiss(&mut self, now: Instant) {
+        self.evidence = Evidence::Elsewhere;
+        if let Some(last) = self.last {
+            self.begin(now, last);
+        }
     }
 
     /// What is known.
@@ -190,7 +223,8 @@ mod tests {
             sample.interface += interface;
             sample.counted += counted;
             let now = start + Duration::from_secs(second);
-            if comparison.note(now, sample) == Evidence::Unseen {
+            if comparison.note(now, sample) == Finding::Suspicious {
+                comparison.believe();
                 found.get_or_insert(second as usize);
             }
             assert!(comparison.window.len() <= 26);
@@ -308,7 +342,8 @@ mod tests {
             note(&mut comparison, second, 1_000 + 100 * second, 0);
         }
         assert_eq!(comparison.unseen(), 0);
-        assert_eq!(note(&mut comparison, 5, 1_500, 0), Evidence::Unseen);
+        assert_eq!(note(&mut comparison, 5, 1_500, 0), Finding::Suspicious);
+        comparison.believe();
         assert_eq!(comparison.unseen(), 500);
         note(&mut comparison, 6, 1_507, 0);
         assert_eq!(comparison.unseen(), 507);
@@ -327,8 +362,8 @@ mod tests {
                 interface: if second % 2 == 0 { 1_000_000 } else { 100 },
                 counted: 0,
             };
-            let evidence = comparison.note(start + Duration::from_secs(second), sample);
-            assert_eq!(evidence, Evidence::NoTraffic);
+            let finding = comparison.note(start + Duration::from_secs(second), sample);
+            assert_eq!(finding, Finding::Nothing);
         }
     }
 
@@ -340,13 +375,34 @@ mod tests {
         let sample = |interface, counted| Sample { interface, counted };
         comparison.note(at(0.0), sample(0, 0));
         comparison.note(at(3.0), sample(0, 0));
-        assert_eq!(comparison.note(at(4.0), sample(60, 0)), Evidence::NoTraffic);
-        assert_eq!(comparison.note(at(4.1), sample(60, 0)), Evidence::NoTraffic);
-        assert_eq!(comparison.note(at(4.6), sample(60, 0)), Evidence::Unseen);
+        assert_eq!(comparison.note(at(4.0), sample(60, 0)), Finding::Nothing);
+        assert_eq!(comparison.note(at(4.1), sample(60, 0)), Finding::Nothing);
+        assert_eq!(comparison.note(at(4.6), sample(60, 0)), Finding::Suspicious);
         comparison.restart();
         comparison.note(at(5.0), sample(60, 0));
         comparison.note(at(8.0), sample(60, 0));
         comparison.note(at(9.0), sample(120, 0));
-        assert_eq!(comparison.note(at(9.6), sample(121, 1)), Evidence::Seen);
+        assert_eq!(comparison.note(at(9.6), sample(121, 1)), Finding::Seen);
+    }
+
+    #[test]
+    fn what_passes_elsewhere_is_looked_at_again_and_again() {
+        let start = Instant::now();
+        let mut comparison = Comparison::default();
+        let mut looks = 0;
+        for second in 0..60 {
+            let now = start + Duration::from_secs(second);
+            let sample = Sample {
+                interface: 100 * second,
+                counted: 0,
+            };
+            if comparison.note(now, sample) == Finding::Suspicious {
+                comparison.dismiss(now);
+                looks += 1;
+                assert_eq!(comparison.evidence(), Evidence::Elsewhere);
+            }
+        }
+        assert_eq!(looks, 11);
+        assert_eq!(comparison.unseen(), 0);
     }
 }

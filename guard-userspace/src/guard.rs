@@ -27,7 +27,7 @@ use self::{
     start::{check_interfaces, load_with_clock, release_unwanted},
 };
 use crate::{
-    alarm::Alarms,
+    alarm::{AlarmKind, Alarms},
     attach::{self, Link},
     clock::Clock,
     failure::Failure,
@@ -225,31 +225,34 @@ impl Guard {
     }
 
     /// Compares what the interfaces count with what `counted` says that the programs in a slot have
-    /// counted. Where a program sees nothing, an alarm is raised, and the cure is tried. Lines for
-    /// the administrator are added to `notes`.
-    ///
-    /// # Errors
-    /// When the kernel does not tell what was counted.
+    /// counted. Where a program sees nothing, or nothing can be compared, an alarm is raised, and the
+    /// cure is tried. Lines for the administrator are added to `notes`.
     pub async fn compare(
         &mut self,
         settings: &Settings,
         netlink: &Handle,
         counted: impl Fn(u32) -> anyhow::Result<Counted>,
         notes: &mut Vec<String>,
-    ) -> anyhow::Result<()> {
-        for device in &mut self.devices {
-            let Some((interface, statistics)) = interfaces::look(netlink, device.index).await?
-            else {
-                continue;
+    ) {
+        for device in self.devices.iter_mut().filter(|device| device.is_there()) {
+            let mut around = compare::Around {
+                settings,
+                pins: &self.pins,
+                alarms: &self.alarms,
+                notes,
             };
-            let counted = counted(device.slot)?;
-            for hook in compare::note(device, (statistics, counted), &self.alarms) {
-                let cured = compare::cure(device, hook, &interface, settings, &self.pins);
-                notes.push(cured.unwrap_or_else(|error| format!("{}: {error:#}", device.name)));
+            let compared = compare::look(device, netlink, &counted, &mut around).await;
+            match compared {
+                Ok(()) => self.alarms.clear(&device.name, AlarmKind::Uncompared),
+                Err(error) => {
+                    let text = format!(
+                        "what it counts cannot be compared with what the programs have seen: {error:#}"
+                    );
+                    self.alarms
+                        .raise(&device.name, AlarmKind::Uncompared, &text);
+                }
             }
         }
-
-        Ok(())
     }
 
     /// Whether something on this port has flows.

@@ -73,6 +73,11 @@ impl Observer {
         change(&mut self.lock());
     }
 
+    /// What is found to be wrong.
+    pub fn alarms(&self) -> &Alarms {
+        &self.alarms
+    }
+
     /// All packets that the programs of the interface in `slot` have counted.
     ///
     /// # Errors

@@ -209,6 +209,7 @@ fn write_traffic(f: &mut fmt::Formatter<'_>, interface: &Interface) -> fmt::Resu
             "seen" => "seen",
             "no_traffic" => "none yet",
             "unseen" => "NOT SEEN",
+            "elsewhere" => "past the program",
             _ => return None,
         };
         attached.then(|| format!("{direction} {shown}"))

@@ -91,7 +91,8 @@ pub struct Interface {
     pub xdp_mode: Option<Cow<'static, str>>,
     /// `tcx`, `clsact`, or nothing where what is sent is not recorded.
     pub egress: Option<Cow<'static, str>>,
-    /// Whether the XDP program was shown to see what is received: `seen`, `no_traffic` or `unseen`.
+    /// Whether the XDP program was shown to see what is received: `seen`, `no_traffic`, `unseen`, or
+    /// `elsewhere` where only packets pass that are none of its business.
     #[serde(default)]
     pub received: Cow<'static, str>,
     /// Whether the egress program was shown to see what is sent.

@@ -6,8 +6,12 @@ use crate::{alarm::AlarmKind, failure::Failure, interfaces, range::GuardedPorts}
 impl Daemon {
     /// Puts the kernel's range in force when it has changed.
     pub(super) async fn follow_range(&mut self) {
-        if let Err(failure) = self.apply_ports().await {
-            self.ports.complain(&failure);
+        match self.apply_ports().await {
+            Ok(()) => self.guard.alarms().clear("", AlarmKind::Range),
+            Err(failure) => {
+                let text = format!("the ports in force stay: {failure}");
+                self.guard.alarms().raise("", AlarmKind::Range, &text);
+            }
         }
     }
 
@@ -103,7 +107,14 @@ impl Daemon {
     pub(super) async fn follow_interfaces(&mut self) {
         let mut notes = Vec::new();
         let looked = self.look_at_interfaces(&mut notes).await;
-        self.report(AlarmKind::Unwatched, looked);
+        match looked {
+            Ok(()) => self.guard.alarms().clear("", AlarmKind::Unwatched),
+            // What is shown is as old as the last look that did not fail.
+            Err(error) => {
+                let text = format!("the interfaces cannot be looked at: {error:#}");
+                self.guard.alarms().raise("", AlarmKind::Unwatched, &text);
+            }
+        }
         self.show_interfaces(notes);
     }
 
@@ -111,20 +122,10 @@ impl Daemon {
     pub(super) async fn compare(&mut self) {
         let mut notes = Vec::new();
         let counted = |slot| self.observer.counted(slot);
-        let compared = self
-            .guard
+        self.guard
             .compare(&self.settings, &self.netlink, counted, &mut notes)
             .await;
-        self.report(AlarmKind::Uncompared, compared);
         self.show_interfaces(notes);
-    }
-
-    /// Whatever is shown is as old as the last attempt that did not fail.
-    fn report(&self, kind: AlarmKind, outcome: anyhow::Result<()>) {
-        match outcome {
-            Ok(()) => self.guard.alarms().clear("", kind),
-            Err(error) => self.guard.alarms().raise("", kind, &format!("{error:#}")),
-        }
     }
 
     fn show_interfaces(&self, notes: Vec<String>) {

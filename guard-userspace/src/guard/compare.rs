@@ -4,12 +4,13 @@
 use std::time::Instant;
 
 use anyhow::Context;
+use rtnetlink::Handle;
 
 use super::device::GuardedDevice;
 use crate::{
     alarm::{AlarmKind, Alarms},
-    evidence::{Evidence, Sample},
-    interfaces::{Interface, Statistics},
+    evidence::{Finding, Sample},
+    interfaces::{self, Interface},
     maps::Counted,
     metrics::xdp_label,
     observation::XdpHook,
@@ -25,77 +26,123 @@ const fn unseen(hook: Hook) -> AlarmKind {
     }
 }
 
-/// Takes what was counted until now. Returns the hooks whose program has just been found to see
-/// nothing: the alarm is up when this returns.
-pub(super) fn note(
-    device: &mut GuardedDevice,
-    (statistics, counted): (Statistics, Counted),
-    alarms: &Alarms,
-) -> Vec<Hook> {
-    let now = Instant::now();
-    let mut found = Vec::new();
-    for (hook, interface, counted) in [
-        (Hook::Xdp, statistics.received, counted.received),
-        (Hook::Egress, statistics.sent, counted.sent),
-    ] {
-        if !device.is_attached(hook) {
-            device.comparison(hook).restart();
-            continue;
-        }
-        let sample = Sample { interface, counted };
-        match device.comparison(hook).note(now, sample) {
-            Evidence::NoTraffic => {}
-            Evidence::Seen => alarms.clear(&device.name, unseen(hook)),
-            Evidence::Unseen if alarms.is_up(&device.name, unseen(hook)) => {}
-            Evidence::Unseen => {
-                alarms.raise(&device.name, unseen(hook), &text(device, hook));
-                found.push(hook);
-            }
-        }
-    }
-
-    found
+/// What there is to decide by, and whom to tell.
+pub(super) struct Around<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) pins: &'a Pins,
+    pub(super) alarms: &'a Alarms,
+    pub(super) notes: &'a mut Vec<String>,
 }
 
-fn text(device: &GuardedDevice, hook: Hook) -> String {
-    match (hook, device.xdp_hook) {
-        (Hook::Xdp, Some(XdpHook::Generic)) => {
-            "the interface receives packets and the XDP program (generic mode) sees none of them, so \
-             strangers reach the guarded ports: something brings packets past it, as a redirect by \
-             tc mirred does; see who redirects to this interface, or try --xdp-mode native"
-                .to_owned()
-        }
-        (Hook::Xdp, _) => {
-            "the interface receives packets and the XDP program (native mode) sees none of them, so \
-             strangers reach the guarded ports: the driver does not run it, or something brings \
-             packets past it, as bpf_redirect_peer does; use --xdp-mode generic"
-                .to_owned()
-        }
-        (Hook::Egress, _) => {
-            "the interface sends packets and the egress program sees none of them, so their answers \
-             are dropped: another program or filter ends the chain before it, or all of them bypass \
-             it (PACKET_QDISC_BYPASS, AF_XDP, XDP redirects); see tc filter show dev NAME egress, \
-             and bpftool net"
-                .replace("NAME", &device.name)
-        }
-    }
-}
-
-/// Tries what may help where the program at `hook` has been found to see nothing. Says what was done.
+/// Compares what an interface counts with what `counted` says that its programs have counted. Where
+/// one seems to see nothing, looks for the cause, raises an alarm, and tries what may help.
 ///
 /// # Errors
-/// When it could not be done. What was in force before is in force then, if it can be.
-pub(super) fn cure(
+/// When the kernel does not tell what was counted.
+pub(super) async fn look(
+    device: &mut GuardedDevice,
+    netlink: &Handle,
+    counted: impl Fn(u32) -> anyhow::Result<Counted>,
+    around: &mut Around<'_>,
+) -> anyhow::Result<()> {
+    let Some((interface, statistics)) = interfaces::look(netlink, device.index).await? else {
+        return Ok(());
+    };
+    let counted = counted(device.slot)?;
+    let received = (statistics.received, counted.received);
+    if note(device, Hook::Xdp, received, around.alarms) == Finding::Suspicious {
+        answer_received(device, &interface, around);
+    }
+    let sent = (statistics.sent, counted.sent);
+    if note(device, Hook::Egress, sent, around.alarms) == Finding::Suspicious {
+        answer_sent(device, around);
+    }
+
+    Ok(())
+}
+
+fn note(
     device: &mut GuardedDevice,
     hook: Hook,
-    interface: &Interface,
+    (interface, counted): (u64, u64),
+    alarms: &Alarms,
+) -> Finding {
+    let attached = device.is_attached(hook);
+    let comparison = match hook {
+        Hook::Xdp => &mut device.received,
+        Hook::Egress => &mut device.sent,
+    };
+    if !attached {
+        comparison.restart();
+        return Finding::Nothing;
+    }
+    let finding = comparison.note(Instant::now(), Sample { interface, counted });
+    if finding == Finding::Seen {
+        alarms.clear(&device.name, unseen(hook));
+    }
+
+    finding
+}
+
+fn answer_received(device: &mut GuardedDevice, interface: &Interface, around: &mut Around<'_>) {
+    let generic = device.xdp_hook == Some(XdpHook::Generic);
+    if generic && counts_for_its_ports(interface) {
+        device.received.dismiss(Instant::now());
+        return;
+    }
+
+    let text = if generic {
+        "the interface receives packets and the XDP program (generic mode) sees none of them, so \
+         strangers reach the guarded ports: something brings packets past it, as a redirect by tc \
+         mirred does; find out what redirects to this interface, or try --xdp-mode native"
+    } else {
+        "the interface receives packets and the XDP program (native mode) sees none of them, so \
+         strangers reach the guarded ports: the driver does not run it, or something brings packets \
+         past it, as bpf_redirect_peer does; use --xdp-mode generic"
+    };
+    device.received.believe();
+    around.alarms.raise(&device.name, unseen(Hook::Xdp), text);
+    let tried = try_other_mode(device, interface, around.pins);
+    around
+        .notes
+        .push(tried.unwrap_or_else(|error| format!("{}: {error:#}", device.name)));
+}
+
+/// What a bond or a team counts is what its ports have counted, with all that they keep to
+/// themselves, such as LACP. In generic mode its program sees what it hands on itself.
+fn counts_for_its_ports(interface: &Interface) -> bool {
+    matches!(interface.kind.as_deref(), Some("bond" | "team"))
+}
+
+fn answer_sent(device: &mut GuardedDevice, around: &mut Around<'_>) {
+    let text = "the interface sends packets and the egress program sees none of them, so their answers \
+                are dropped: another program or filter ends the chain before it, or all of them bypass \
+                it (PACKET_QDISC_BYPASS, AF_XDP, XDP redirects); see tc filter show egress and bpftool \
+                net";
+    device.sent.believe();
+    around
+        .alarms
+        .raise(&device.name, unseen(Hook::Egress), text);
+    let tried = attach_egress_anew(device, around.settings, around.pins);
+    around
+        .notes
+        .push(tried.unwrap_or_else(|error| format!("{}: {error:#}", device.name)));
+}
+
+fn attach_egress_anew(
+    device: &mut GuardedDevice,
     settings: &Settings,
     pins: &Pins,
 ) -> anyhow::Result<String> {
-    match hook {
-        Hook::Xdp => try_other_mode(device, interface, pins),
-        Hook::Egress => attach_egress_anew(device, settings, pins),
+    if let Some(hold) = device.egress.take() {
+        hold.release()?;
     }
+    device.attach_egress(settings.egress_hook, pins, false)?;
+
+    Ok(format!(
+        "{}: the egress program was attached anew",
+        device.name
+    ))
 }
 
 fn try_other_mode(
@@ -150,20 +197,4 @@ fn attach_in(
     device.xdp_hook = Some(hook);
 
     Ok(())
-}
-
-fn attach_egress_anew(
-    device: &mut GuardedDevice,
-    settings: &Settings,
-    pins: &Pins,
-) -> anyhow::Result<String> {
-    if let Some(hold) = device.egress.take() {
-        hold.release()?;
-    }
-    device.attach_egress(settings.egress_hook, pins, false)?;
-
-    Ok(format!(
-        "{}: the egress program was attached anew",
-        device.name
-    ))
 }

@@ -47,8 +47,8 @@ pub(super) struct GuardedDevice {
     egress_link: Option<Link>,
     /// When a program was last found to have been taken off by somebody else.
     pub(super) robbed: Option<Instant>,
-    received: Comparison,
-    sent: Comparison,
+    pub(super) received: Comparison,
+    pub(super) sent: Comparison,
     /// The XDP mode that was chosen because the program saw nothing in another one.
     pub(super) cure: Option<settings::XdpMode>,
     /// The MTU that the mode of XDP was chosen at.
@@ -247,14 +247,6 @@ impl GuardedDevice {
         xdp.map(named(Hook::Xdp))
             .into_iter()
             .chain(egress.map(named(Hook::Egress)))
-    }
-
-    /// What was counted at one of its hooks.
-    pub(super) const fn comparison(&mut self, hook: Hook) -> &mut Comparison {
-        match hook {
-            Hook::Xdp => &mut self.received,
-            Hook::Egress => &mut self.sent,
-        }
     }
 
     /// Whether there is a program of ours at this hook.

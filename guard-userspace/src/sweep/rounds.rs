@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use tokio::sync::Notify;
 
 use super::Sweeper;
-use crate::{observer::Observer, pressure::Watch};
+use crate::{alarm::AlarmKind, observer::Observer, pressure::Watch};
 
 /// Sweeps until `stop`, on a thread of its own, and says when the flow maps are too small. Does not
 /// rest before a sweep that is asked for by `now`.
@@ -21,12 +21,15 @@ pub async fn run(
     loop {
         let swept = tokio::task::spawn_blocking(move || (sweeper.sweep(), sweeper)).await;
         let Ok((swept, back)) = swept else {
-            tracing::error!("the sweep has failed: ports in use are not told apart any more");
+            let text = "the sweep has panicked and is over: ports in use are not told apart any more, \
+                        and lost flows are not put back; restart portguard";
+            observer.alarms().raise("", AlarmKind::Sweep, text);
             return;
         };
         sweeper = back;
         let fits = match swept {
             Ok(swept) => {
+                observer.alarms().clear("", AlarmKind::Sweep);
                 let moment = Instant::now();
                 let said = watch.note(&swept.loads, swept.scales, swept.evidence, moment);
                 let advice = watch.advice().map(str::to_owned);
@@ -41,7 +44,8 @@ pub async fn run(
             // Its maps go with the guard.
             Err(_) if (&mut stop).now_or_never().is_some() => return,
             Err(error) => {
-                tracing::warn!("ports stay marked as in use: {error:#}");
+                let text = format!("ports stay marked as in use: {error:#}");
+                observer.alarms().raise("", AlarmKind::Sweep, &text);
                 true
             }
         };
