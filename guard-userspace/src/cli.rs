@@ -173,6 +173,8 @@ pub enum Command {
     Detach(DetachFlags),
     /// Narrow the kernel's port range and reserve ports, now and at every boot
     Harden(HardenFlags),
+    /// Say what others reach in the port range, and what would weaken the guard
+    Audit(AuditFlags),
 }
 
 /// The flags of a run.
@@ -246,6 +248,22 @@ pub struct HardenFlags {
     /// Folder that keeps the values over a boot
     #[arg(long, value_name = "DIR", default_value = SYSCTL_FOLDER)]
     pub sysctl_dir: PathBuf,
+
+    /// Socket of the running guard
+    #[arg(long, value_name = "PATH", default_value = CONTROL_SOCKET)]
+    pub control_socket: PathBuf,
+}
+
+/// The flags of `audit`.
+#[derive(Clone, Debug, Args)]
+pub struct AuditFlags {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Exit with 1 above this score; a high finding counts 10, a medium one 3, a low one 1
+    #[arg(long, value_name = "SCORE", default_value_t = 9)]
+    pub threshold: u32,
 
     /// Socket of the running guard
     #[arg(long, value_name = "PATH", default_value = CONTROL_SOCKET)]
@@ -344,6 +362,8 @@ mod tests {
                 None,
             ),
             ("harden --revert --force", None),
+            ("audit --json --threshold 0", None),
+            ("audit --threshold -1", Some(2)),
             ("harden", Some(2)),
             ("harden --range 9-1", Some(2)),
             ("harden --range 1-2 --revert", Some(2)),

@@ -8,7 +8,7 @@
 //! [`repair`], [`reclaim`], [`pressure`], [`timers`], [`sweep`]), and the daemon around them
 //! ([`lock`], [`log`], [`observation`], [`observer`], [`metrics`], [`serve`], [`control`],
 //! [`report`], [`workings`], [`daemon`], [`process`]). Commands that need no daemon come last
-//! ([`check`], [`detach`], [`harden`]).
+//! ([`check`], [`detach`], [`harden`], [`audit`]).
 
 pub mod aside;
 pub mod cli;
@@ -62,6 +62,7 @@ pub mod workings;
 pub mod daemon;
 pub mod process;
 
+pub mod audit;
 pub mod check;
 pub mod detach;
 pub mod harden;

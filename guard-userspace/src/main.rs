@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use guard_userspace::{
-    check,
-    cli::{self, CheckFlags, Cli, Command, HardenFlags},
+    audit, check,
+    cli::{self, AuditFlags, CheckFlags, Cli, Command, HardenFlags},
     daemon::Start,
     detach,
     failure::{Exit, Failure},
@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Command::Status(flags) => report::status(&flags.control_socket, flags.json),
         Command::Flows(flags) => report::flows(&flags.control_socket, flags.json),
         Command::Check(flags) => return check(flags),
+        Command::Audit(flags) => return audit(&flags),
         Command::Detach(flags) => block_on(detach::run(&flags.pin_dir)),
         Command::Harden(flags) => harden(&flags),
     };
@@ -71,6 +72,16 @@ fn harden(flags: &HardenFlags) -> Result<(), Failure> {
         },
         places,
     )
+}
+
+fn audit(flags: &AuditFlags) -> ExitCode {
+    match audit::run(&flags.control_socket, flags.threshold, flags.json) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.code.into()
+        }
+    }
 }
 
 fn check(flags: CheckFlags) -> ExitCode {

@@ -1,5 +1,6 @@
 //! What is guarded follows the kernel's range (rows Y01 to Y10 of the acceptance matrix).
 
+mod audit;
 mod boundaries;
 mod changes;
 mod harden;
