@@ -3,6 +3,8 @@
 //! Links are pinned as soon as they exist, so that the guard outlives the daemon. A clsact filter
 //! is no link: it outlives the daemon by itself, and is found again by its priority and handle.
 
+mod chain;
+mod clsact;
 mod egress;
 mod filter;
 mod qdisc;
@@ -10,21 +12,19 @@ mod refusal;
 mod release;
 mod xdp;
 
-use std::{io, ops::RangeInclusive, os::fd::AsFd, path::PathBuf};
-
-use anyhow::Context;
-use aya::programs::{
-    TcAttachType,
-    links::{FdLink, PinnedLink},
-    tc::{SchedClassifierLink, TcHandle},
-};
+use std::{io, os::fd::AsFd, path::PathBuf};
 
 #[cfg(any(test, fuzzing))]
-pub(crate) use self::filter::ours as is_ours;
-pub(crate) use self::refusal::{errno, native_remedy};
+pub(crate) use self::filter::read as read_filter;
+pub(crate) use self::refusal::native_remedy;
 pub use self::{
-    egress::{egress, settle_egress},
-    filter::has_filter,
+    chain::{Names, Neighbour, Own, Row, Standing},
+    clsact::release_clsact,
+    egress::{
+        Spot, Wish, egress, look, move_to_front, obstacles, others, place_last, refused_behind,
+        release_egress, release_links, settle_egress,
+    },
+    filter::{has_filter, has_program},
     qdisc::require_room_for_clsact,
     release::release_pin,
     xdp::{Plan, hook_of, xdp, xdp_hook},
@@ -34,15 +34,6 @@ use crate::{
     bpf::Linked,
     pins::{Hook, Pins},
 };
-
-/// Later than any filter that somebody else is likely to add: what rewrites packets must have
-/// done so before they are recorded.
-const CLSACT_PRIORITY: u16 = 0xfff0;
-
-/// Our filters at that priority. The first is the one that stays; the others are for a run that
-/// takes over from an earlier one, whose filter must stay until XDP reads the new maps. Each run
-/// that is killed meanwhile leaves one, until the next has taken over.
-const CLSACT_HANDLES: RangeInclusive<u16> = 1..=16;
 
 /// A program on an interface, and how to take it off again.
 #[derive(Debug)]
@@ -64,44 +55,6 @@ impl Hold {
             Self::Clsact(interface) => release_clsact(interface),
         }
     }
-}
-
-/// Takes our clsact filters off an interface, if they are there.
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn release_clsact(interface: &str) -> anyhow::Result<()> {
-    release_filters(interface, CLSACT_HANDLES)
-}
-
-fn release_filters(interface: &str, handles: RangeInclusive<u16>) -> anyhow::Result<()> {
-    handles
-        .into_iter()
-        .try_for_each(|handle| release_filter(interface, handle))
-}
-
-fn release_filter(interface: &str, handle: u16) -> anyhow::Result<()> {
-    match filter_at(interface, handle) {
-        // Dropping it detaches it, and is silent where there is no such filter.
-        Ok(filter) => drop(filter),
-        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
-        Err(error) => return Err(error).with_context(|| format!("{interface}: clsact filter")),
-    }
-
-    Ok(())
-}
-
-/// Our filter with this handle, whether it is there or not.
-fn filter_at(interface: &str, handle: u16) -> io::Result<SchedClassifierLink> {
-    let handle = TcHandle::new(0, handle);
-
-    SchedClassifierLink::attached(
-        interface,
-        TcAttachType::Egress,
-        CLSACT_PRIORITY,
-        handle,
-        None,
-    )
 }
 
 /// A link of ours, and what it should hold.
@@ -132,14 +85,26 @@ impl Link {
 /// The XDP programs of ours that are pinned for the interface with this index: in the folder of
 /// this layout, and in the others of the namespace.
 pub fn pinned_xdp(pins: &Pins, interface: u32) -> Vec<u32> {
-    let program = |pins: &Pins| {
-        let link = PinnedLink::from_pin(pins.link(interface, Hook::Xdp)).ok()?;
-        Some(FdLink::from(link).info().ok()?.program_id())
+    pinned(pins, interface, &[Hook::Xdp])
+}
+
+/// The programs of ours that see what this interface sends, likewise.
+pub fn pinned_egress(pins: &Pins, interface: u32) -> Vec<u32> {
+    pinned(
+        pins,
+        interface,
+        &[Hook::Egress, Hook::EgressLast, Hook::Moving],
+    )
+}
+
+fn pinned(pins: &Pins, interface: u32, hooks: &[Hook]) -> Vec<u32> {
+    let others = pins.others();
+    let folders = others.iter().chain([pins]);
+    let paths = folders.flat_map(|pins| hooks.iter().map(|hook| pins.link(interface, *hook)));
+    let program = |path: PathBuf| {
+        let link = bpf::open_pin(&path).ok()?;
+        Some(bpf::linked(link.as_fd()).ok()?.program)
     };
 
-    pins.others()
-        .iter()
-        .chain([pins])
-        .filter_map(program)
-        .collect()
+    paths.filter_map(program).collect()
 }

@@ -1,6 +1,7 @@
 //! The bpf(2) commands that the loader's library has no words for.
 
 mod elements;
+pub mod tcx;
 
 use std::{
     ffi::CString,
@@ -14,6 +15,8 @@ use std::{
 
 /// `BPF_PROG_LOAD`, include/uapi/linux/bpf.h.
 const PROG_LOAD: libc::c_int = 5;
+/// `BPF_OBJ_PIN`.
+const OBJ_PIN: libc::c_int = 6;
 /// `BPF_OBJ_GET`.
 const OBJ_GET: libc::c_int = 7;
 /// `BPF_OBJ_GET_INFO_BY_FD`.
@@ -84,6 +87,28 @@ pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
 
     // SAFETY: the kernel has just opened it for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Pins a program, map or link at `path`, which must be free.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    #[repr(C)]
+    struct ObjPin {
+        path: u64,
+        descriptor: u32,
+        flags: u32,
+    }
+
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = ObjPin {
+        path: path.as_ptr() as u64,
+        descriptor: object.as_raw_fd() as u32,
+        flags: 0,
+    };
+    // SAFETY: the path ends in a zero byte and outlives the call.
+    unsafe { bpf(OBJ_PIN, &mut attr) }.map(drop)
 }
 
 /// Detaches a link at once, whoever else holds it.

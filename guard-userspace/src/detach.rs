@@ -7,6 +7,8 @@ use std::{
     path::Path,
 };
 
+use anyhow::Context;
+
 use crate::{
     attach,
     failure::{Exit, Failure},
@@ -35,28 +37,25 @@ pub async fn run(pin_dir: &Path) -> Result<(), Failure> {
     let netlink = interfaces::connect()?;
 
     let mut removed = Removed::default();
-    for hook in [Hook::Xdp, Hook::Egress] {
+    for hook in Hook::ALL {
         let links = layouts.iter().flat_map(Pins::links);
         for (index, _, path) in links.filter(|link| link.1 == hook) {
             attach::release_pin(&path)?;
-            removed.hooks.entry(index).or_default().push(hook);
+            removed.add(index, hook);
         }
     }
     for interface in interfaces::list(&netlink).await? {
         if !interface.xdp.is_empty() {
             // A guard with another --pin-dir may stand there, and must not lose its egress.
-            if attach::has_filter(&netlink, interface.index).await? {
+            if attach::has_filter(interface.index).context("list filters")? {
                 tracing::warn!(
                     "{}: has an XDP program, so our filter there stays; if it is a guard's, name its --pin-dir",
                     interface.name
                 );
             }
-        } else if attach::has_filter(&netlink, interface.index).await? {
+        } else if attach::has_filter(interface.index).context("list filters")? {
             attach::release_clsact(&interface.name)?;
-            let hooks = removed.hooks.entry(interface.index).or_default();
-            if !hooks.contains(&Hook::Egress) {
-                hooks.push(Hook::Egress);
-            }
+            removed.add(interface.index, Hook::Egress);
         }
         removed.names.insert(interface.index, interface.name);
     }
@@ -104,6 +103,16 @@ struct Removed {
     abandoned: Vec<String>,
 }
 
+impl Removed {
+    /// All that records what is sent is one to the administrator.
+    fn add(&mut self, interface: u32, hook: Hook) {
+        let hooks = self.hooks.entry(interface).or_default();
+        if !hooks.iter().any(|other| label(*other) == label(hook)) {
+            hooks.push(hook);
+        }
+    }
+}
+
 impl fmt::Display for Removed {
     /// One line for each interface and each folder.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -135,7 +144,7 @@ impl fmt::Display for Removed {
 fn label(hook: Hook) -> &'static str {
     match hook {
         Hook::Xdp => "XDP",
-        Hook::Egress => "egress",
+        Hook::Moving | Hook::EgressLast | Hook::Egress => "egress",
     }
 }
 

@@ -190,8 +190,8 @@ fn proc_net(bytes: &[u8]) {
 /// A datagram of rtnetlink: links, addresses, routes and filters.
 fn rtnetlink(bytes: &[u8]) {
     let _ = dump::read(bytes, &mut |kind, payload: &[u8]| {
+        let _ = attach::read_filter(payload).map(|filter| filter.ours());
         match RouteNetlinkMessage::parse_with_param(payload, kind) {
-            Ok(RouteNetlinkMessage::NewTrafficFilter(filter)) => drop(attach::is_ours(&filter)),
             Ok(message) => interfaces::read_any(&message),
             Err(_) => {}
         }

@@ -3,6 +3,7 @@
 //! Egress comes first and goes last on every interface: XDP without egress would drop every
 //! answer this host asked for.
 
+mod chain;
 mod compare;
 mod device;
 mod excuses;
@@ -129,10 +130,11 @@ impl Guard {
         guard.refresh(&interfaces::list(netlink).await?, notes)?;
         let beside = guard.inheritance.is_some();
         for device in guard.devices.iter_mut().filter(|device| device.is_there()) {
-            match device.attach_egress(settings.egress_hook, &guard.pins, beside) {
+            match device.attach_egress(settings, &guard.pins, beside) {
                 Ok(note) => notes.extend(note),
                 Err(failure) => unless_changed(device, netlink, failure, notes).await?,
             }
+            device.arrange_egress(settings, &guard.pins, false, (&guard.alarms, notes));
         }
         if let Some(inheritance) = &guard.inheritance
             && workings.carrying
@@ -186,9 +188,12 @@ impl Guard {
         }
         if let Some(inheritance) = self.inheritance.take() {
             for device in &mut self.devices {
-                device.settle()?;
+                device.settle(&self.pins)?;
             }
             inheritance.finish()?;
+        }
+        for device in &mut self.devices {
+            device.neighbours.own.earlier.clear();
         }
 
         Ok(older)
@@ -349,12 +354,10 @@ impl Guard {
             fails(error, left);
             return end;
         }
-        for hold in self
-            .devices
-            .iter_mut()
-            .filter_map(|device| device.egress.take())
-        {
-            if let Err(error) = hold.release() {
+        for device in &mut self.devices {
+            if device.egress.is_some()
+                && let Err(error) = device.release_egress(&self.pins)
+            {
                 fails(error, left);
             }
         }

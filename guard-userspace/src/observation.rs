@@ -49,6 +49,8 @@ pub struct Attachment {
     pub received: Proof,
     /// What shows that the egress program sees what is sent.
     pub sent: Proof,
+    /// Who else sees what it sends.
+    pub chain: Chain,
 }
 
 /// What shows that the program at one hook sees the packets.
@@ -58,6 +60,16 @@ pub struct Proof {
     pub evidence: Evidence,
     /// How many packets the interface has counted while the program saw none.
     pub unseen: u64,
+}
+
+/// TCX programs and filters of others that see what an interface sends, in words, such as
+/// `u32 filter, priority 10, handle 800::800`. Bounded, and without control characters.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Chain {
+    /// Those that run before our program and can keep packets from it.
+    pub in_front: Vec<String>,
+    /// Those that run after it and can change what was recorded.
+    pub behind: Vec<String>,
 }
 
 /// A socket that listens on a guarded port, and so hears nothing.

@@ -114,7 +114,9 @@ impl Observe for Observer {
             let of_device = |attachment: &&mut Attachment| attachment.interface == *device;
             match (knowledge.interfaces.iter_mut().find(of_device), hook) {
                 (Some(attachment), Hook::Xdp) => attachment.xdp = None,
-                (Some(attachment), Hook::Egress) => attachment.egress = None,
+                (Some(attachment), Hook::Egress | Hook::EgressLast | Hook::Moving) => {
+                    attachment.egress = None;
+                }
                 (None, _) => {}
             }
         }

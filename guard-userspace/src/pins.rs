@@ -1,7 +1,7 @@
 //! Where maps and links are pinned, so that they outlive the daemon.
 //!
-//! `PIN_DIR/<network namespace>/v<layout>/`: maps by name, links as `<ifindex>-xdp` and
-//! `<ifindex>-egress`.
+//! `PIN_DIR/<network namespace>/v<layout>/`: maps by name, links as `<ifindex>-xdp`,
+//! `<ifindex>-egress` and, while others stand behind that, `<ifindex>-egress-last`.
 
 mod folders;
 mod place;
@@ -41,21 +41,31 @@ pub const MAPS: [&str; 12] = [
 ];
 
 /// Which hook a link holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+///
+/// In the order in which links are taken off: XDP must never stand without egress.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Hook {
     /// XDP.
     Xdp,
+    /// TCX egress, of a link that was about to take another's place when the run was killed. The
+    /// other is still in force.
+    Moving,
+    /// TCX egress, of the copy that runs last.
+    EgressLast,
     /// TCX egress.
     Egress,
 }
 
 impl Hook {
-    const ALL: [Self; 2] = [Self::Xdp, Self::Egress];
+    /// All of them, in that order.
+    pub const ALL: [Self; 4] = [Self::Xdp, Self::Moving, Self::EgressLast, Self::Egress];
 
     fn suffix(self) -> &'static str {
         match self {
             Self::Xdp => "xdp",
             Self::Egress => "egress",
+            Self::EgressLast => "egress-last",
+            Self::Moving => "egress-moving",
         }
     }
 }
@@ -297,8 +307,8 @@ impl Pins {
         self.folder.join(format!("{interface}-{}", hook.suffix()))
     }
 
-    /// Every pinned link of this namespace: interface, hook and path. XDP comes first, because
-    /// it must never stand without egress.
+    /// Every pinned link of this namespace: interface, hook and path, in the order in which they are
+    /// taken off.
     pub fn links(&self) -> Vec<(u32, Hook, PathBuf)> {
         let Ok(entries) = fs::read_dir(&self.folder) else {
             return Vec::new();
@@ -312,7 +322,7 @@ impl Pins {
                 Some((interface.parse().ok()?, hook, entry.path()))
             })
             .collect();
-        links.sort_by_key(|&(interface, hook, _)| (hook == Hook::Egress, interface));
+        links.sort_by_key(|&(interface, hook, _)| (hook, interface));
 
         links
     }

@@ -21,6 +21,7 @@ use guard_common::reach;
 
 use self::loader::without_kernel_types;
 use crate::{
+    attach::Own,
     failure::Failure,
     pins::{MAPS, Pins},
     privileges,
@@ -37,6 +38,9 @@ const TRIAL_FLOWS: u32 = 1024;
 
 /// Name of the program that records what is sent.
 pub const EGRESS: &str = "egress";
+
+/// Name of the copy of it that runs last.
+pub const EGRESS_LAST: &str = "egress_last";
 
 /// Name of the program that tells the time.
 const CLOCK: &str = "clock";
@@ -126,10 +130,14 @@ impl Programs {
         #[cfg(feature = "bpf-log")]
         let (sending, said_by_egress) = log::listen(sending)?;
         let mut sending = sending;
-        let egress: &mut SchedClassifier = program(&mut sending, EGRESS)?;
-        egress
-            .load()
-            .map_err(|error| refused_program(EGRESS, &error))?;
+        // The copy too, though few hosts need it: later the verifier would not take it any more, for
+        // want of privileges.
+        for name in [EGRESS, EGRESS_LAST] {
+            let egress: &mut SchedClassifier = program(&mut sending, name)?;
+            egress
+                .load()
+                .map_err(|error| refused_program(name, &error))?;
+        }
 
         Ok(Self {
             sending,
@@ -178,6 +186,30 @@ impl Programs {
     /// Never, with the object this binary carries.
     pub fn egress(&mut self) -> Result<&mut SchedClassifier, Failure> {
         program(&mut self.sending, EGRESS)
+    }
+
+    /// The TC program that runs last.
+    ///
+    /// # Errors
+    /// As [`egress`](Self::egress).
+    pub fn egress_last(&mut self) -> Result<&mut SchedClassifier, Failure> {
+        program(&mut self.sending, EGRESS_LAST)
+    }
+
+    /// The kernel's numbers of both TC programs.
+    ///
+    /// # Errors
+    /// When it does not tell.
+    pub fn egress_ids(&mut self) -> Result<Own, Failure> {
+        let id = |program: &SchedClassifier| program.info().map(|info| info.id());
+        let egress = id(self.egress()?).context("the egress program is not loaded")?;
+        let last = id(self.egress_last()?).context("the copy of it is not loaded")?;
+
+        Ok(Own {
+            egress,
+            last,
+            earlier: Vec::new(),
+        })
     }
 
     /// The maps as the kernel describes them.

@@ -179,6 +179,17 @@ impl fmt::Display for StatusText<'_> {
             Mode::Enforce => {}
             Mode::Monitor => writeln!(f, "mode      monitor: what would be dropped passes")?,
         }
+        for interface in &status.interfaces {
+            let name = plain(&interface.name);
+            for (place, others) in [
+                ("before us", &interface.in_front),
+                ("after us", &interface.behind),
+            ] {
+                for other in others {
+                    writeln!(f, "{place:<9} {name}: {}", one_line(other))?;
+                }
+            }
+        }
         for (name, ports) in [
             ("reserved", &status.reserved),
             ("exposed", &status.exposed),

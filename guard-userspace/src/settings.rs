@@ -54,6 +54,8 @@ pub struct Settings {
     pub xdp_mode: XdpMode,
     /// Where egress is recorded.
     pub egress_hook: EgressHook,
+    /// Whether others may see what is sent before it is recorded, where they cannot be passed.
+    pub allow_filter_in_front: bool,
     /// The range to guard in place of the kernel's.
     pub range: Option<PortRange>,
     /// Flows in each flow map.
@@ -151,6 +153,10 @@ impl Settings {
             mode: flags.mode.or(file.mode).unwrap_or_default(),
             xdp_mode: flags.xdp_mode.or(file.xdp_mode).unwrap_or_default(),
             egress_hook: flags.egress_hook.or(file.egress_hook).unwrap_or_default(),
+            allow_filter_in_front: flags
+                .allow_filter_in_front
+                .or(file.allow_filter_in_front)
+                .unwrap_or_default(),
             range: flags.range.or(file.range),
             max_flows: flags.max_flows.or(file.max_flows).unwrap_or_default(),
             expose,

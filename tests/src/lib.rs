@@ -4,7 +4,8 @@
 //! ([`setup`]), the table of verdicts that reads as the specification ([`cases`]), one frame with
 //! each kind of header ([`headers`]), and the two things they are tried on: the packet logic over
 //! tables in [`memory`], and the loaded [`programs`]; and maps without programs ([`pinned`]). Then
-//! the same on real interfaces: hosts and links ([`netns`]), frames and listeners ([`wire`]), both
+//! the same on real interfaces: hosts and links ([`netns`]), programs of somebody else there
+//! ([`neighbour`]), frames and listeners ([`wire`]), both
 //! ends of a conversation ([`peers`], [`sent`]), traffic beside what is tested ([`load`]), what the daemon
 //! measures ([`metrics`]) and the daemon itself ([`guard`]), step by step ([`steps`]), and where it
 //! must refuse ([`bad_input`]). Then the policy told a second time, and compared
@@ -30,6 +31,7 @@ pub mod pinned;
 pub mod programs;
 
 pub mod mode;
+pub mod neighbour;
 pub mod netns;
 pub mod wire;
 

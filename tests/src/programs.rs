@@ -95,7 +95,7 @@ impl Programs {
             .map_max_entries("flows_udp6", max_flows)
             .load(&object)
             .context("load the object")?;
-        for name in ["egress", "clock"] {
+        for name in ["egress", "egress_last", "clock"] {
             let program: &mut SchedClassifier = program_mut(&mut ebpf, name)?.try_into()?;
             program
                 .load()
@@ -187,7 +187,7 @@ impl Programs {
 
     /// What the kernel knows about each program of the object.
     pub fn infos(&self) -> Result<Vec<(String, ProgramInfo)>> {
-        let loaded = ["egress", "clock", self.entry.program()];
+        let loaded = ["egress", "egress_last", "clock", self.entry.program()];
         self.ebpf
             .programs()
             .filter(|(name, _)| loaded.contains(name))

@@ -28,6 +28,7 @@ fn budget(program: &str) -> (u32, usize) {
     match program {
         "ingress" | "ingress_frags" => (80_000, 384),
         "egress" => (52_000, 320),
+        "egress_last" => (12_000, 320),
         "clock" => (100, 16),
         other => panic!("{other} has no budget"),
     }

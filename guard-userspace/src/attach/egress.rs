@@ -1,195 +1,440 @@
-//! The program on an interface that records what is sent.
+//! The program on an interface that records what is sent: first of all that see it, and a copy
+//! that runs last while others stand behind it.
 
-use std::{io, path::Path};
+use std::{
+    fs, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
-use aya::programs::{
-    LinkOrder, ProgramError, SchedClassifier, TcAttachType,
-    links::{FdLink, PinnedLink},
-    tc::{
-        NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle,
-        qdisc_add_clsact,
-    },
-};
+use aya::programs::{SchedClassifier, tc::qdisc_add_clsact};
 
 use super::{
-    CLSACT_HANDLES, CLSACT_PRIORITY, Hold, filter_at,
+    Hold,
+    chain::{Last, Neighbour, Own, Row, Standing, before_any_filter, is_program, standing},
+    clsact::{self, release_clsact, release_those},
+    filter::Ours,
     qdisc::require_room_for_clsact,
-    refusal::{cause, errno, errno_tc, refused_clsact},
-    release_clsact, release_filters, release_pin,
+    refusal::{errno_tc, refused_clsact},
+    release_pin,
 };
-use crate::{failure::Failure, observation::EgressHook, settings};
+use crate::{
+    bpf::{
+        self,
+        tcx::{self, End},
+    },
+    failure::Failure,
+    observation::EgressHook,
+    pins::{Hook, Pins},
+    programs::Programs,
+    settings,
+};
 
-/// Puts the program that records what is sent on an interface, as [`xdp`](super::xdp) does. Returns why it is
-/// not TCX where it could not be.
-///
-/// `beside` leaves what an earlier run has left in force, until [`settle_egress`].
-///
-/// # Errors
-/// When neither hook works: exit code 69.
-pub fn egress(
-    program: &mut SchedClassifier,
-    name: &str,
-    hook: settings::EgressHook,
-    (pin, beside): (&Path, bool),
-) -> Result<(Hold, EgressHook, Option<String>), Failure> {
-    let settle = |hook| {
-        if beside {
-            Ok(())
-        } else {
-            release_other(name, hook)
-        }
-    };
-    if hook == settings::EgressHook::Clsact {
-        let hold = clsact(program, name, beside)?;
-        // A link from an earlier run would record everything twice.
-        release_pin(pin)?;
-        settle(EgressHook::Clsact)?;
-        return Ok((hold, EgressHook::Clsact, None));
-    }
-    if adopt(program, pin) {
-        settle(EgressHook::Tcx)?;
-        return Ok((Hold::Pinned(pin.to_owned()), EgressHook::Tcx, None));
+/// An interface, and where its links are pinned.
+#[derive(Clone, Copy, Debug)]
+pub struct Spot<'a> {
+    /// The interface's name.
+    pub name: &'a str,
+    /// Its index.
+    pub index: u32,
+    /// Where links are pinned.
+    pub pins: &'a Pins,
+}
+
+impl Spot<'_> {
+    fn pin(&self, hook: Hook) -> PathBuf {
+        self.pins.link(self.index, hook)
     }
 
-    match tcx(program, name, pin) {
-        Ok(hold) => {
-            settle(EgressHook::Tcx)?;
-            Ok((hold, EgressHook::Tcx, None))
-        }
-        Err(error) if hook == settings::EgressHook::Auto => {
-            let reason = format!("{name}: the kernel has no TCX: {}", cause(&error));
-            let hold = clsact(program, name, beside)?;
-            settle(EgressHook::Clsact)?;
-            Ok((hold, EgressHook::Clsact, Some(reason)))
-        }
-        Err(error) => Err(Failure::unavailable(format!(
-            "{name}: the kernel has no TCX: {}",
-            cause(&error)
-        ))
-        .remedy("run Linux 6.6 or later, or leave --egress-hook at auto")),
+    /// The link that is pinned for this hook, if it still holds a program on this interface.
+    fn link(&self, hook: Hook) -> Option<OwnedFd> {
+        let link = bpf::open_pin(&self.pin(hook)).ok()?;
+        let holds = bpf::linked(link.as_fd()).is_ok_and(|info| info.interface == self.index);
+
+        holds.then_some(link)
+    }
+
+    /// Pins a link in the place of another one, in one step: a link that is pinned nowhere is gone
+    /// with this process.
+    fn pin_anew(&self, link: BorrowedFd<'_>, hook: Hook) -> anyhow::Result<()> {
+        let (passing, pin) = (self.pin(Hook::Moving), self.pin(hook));
+        release_pin(&passing)?;
+        bpf::pin(link, &passing)
+            .with_context(|| format!("{}: cannot be pinned", passing.display()))?;
+
+        fs::rename(&passing, &pin).with_context(|| format!("{}: cannot be moved", pin.display()))
     }
 }
 
-/// Ends what an earlier run has left in force beside a program that was attached at `hook`.
+/// How the program is to be attached.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    /// Where.
+    pub hook: settings::EgressHook,
+    /// Whether it may stand behind what ends the chain before it.
+    pub behind_others: bool,
+    /// Whether what an earlier run has left stays in force, until [`settle_egress`].
+    pub beside: bool,
+}
+
+/// Puts the program that records what is sent on an interface, before all others that see it.
+/// Returns why it is not TCX where it could not be.
+///
+/// # Errors
+/// When neither hook works, or others would keep packets from it: exit code 69.
+pub fn egress(
+    program: &mut SchedClassifier,
+    spot: Spot<'_>,
+    wish: Wish,
+    own: &Own,
+) -> Result<(Hold, EgressHook, Option<String>), Failure> {
+    let name = spot.name;
+    if wish.hook == settings::EgressHook::Clsact {
+        let hold = add_filter(program, spot, wish, own)?;
+        // Links from an earlier run would record everything twice.
+        release_links(spot)?;
+        return Ok((hold, EgressHook::Clsact, None));
+    }
+
+    let fd = program.fd().context("the egress program is not loaded")?;
+    match attach_first(fd.as_fd(), spot, own) {
+        Ok(hold) => {
+            if !wish.beside {
+                release_those(name, |filter| filter.ours() == Some(Ours::Egress))?;
+            }
+            Ok((hold, EgressHook::Tcx, None))
+        }
+        Err(error) if wish.hook == settings::EgressHook::Auto => {
+            let reason = format!("{name}: the kernel has no TCX: {error}");
+            let hold = add_filter(program, spot, wish, own)?;
+            Ok((hold, EgressHook::Clsact, Some(reason)))
+        }
+        Err(error) => Err(
+            Failure::unavailable(format!("{name}: the kernel has no TCX: {error}"))
+                .remedy("run Linux 6.6 or later, or leave --egress-hook at auto"),
+        ),
+    }
+}
+
+/// Ends what earlier runs have left in force beside our own programs.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn settle_egress(
-    program: &mut SchedClassifier,
-    name: &str,
-    hook: EgressHook,
-) -> Result<(), Failure> {
-    if hook == EgressHook::Clsact {
-        // In one step: the filter of the earlier run becomes ours.
-        clsact(program, name, false)?;
-    }
-
-    Ok(release_other(name, hook)?)
+pub fn settle_egress(spot: Spot<'_>, own: &Own) -> anyhow::Result<()> {
+    release_those(spot.name, |filter| {
+        !is_program(filter, Ours::Egress, own.egress) && !is_program(filter, Ours::Last, own.last)
+    })
 }
 
-/// Takes off the filters that are not in force with a program at `hook`.
-fn release_other(name: &str, hook: EgressHook) -> anyhow::Result<()> {
+/// Takes off everything of ours that sees what an interface sends. The copy goes first, because
+/// it is of no use alone.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn release_egress(spot: Spot<'_>) -> anyhow::Result<()> {
+    release_links(spot)?;
+
+    release_clsact(spot.name)
+}
+
+/// Takes off our links.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn release_links(spot: Spot<'_>) -> anyhow::Result<()> {
+    [Hook::Moving, Hook::EgressLast, Hook::Egress]
+        .into_iter()
+        .try_for_each(|hook| release_pin(&spot.pin(hook)))
+}
+
+/// What would keep packets from a program that is attached by this hook, which cannot go before it.
+pub fn obstacles(row: &Row, hook: EgressHook, own: &Own) -> Vec<Neighbour> {
     match hook {
-        EgressHook::Tcx => release_clsact(name),
-        EgressHook::Clsact => {
-            let (stays, last) = (*CLSACT_HANDLES.start(), *CLSACT_HANDLES.end());
-            release_filters(name, stays + 1..=last)
-        }
+        EgressHook::Tcx => Vec::new(),
+        EgressHook::Clsact => before_any_filter(row, own),
     }
 }
 
-fn adopt(program: &mut SchedClassifier, pin: &Path) -> bool {
-    let adopted = PinnedLink::from_pin(pin)
-        .ok()
-        .and_then(|pinned| SchedClassifierLink::try_from(FdLink::from(pinned)).ok())
-        .and_then(|link| program.attach_to_link(link).ok())
-        .and_then(|link| program.take_link(link).ok())
-        .is_some();
-    if !adopted {
-        let _ = release_pin(pin);
+/// The others that see what is sent after ours, which is attached by this hook.
+pub fn others(row: &Row, hook: EgressHook, own: &Own) -> Vec<Neighbour> {
+    let obstacles = obstacles(row, hook, own);
+    let mut others = standing(row, EgressHook::Tcx, own).behind;
+    others.retain(|other| !obstacles.contains(other));
+
+    others
+}
+
+/// Refuses an interface where these would keep packets from our filter.
+pub fn refused_behind(name: &str, obstacles: &[String], tcx: bool) -> Failure {
+    let remedy = if tcx {
+        "leave --egress-hook at auto, which runs before them, or take them off"
+    } else {
+        "give filters there a priority from 2 on, or take them off"
+    };
+
+    Failure::unavailable(format!(
+        "{name}: {} would see what is sent before portguard, and what such a filter matches is \
+         recorded by nobody behind it: its answers would be dropped",
+        obstacles.join("; ")
+    ))
+    .remedy(format!(
+        "{remedy}; --allow-filter-in-front guards all the same, for one that lets everything pass \
+         on"
+    ))
+}
+
+/// Takes over from the link that is pinned, or attaches anew. A link that is not the first any more
+/// is left in force until a new one is.
+fn attach_first(program: BorrowedFd<'_>, spot: Spot<'_>, own: &Own) -> io::Result<Hold> {
+    let pin = spot.pin(Hook::Egress);
+    let hold = Hold::Pinned(pin.clone());
+    let Some(old) = spot.link(Hook::Egress) else {
+        release_pin(&pin).map_err(io::Error::other)?;
+        let link = tcx::attach(program, spot.index, End::First)?;
+        bpf::pin(link.as_fd(), &pin)?;
+        return Ok(hold);
+    };
+    let current = bpf::linked(old.as_fd())?.program;
+    let row = tcx::programs(spot.index)?.unwrap_or_default();
+    let mut before = row.iter().take_while(|id| **id != current);
+    let first = before.all(|id| own.earlier.contains(id));
+    if first && bpf::update_link(old.as_fd(), program).is_ok() {
+        return Ok(hold);
     }
 
-    adopted
+    let link = tcx::attach(program, spot.index, End::First)?;
+    spot.pin_anew(link.as_fd(), Hook::Egress)
+        .map_err(io::Error::other)?;
+    bpf::detach_link(old.as_fd())?;
+
+    Ok(hold)
 }
 
-fn tcx(program: &mut SchedClassifier, name: &str, pin: &Path) -> Result<Hold, ProgramError> {
-    let options = TcAttachOptions::TcxOrder(LinkOrder::default());
-    let link = program.attach_with_options(name, TcAttachType::Egress, options)?;
-    let link = FdLink::try_from(program.take_link(link)?)
-        .map_err(|error| ProgramError::IOError(io::Error::other(error)))?;
-    link.pin(pin)
-        .map_err(|error| ProgramError::IOError(io::Error::other(error)))?;
-
-    Ok(Hold::Pinned(pin.to_owned()))
-}
-
-fn clsact(program: &mut SchedClassifier, name: &str, beside: bool) -> Result<Hold, Failure> {
+fn add_filter(
+    program: &mut SchedClassifier,
+    spot: Spot<'_>,
+    wish: Wish,
+    own: &Own,
+) -> Result<Hold, Failure> {
+    let name = spot.name;
     match qdisc_add_clsact(name) {
         Ok(()) => {}
         // Somebody has one, or what is in its place.
         Err(error) if errno_tc(&error) == Some(libc::EEXIST) => require_room_for_clsact(name)?,
         Err(error) => return Err(refused_clsact(name, &error.into())),
     }
+    let row = Row::of(spot.index).with_context(|| format!("{name}: list its filters"))?;
+    let obstacles = obstacles(&row, EgressHook::Clsact, own);
+    if !obstacles.is_empty() && !wish.behind_others {
+        let tcx = wish.hook == settings::EgressHook::Clsact && !row.programs.is_empty();
+        let said = super::chain::Names::default().describe(&obstacles);
+        return Err(refused_behind(name, &said, tcx));
+    }
 
-    let attached = if beside {
-        add_beside(program, name)
-    } else {
-        add_or_replace(program, name, *CLSACT_HANDLES.start())
+    let ahead = |priority: u16| {
+        let others = row.filters.iter().filter(|one| one.ours().is_none());
+        others.into_iter().any(|one| one.priority <= priority)
     };
-    let link = attached.map_err(|error| refused_clsact(name, &error))?;
-    let link = program
-        .take_link(link)
-        .context("keep the clsact filter")
-        .map_err(Failure::from)?;
-    // The filter is to outlive this process; `Hold` takes it off by name when the time comes.
-    std::mem::forget(link);
+    let left = row
+        .filters
+        .iter()
+        .find(|one| one.ours() == Some(Ours::Egress));
+    let attached = match left {
+        // In one step: the filter of the earlier run becomes ours.
+        Some(left) if !wish.beside && !ahead(left.priority) => {
+            clsact::replace(program, name, left.priority, left.handle)
+        }
+        _ => clsact::add(program, name, Ours::Egress, &row.filters),
+    };
+    attached.map_err(|error| refused_clsact(name, &error))?;
+    if !wish.beside {
+        release_those(name, |filter| {
+            filter.ours() == Some(Ours::Egress) && filter.program != Some(own.egress)
+        })?;
+    }
 
     Ok(Hold::Clsact(name.to_owned()))
 }
 
-/// Leaves every filter that is there, as far as there is room: which of them feeds the maps that
-/// XDP reads, not even the kernel would tell a process that is not root.
-fn add_beside(
-    program: &mut SchedClassifier,
-    name: &str,
-) -> Result<SchedClassifierLinkId, ProgramError> {
-    let (stays, last) = (*CLSACT_HANDLES.start(), *CLSACT_HANDLES.end());
-    for handle in stays + 1..last {
-        match add(program, name, handle) {
-            Err(error) if errno(&error) == Some(libc::EEXIST) => {}
-            result => return result,
+/// Moves the program that records and counts before all others, if that can be done. At every moment
+/// it or its copy is in force.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn move_to_front(
+    programs: &mut Programs,
+    spot: Spot<'_>,
+    (hook, row): (EgressHook, &Row),
+    own: &Own,
+) -> anyhow::Result<bool> {
+    match hook {
+        EgressHook::Tcx => {
+            let last_link = row
+                .programs
+                .contains(&own.last)
+                .then(|| spot.link(Hook::EgressLast))
+                .flatten();
+            let (egress, last) = descriptors(programs)?;
+            link_to_front(spot, (egress.as_fd(), last.as_fd()), last_link)?;
+            Ok(true)
+        }
+        EgressHook::Clsact if before_any_filter(row, own).is_empty() => {
+            let program = programs.egress()?;
+            clsact::add(program, spot.name, Ours::Egress, &row.filters)?;
+            let before: Vec<_> = row.filters.iter().map(|one| one.handle).collect();
+            release_those(spot.name, |one| {
+                one.ours() == Some(Ours::Egress) && before.contains(&one.handle)
+            })?;
+            Ok(true)
+        }
+        EgressHook::Clsact => Ok(false),
+    }
+}
+
+/// A program can be in a row but once, so its place is changed by way of others: one that does
+/// nothing makes room in front, the copy records there while the program goes from its old link to
+/// the new one, and then goes back to where it was.
+fn link_to_front(
+    spot: Spot<'_>,
+    (egress, last): (BorrowedFd<'_>, BorrowedFd<'_>),
+    last_link: Option<OwnedFd>,
+) -> anyhow::Result<()> {
+    let old = spot.link(Hook::Egress).context("its egress link is gone")?;
+    let idle = [
+        tcx::placeholder()?,
+        tcx::placeholder()?,
+        tcx::placeholder()?,
+    ];
+    let new = tcx::attach(idle[0].as_fd(), spot.index, End::First)?;
+    if let Some(link) = &last_link {
+        bpf::update_link(link.as_fd(), idle[1].as_fd())?;
+    }
+    bpf::update_link(new.as_fd(), last)?;
+    spot.pin_anew(new.as_fd(), Hook::Egress)?;
+    bpf::update_link(old.as_fd(), idle[2].as_fd())?;
+    bpf::update_link(new.as_fd(), egress)?;
+    if let Some(link) = &last_link {
+        bpf::update_link(link.as_fd(), last)?;
+    }
+
+    Ok(bpf::detach_link(old.as_fd())?)
+}
+
+/// Puts the copies that run last where they are needed, and takes them off where they are not.
+/// Returns whether anything was to be done.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn place_last(
+    programs: &mut Programs,
+    spot: Spot<'_>,
+    (row, found): (&Row, &Standing),
+    own: &Own,
+) -> anyhow::Result<bool> {
+    let behind_programs = last_link(programs, spot, row, found.last_program, own)?;
+    let behind_filters = last_filter(programs, spot, row, found.last_filter, own)?;
+
+    Ok(behind_programs || behind_filters)
+}
+
+fn last_link(
+    programs: &mut Programs,
+    spot: Spot<'_>,
+    row: &Row,
+    state: Last,
+    own: &Own,
+) -> anyhow::Result<bool> {
+    let pin = spot.pin(Hook::EgressLast);
+    match state {
+        Last::Settled if row.programs.contains(&own.last) => return Ok(false),
+        Last::Settled | Last::Idle => {
+            // Also what an earlier run has left there.
+            if !pin.exists() {
+                return Ok(false);
+            }
+            release_pin(&pin)?;
+        }
+        Last::Missing => {
+            let (_, last) = descriptors(programs)?;
+            match spot.link(Hook::EgressLast) {
+                Some(link) => bpf::update_link(link.as_fd(), last.as_fd())?,
+                None => {
+                    release_pin(&pin)?;
+                    let link = tcx::attach(last.as_fd(), spot.index, End::Last)?;
+                    pin_at(link.as_fd(), &pin)?;
+                }
+            }
+        }
+        Last::Passed => {
+            let (_, last) = descriptors(programs)?;
+            let old = spot.link(Hook::EgressLast).context("its link is gone")?;
+            let idle = [tcx::placeholder()?, tcx::placeholder()?];
+            let new = tcx::attach(idle[0].as_fd(), spot.index, End::Last)?;
+            bpf::update_link(old.as_fd(), idle[1].as_fd())?;
+            bpf::update_link(new.as_fd(), last.as_fd())?;
+            spot.pin_anew(new.as_fd(), Hook::EgressLast)?;
+            bpf::detach_link(old.as_fd())?;
         }
     }
 
-    add_or_replace(program, name, last)
+    Ok(true)
 }
 
-/// In one step where there is one already, left by an earlier run.
-fn add_or_replace(
-    program: &mut SchedClassifier,
-    name: &str,
-    handle: u16,
-) -> Result<SchedClassifierLinkId, ProgramError> {
-    match add(program, name, handle) {
-        Err(error) if errno(&error) == Some(libc::EEXIST) => {
-            let left = filter_at(name, handle).map_err(ProgramError::IOError)?;
-            program.attach_to_link(left)
+fn last_filter(
+    programs: &mut Programs,
+    spot: Spot<'_>,
+    row: &Row,
+    state: Last,
+    own: &Own,
+) -> anyhow::Result<bool> {
+    let earlier = |filter: &super::filter::Filter| {
+        filter.ours() == Some(Ours::Last) && filter.program != Some(own.last)
+    };
+    match state {
+        Last::Missing => {
+            let program = programs.egress_last()?;
+            clsact::add(program, spot.name, Ours::Last, &row.filters)?;
+            // What an earlier run has left is taken off when it is settled.
+            Ok(true)
         }
-        result => result,
+        Last::Idle => {
+            release_those(spot.name, |one| one.ours() == Some(Ours::Last))?;
+            Ok(true)
+        }
+        // Nobody takes over from it, and it goes by maps that nobody reads.
+        Last::Settled | Last::Passed if own.earlier.is_empty() => {
+            if !row.filters.iter().any(earlier) {
+                return Ok(false);
+            }
+            release_those(spot.name, earlier)?;
+            Ok(true)
+        }
+        Last::Settled | Last::Passed => Ok(false),
     }
 }
 
-fn add(
-    program: &mut SchedClassifier,
-    name: &str,
-    handle: u16,
-) -> Result<SchedClassifierLinkId, ProgramError> {
-    let options = TcAttachOptions::Netlink(NlOptions {
-        priority: CLSACT_PRIORITY,
-        handle: TcHandle::new(0, handle),
-        classid: None,
-    });
+fn pin_at(link: BorrowedFd<'_>, pin: &Path) -> anyhow::Result<()> {
+    bpf::pin(link, pin).with_context(|| format!("{}: cannot be pinned", pin.display()))
+}
 
-    program.attach_with_options(name, TcAttachType::Egress, options)
+/// Of the program that records and counts, and of its copy.
+fn descriptors(programs: &mut Programs) -> anyhow::Result<(OwnedFd, OwnedFd)> {
+    let of = |program: &SchedClassifier| -> anyhow::Result<OwnedFd> {
+        Ok(program.fd()?.as_fd().try_clone_to_owned()?)
+    };
+    let egress = of(programs.egress()?)?;
+
+    Ok((egress, of(programs.egress_last()?)?))
+}
+
+/// Where our programs stand on an interface, by what the kernel says.
+///
+/// # Errors
+/// When it refuses.
+pub fn look(index: u32, hook: EgressHook, own: &Own) -> io::Result<(Row, Standing)> {
+    let row = Row::of(index)?;
+    let found = standing(&row, hook, own);
+
+    Ok((row, found))
 }

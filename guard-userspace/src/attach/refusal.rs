@@ -69,7 +69,7 @@ pub(super) fn cause(error: &ProgramError) -> String {
 }
 
 /// The error number of the system call that failed, where one did.
-pub(crate) fn errno(error: &ProgramError) -> Option<i32> {
+pub(super) fn errno(error: &ProgramError) -> Option<i32> {
     match error {
         ProgramError::SyscallError(SyscallError { io_error, .. }) => io_error.raw_os_error(),
         ProgramError::TcError(error) => errno_tc(error),

@@ -1,14 +1,16 @@
 //! The interfaces of a run, and the programs on them.
 
-use aya::programs::{SchedClassifier, TcAttachType};
+use nix::net::if_::if_nametoindex;
 
 use super::{Item, Report, system};
 use crate::{
-    attach::{self, Plan},
+    attach::{self, Names, Own, Plan, Row},
+    bpf::tcx,
     driver::{self, Facts, Obstacle},
     failure::{Exit, Failure},
     guard::find_wanted,
     interfaces::{Interface, named, names},
+    observation,
     pins::Pins,
     settings::{EgressHook, Settings, XdpMode},
 };
@@ -51,17 +53,17 @@ pub(super) fn programs(settings: &Settings, all: &[Interface], pins: &Pins, repo
         if guarded {
             xdp(settings, (interface, all), pins, report);
         }
-        egress(settings, interface, report);
+        egress(settings, interface, pins, report);
     }
 }
 
 /// Whether the kernel has TCX. Who may not ask on an interface goes by the version.
 /// <https://github.com/torvalds/linux/commit/e420bed02507>
 pub(super) fn has_tcx(interface: &str) -> bool {
-    match SchedClassifier::query_tcx(interface, TcAttachType::Egress) {
-        Ok(_) => true,
-        Err(error) if attach::errno(&error) == Some(libc::EINVAL) => false,
-        Err(_) => system::is_since(6, 6),
+    let programs = if_nametoindex(interface).map(tcx::programs);
+    match programs {
+        Ok(Ok(programs)) => programs.is_some(),
+        Ok(Err(_)) | Err(_) => system::is_since(6, 6),
     }
 }
 
@@ -127,7 +129,7 @@ fn xdp(
     });
 }
 
-fn egress(settings: &Settings, interface: &Interface, report: &mut Report) {
+fn egress(settings: &Settings, interface: &Interface, pins: &Pins, report: &mut Report) {
     let item = format!("egress {}", interface.name);
     let tcx = has_tcx(&interface.name);
     let clsact = match settings.egress_hook {
@@ -138,6 +140,14 @@ fn egress(settings: &Settings, interface: &Interface, report: &mut Report) {
     if clsact && let Err(failure) = attach::require_room_for_clsact(&interface.name) {
         report.problem(item, &failure);
         return;
+    }
+    match others(settings, interface, pins, (clsact, tcx)) {
+        Ok(None) => {}
+        Ok(Some(others)) => report.note(item.clone(), others),
+        Err(failure) => {
+            report.problem(item, &failure);
+            return;
+        }
     }
     match (settings.egress_hook, tcx) {
         (EgressHook::Clsact, _) => report.ok(item, "recorded by clsact, as asked for"),
@@ -153,6 +163,44 @@ fn egress(settings: &Settings, interface: &Interface, report: &mut Report) {
                 .remedy("run Linux 6.6 or later, or leave --egress-hook at auto"),
         ),
     }
+}
+
+/// Who else sees what an interface sends, in words.
+fn others(
+    settings: &Settings,
+    interface: &Interface,
+    pins: &Pins,
+    (clsact, tcx): (bool, bool),
+) -> Result<Option<String>, Failure> {
+    let own = Own {
+        earlier: attach::pinned_egress(pins, interface.index),
+        ..Own::default()
+    };
+    let Ok(row) = Row::of(interface.index) else {
+        // Whoever may not ask hears so of the privileges.
+        return Ok(None);
+    };
+    let mut names = Names::default();
+    let hook = if clsact {
+        observation::EgressHook::Clsact
+    } else {
+        observation::EgressHook::Tcx
+    };
+    let in_front = names.describe(&attach::obstacles(&row, hook, &own));
+    if !in_front.is_empty() && !settings.allow_filter_in_front {
+        let asked = tcx && !row.programs.is_empty();
+        return Err(attach::refused_behind(&interface.name, &in_front, asked));
+    }
+    let behind = names.describe(&attach::others(&row, hook, &own));
+    let line = |place: &str, others: &[String]| {
+        (!others.is_empty()).then(|| format!("{place} ours: {}", others.join("; ")))
+    };
+    let lines: Vec<_> = [line("before", &in_front), line("after", &behind)]
+        .into_iter()
+        .flatten()
+        .collect();
+
+    Ok((!lines.is_empty()).then(|| lines.join("; ")))
 }
 
 /// Such as `veth, up, MTU 1500, 2 receive queues`.

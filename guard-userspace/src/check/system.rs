@@ -119,6 +119,7 @@ fn pinned(pins: &Pins, all: &[Interface]) -> String {
         let hook = match hook {
             Hook::Xdp => "XDP",
             Hook::Egress => "egress",
+            Hook::EgressLast | Hook::Moving => "egress copy",
         };
         format!("{name} ({hook})")
     });

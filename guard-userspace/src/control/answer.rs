@@ -98,6 +98,12 @@ pub struct Interface {
     /// Whether the egress program was shown to see what is sent.
     #[serde(default)]
     pub sent: Cow<'static, str>,
+    /// Programs and filters of others that see what is sent before it is recorded.
+    #[serde(default)]
+    pub in_front: Vec<String>,
+    /// Those that see it afterwards.
+    #[serde(default)]
+    pub behind: Vec<String>,
 }
 
 /// How full the flow maps are.
@@ -189,6 +195,8 @@ impl From<&Attachment> for Interface {
             egress: attachment.egress.map(|hook| egress_label(hook).into()),
             received: attachment.received.evidence.label().into(),
             sent: attachment.sent.evidence.label().into(),
+            in_front: attachment.chain.in_front.clone(),
+            behind: attachment.chain.behind.clone(),
         }
     }
 }

@@ -130,8 +130,17 @@ fn status_as_json() {
                 { "protocol": "udplite", "port": 45001, "process": null, "pid": null },
             ],
             "interfaces": [
-                { "name": "eth0", "xdp_mode": "native", "egress": "tcx", "received": "seen", "sent": "no_traffic" },
-                { "name": "eth1", "xdp_mode": null, "egress": "clsact", "received": "no_traffic", "sent": "unseen" },
+                {
+                    "name": "eth0", "xdp_mode": "native", "egress": "tcx",
+                    "received": "seen", "sent": "no_traffic",
+                    "in_front": ["TCX program x (id 7)"],
+                    "behind": ["u32 filter, priority 10, handle 800::800"],
+                },
+                {
+                    "name": "eth1", "xdp_mode": null, "egress": "clsact",
+                    "received": "no_traffic", "sent": "unseen",
+                    "in_front": [], "behind": [],
+                },
             ],
             "flows": { "entries": 16, "capacity": 262_144 },
             "advice": null,

@@ -22,7 +22,7 @@ use crate::{
 const fn unseen(hook: Hook) -> AlarmKind {
     match hook {
         Hook::Xdp => AlarmKind::UnseenReceived,
-        Hook::Egress => AlarmKind::UnseenSent,
+        Hook::Egress | Hook::EgressLast | Hook::Moving => AlarmKind::UnseenSent,
     }
 }
 
@@ -70,7 +70,7 @@ fn note(
     let attached = device.is_attached(hook);
     let comparison = match hook {
         Hook::Xdp => &mut device.received,
-        Hook::Egress => &mut device.sent,
+        Hook::Egress | Hook::EgressLast | Hook::Moving => &mut device.sent,
     };
     if !attached {
         comparison.restart();
@@ -114,35 +114,23 @@ fn counts_for_its_ports(interface: &Interface) -> bool {
     matches!(interface.kind.as_deref(), Some("bond" | "team"))
 }
 
+/// Where nobody stands before ours, every packet that passes TC meets it, and these do not.
 fn answer_sent(device: &mut GuardedDevice, around: &mut Around<'_>) {
+    let tell = (around.alarms, &mut *around.notes);
+    let moved = device.arrange_egress(around.settings, around.pins, true, tell);
+    let is_first = device.egress.is_some() && device.neighbours.chain.in_front.is_empty();
+    if is_first && !moved {
+        device.sent.dismiss(Instant::now());
+        return;
+    }
+
     let text = "the interface sends packets and the egress program sees none of them, so their answers \
-                are dropped: another program or filter ends the chain before it, or all of them bypass \
-                it (PACKET_QDISC_BYPASS, AF_XDP, XDP redirects); see tc filter show egress and bpftool \
-                net";
+                are dropped: another program or filter ends the chain before it; see tc filter show \
+                egress and bpftool net";
     device.sent.believe();
     around
         .alarms
         .raise(&device.name, unseen(Hook::Egress), text);
-    let tried = attach_egress_anew(device, around.settings, around.pins);
-    around
-        .notes
-        .push(tried.unwrap_or_else(|error| format!("{}: {error:#}", device.name)));
-}
-
-fn attach_egress_anew(
-    device: &mut GuardedDevice,
-    settings: &Settings,
-    pins: &Pins,
-) -> anyhow::Result<String> {
-    if let Some(hold) = device.egress.take() {
-        hold.release()?;
-    }
-    device.attach_egress(settings.egress_hook, pins, false)?;
-
-    Ok(format!(
-        "{}: the egress program was attached anew",
-        device.name
-    ))
 }
 
 fn try_other_mode(

@@ -9,9 +9,13 @@ use guard_common::{
 use ipnet::IpNet;
 use rtnetlink::Handle;
 
-use super::start::Wanted;
+use super::{
+    chain::{Look, Neighbours},
+    start::Wanted,
+};
 use crate::{
-    attach::{self, Hold, Link, Plan},
+    alarm::Alarms,
+    attach::{self, Hold, Link, Plan, Spot, Wish},
     bpf::Linked,
     driver::Facts,
     evidence::Comparison,
@@ -20,7 +24,7 @@ use crate::{
     observation::{Attachment, EgressHook, Proof, XdpHook},
     pins::{Hook, Pins},
     programs::Programs,
-    settings,
+    settings::{self, Settings},
 };
 
 /// One interface with its copy of the programs.
@@ -39,6 +43,8 @@ pub(super) struct GuardedDevice {
     pub(super) xdp_hook: Option<XdpHook>,
     pub(super) egress: Option<Hold>,
     egress_hook: Option<EgressHook>,
+    /// Who else sees what is sent here.
+    pub(super) neighbours: Neighbours,
     /// Whether it has had all its programs at some time.
     pub(super) seen: bool,
     /// Whether the maps have not been told of flows that began while nothing was recorded here.
@@ -82,6 +88,7 @@ impl GuardedDevice {
             sent: Comparison::default(),
             cure: None,
             mtu: 0,
+            neighbours: Neighbours::default(),
             complaint: None,
             programs,
         }
@@ -96,15 +103,25 @@ impl GuardedDevice {
     /// `beside` leaves an earlier run's program in force, until [`settle`](Self::settle).
     pub(super) fn attach_egress(
         &mut self,
-        hook: settings::EgressHook,
+        settings: &Settings,
         pins: &Pins,
         beside: bool,
     ) -> Result<Option<String>, Failure> {
-        let pin = pins.link(self.index, Hook::Egress);
+        self.neighbours.own = self.programs.egress_ids()?;
+        self.neighbours.own.earlier = attach::pinned_egress(pins, self.index);
+        let wish = Wish {
+            hook: settings.egress_hook,
+            behind_others: settings.allow_filter_in_front,
+            beside,
+        };
+        let spot = Spot {
+            name: &self.name,
+            index: self.index,
+            pins,
+        };
         let program = self.programs.egress()?;
-        let (hold, hook, note) = attach::egress(program, &self.name, hook, (&pin, beside))?;
-        let program = program.info().map_err(anyhow::Error::from)?.id();
-        self.egress_link = self.link(&hold, program);
+        let (hold, hook, note) = attach::egress(program, spot, wish, &self.neighbours.own)?;
+        self.egress_link = self.link(&hold, self.neighbours.own.egress);
         self.sent.restart();
         self.egress = Some(hold);
         self.egress_hook = Some(hook);
@@ -118,12 +135,77 @@ impl GuardedDevice {
     }
 
     /// Ends what an earlier run records beside this one.
-    pub(super) fn settle(&mut self) -> Result<(), Failure> {
-        let program = self.programs.egress()?;
-        match self.egress_hook {
-            Some(hook) => attach::settle_egress(program, &self.name, hook),
-            None => Ok(()),
+    pub(super) fn settle(&mut self, pins: &Pins) -> Result<(), Failure> {
+        let spot = Spot {
+            name: &self.name,
+            index: self.index,
+            pins,
+        };
+        attach::settle_egress(spot, &self.neighbours.own)?;
+        self.neighbours.own.earlier.clear();
+
+        Ok(())
+    }
+
+    /// Keeps the egress programs in their places beside those of others, as
+    /// [`arrange`](Neighbours::arrange) does. Forgets the one that records and counts where it is
+    /// missing.
+    pub(super) fn arrange_egress(
+        &mut self,
+        settings: &Settings,
+        pins: &Pins,
+        urgent: bool,
+        (alarms, notes): (&Alarms, &mut Vec<String>),
+    ) -> bool {
+        let (Some(_), Some(hook)) = (&self.egress, self.egress_hook) else {
+            return false;
+        };
+        let mut look = Look {
+            spot: Spot {
+                name: &self.name,
+                index: self.index,
+                pins,
+            },
+            hook,
+            behind_others: settings.allow_filter_in_front,
+            urgent,
+            alarms,
+            notes,
+        };
+        let moved = self.neighbours.arrange(&mut self.programs, &mut look);
+        if moved.is_none() {
+            self.egress = None;
         }
+
+        moved.unwrap_or_default()
+    }
+
+    /// Lets go of an interface that may be elsewhere, where its filters have gone with it: takes off
+    /// the links.
+    pub(super) fn release_egress_links(&mut self, pins: &Pins) -> anyhow::Result<()> {
+        let spot = Spot {
+            name: &self.name,
+            index: self.index,
+            pins,
+        };
+        self.neighbours = Neighbours::default();
+        if self.egress.take().is_none() {
+            return Ok(());
+        }
+
+        attach::release_links(spot)
+    }
+
+    /// Takes off everything that sees what is sent here.
+    pub(super) fn release_egress(&mut self, pins: &Pins) -> anyhow::Result<()> {
+        let spot = Spot {
+            name: &self.name,
+            index: self.index,
+            pins,
+        };
+        self.egress = None;
+
+        attach::release_egress(spot)
     }
 
     /// Takes over from a link that is pinned at one of `left`, or attaches anew, in the mode that
@@ -220,6 +302,7 @@ impl GuardedDevice {
             egress: self.egress.as_ref().and(self.egress_hook),
             received: proof(&self.received),
             sent: proof(&self.sent),
+            chain: self.neighbours.chain.clone(),
         }
     }
 
@@ -253,7 +336,7 @@ impl GuardedDevice {
     pub(super) const fn is_attached(&self, hook: Hook) -> bool {
         match hook {
             Hook::Xdp => self.xdp.is_some(),
-            Hook::Egress => self.egress.is_some(),
+            Hook::Egress | Hook::EgressLast | Hook::Moving => self.egress.is_some(),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::{cmp::Reverse, os::fd::OwnedFd};
 
+use anyhow::Context;
 use rtnetlink::Handle;
 
 use super::{
@@ -134,13 +135,13 @@ pub(super) async fn release_unwanted(
         })
     };
     let everywhere = [vec![pins.clone()], pins.others()].concat();
-    let links = |hook| {
-        let links = everywhere.iter().flat_map(Pins::links);
-        links.filter(move |link| link.1 == hook)
-    };
-    for (index, hook, path) in links(Hook::Xdp).chain(links(Hook::Egress)) {
+    let mut links: Vec<_> = everywhere.iter().flat_map(Pins::links).collect();
+    links.sort_by_key(|link| link.1);
+    for (index, hook, path) in links {
         let wanted = find(index).is_some_and(|guarded| match hook {
-            Hook::Egress => true,
+            Hook::Egress | Hook::EgressLast => true,
+            // What it was to take the place of is in force.
+            Hook::Moving => false,
             Hook::Xdp => guarded,
         });
         if !wanted {
@@ -150,7 +151,7 @@ pub(super) async fn release_unwanted(
     for other in interfaces::list(netlink).await? {
         // With an XDP program there, whosever it is, the filter may be its egress.
         let unwanted = find(other.index).is_none() && other.xdp.is_empty();
-        if unwanted && attach::has_filter(netlink, other.index).await? {
+        if unwanted && attach::has_filter(other.index).context("list filters")? {
             attach::release_clsact(&other.name)?;
         }
     }

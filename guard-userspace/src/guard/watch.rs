@@ -13,7 +13,7 @@ use crate::{
     failure::Failure,
     interfaces::{self, Interface, Layers},
     observation::XdpHook,
-    pins::Hook,
+    pins::{Hook, Pins},
     range::GuardedPorts,
     settings::{Mode, Settings},
 };
@@ -59,7 +59,8 @@ impl Guard {
                             name.clone_from(&interface.name);
                         }
                     }
-                    check_hooks(device, interface, netlink, &self.alarms).await?;
+                    check_hooks(device, interface, &self.alarms)?;
+                    device.arrange_egress(settings, &self.pins, false, (&self.alarms, notes));
                     let around = (interface, interfaces);
                     match device.follow_mtu(settings.xdp_mode, &self.pins, around) {
                         Ok(None) => {}
@@ -73,7 +74,7 @@ impl Guard {
                     }
                 }
                 Located::Anew(interface) => {
-                    let_go(device);
+                    let_go(device, &self.pins);
                     self.alarms.forget(&device.name);
                     device.cure = None;
                     notes.push(arrival(device, interface));
@@ -81,7 +82,7 @@ impl Guard {
                     device.index = interface.index;
                 }
                 Located::Gone => {
-                    let_go(device);
+                    let_go(device, &self.pins);
                     self.alarms.forget(&device.name);
                     if device.is_there() {
                         notes.push(format!("{}: is gone, waiting for it", device.name));
@@ -190,7 +191,9 @@ impl Guard {
         if device.egress.is_none() {
             // Nobody has recorded what was sent meanwhile.
             device.unseeded = true;
-            notes.extend(device.attach_egress(settings.egress_hook, &self.pins, false)?);
+            notes.extend(device.attach_egress(settings, &self.pins, false)?);
+            device.neighbours.own.earlier.clear();
+            device.arrange_egress(settings, &self.pins, false, (&self.alarms, notes));
         }
         if device.unseeded {
             self.seed(settings, ports).await?;
@@ -268,15 +271,15 @@ fn arrival(device: &GuardedDevice, interface: &Interface) -> String {
 
 /// Looks whether the programs are where they should be, forgets those that somebody else has taken
 /// off, and raises an alarm about them.
-async fn check_hooks(
+fn check_hooks(
     device: &mut GuardedDevice,
     interface: &Interface,
-    netlink: &Handle,
     alarms: &Alarms,
 ) -> anyhow::Result<()> {
     let mut lost = Vec::new();
     if let Some(Hold::Clsact(_)) = device.egress
-        && !attach::has_filter(netlink, device.index).await?
+        && !attach::has_program(device.index, device.neighbours.own.egress)
+            .with_context(|| format!("{}: list its filters", device.name))?
     {
         device.egress = None;
         lost.push("egress");
@@ -291,9 +294,9 @@ async fn check_hooks(
             .with_context(|| format!("{}: cannot be looked at", link.path.display()))?;
         let shown = match hook {
             Hook::Xdp => shown_mode(interface, link.linked.program),
-            Hook::Egress => None,
+            Hook::Egress | Hook::EgressLast | Hook::Moving => None,
         };
-        if in_force && (shown.is_some() || hook == Hook::Egress) {
+        if in_force && (shown.is_some() || hook != Hook::Xdp) {
             device.xdp_hook = shown.or(device.xdp_hook);
             continue;
         }
@@ -301,11 +304,11 @@ async fn check_hooks(
         attach::release_pin(&link.path)?;
         match hook {
             Hook::Xdp => device.xdp = None,
-            Hook::Egress => device.egress = None,
+            Hook::Egress | Hook::EgressLast | Hook::Moving => device.egress = None,
         }
         lost.push(match hook {
             Hook::Xdp => "XDP",
-            Hook::Egress => "egress",
+            Hook::Egress | Hook::EgressLast | Hook::Moving => "egress",
         });
     }
     if !lost.is_empty() {
@@ -330,16 +333,12 @@ fn shown_mode(interface: &Interface, program: u32) -> Option<XdpHook> {
 
 /// Takes off what is left on an interface that is no longer ours: one that was moved to another
 /// namespace keeps its programs otherwise. XDP goes first.
-fn let_go(device: &mut GuardedDevice) {
+fn let_go(device: &mut GuardedDevice, pins: &Pins) {
     let released = match device.xdp.take() {
         Some(hold) => hold.release(),
         None => Ok(()),
     };
-    let released = released.and_then(|()| match device.egress.take() {
-        Some(hold @ Hold::Pinned(_)) => hold.release(),
-        // The name may be another interface's by now, and a filter goes with its interface.
-        Some(Hold::Clsact(_)) | None => Ok(()),
-    });
+    let released = released.and_then(|()| device.release_egress_links(pins));
     if let Err(error) = released {
         tracing::warn!("{}: {error:#}", device.name);
     }

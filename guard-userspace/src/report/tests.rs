@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
     control,
+    observation::Chain,
     serve::fake::{Fake, flow, observation},
 };
 
@@ -15,6 +16,8 @@ guarding eth0 (native XDP, TCX egress), eth1 (clsact egress only), ports 32768-6
 ALARM     eth1: its XDP program was taken off
 traffic   eth0: received seen, sent none yet
 traffic   eth1: sent NOT SEEN
+before us eth0: TCX program x (id 7)
+after us  eth0: u32 filter, priority 10, handle 800::800
 reserved  40000-40010 50000
 exposed   42222/tcp
 trust     10.0.0.0/8
@@ -42,6 +45,7 @@ fn snapshot_of_a_quiet_monitor() {
     quiet.trusted.clear();
     quiet.listeners.clear();
     quiet.alarms.clear();
+    quiet.interfaces[0].chain = Chain::default();
     quiet.frames.clear();
     quiet.advice = Some("full; give more".to_owned());
 

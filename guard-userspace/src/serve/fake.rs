@@ -19,8 +19,8 @@ use crate::{
     alarm::{Alarm, AlarmKind},
     evidence::Evidence,
     observation::{
-        Attachment, BlockedListener, EgressHook, FlowCount, FlowRow, FrameCount, Observation,
-        Observe, Proof, XdpHook,
+        Attachment, BlockedListener, Chain, EgressHook, FlowCount, FlowRow, FrameCount,
+        Observation, Observe, Proof, XdpHook,
     },
     settings::Mode,
 };
@@ -137,6 +137,10 @@ pub(crate) fn observation(mode: Mode) -> Observation {
                     unseen: 0,
                 },
                 sent: Proof::default(),
+                chain: Chain {
+                    in_front: vec!["TCX program x (id 7)".to_owned()],
+                    behind: vec!["u32 filter, priority 10, handle 800::800".to_owned()],
+                },
             },
             Attachment {
                 guarded: true,
@@ -148,6 +152,7 @@ pub(crate) fn observation(mode: Mode) -> Observation {
                     evidence: Evidence::Unseen,
                     unseen: 620,
                 },
+                chain: Chain::default(),
             },
         ],
         frames: vec![

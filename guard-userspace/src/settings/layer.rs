@@ -37,6 +37,11 @@ pub struct Layer {
     #[arg(long, value_name = "HOOK")]
     pub egress_hook: Option<EgressHook>,
 
+    /// Guard although somebody else's filter sees what is sent before it is recorded, and may keep
+    /// it from that
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub allow_filter_in_front: Option<bool>,
+
     /// Guard these ports [default: the kernel's net.ipv4.ip_local_port_range, followed live]
     #[arg(long, value_name = "FIRST-LAST")]
     pub range: Option<PortRange>,

@@ -28,6 +28,7 @@ impl Settings {
             mode,
             xdp_mode,
             egress_hook,
+            allow_filter_in_front,
             range,
             max_flows,
             expose,
@@ -47,6 +48,10 @@ impl Settings {
         } = self;
         let reloadable = [
             ("mode", *mode != new.mode),
+            (
+                "allow-filter-in-front",
+                *allow_filter_in_front != new.allow_filter_in_front,
+            ),
             ("range", *range != new.range),
             ("expose", *expose != new.expose),
             ("trust", *trust != new.trust),

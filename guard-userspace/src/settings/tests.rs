@@ -34,6 +34,7 @@ fn every_key_of_the_file() {
         mode = "monitor"
         xdp-mode = "generic"
         egress-hook = "clsact"
+        allow-filter-in-front = true
         range = "1024-65535"
         max-flows = 1024
         expose = ["2222/tcp", "40000-40010/udp"]
@@ -59,7 +60,7 @@ fn every_key_of_the_file() {
         multicast = 6
     "#;
     let line = "--iface eth0 --iface eth1 --egress-iface eth2 --mode monitor --xdp-mode generic \
-        --egress-hook clsact --range 1024-65535 --max-flows 1024 --expose 2222/tcp \
+        --egress-hook clsact --allow-filter-in-front --range 1024-65535 --max-flows 1024 --expose 2222/tcp \
         --expose 40000-40010/udp --trust 192.0.2.0/24 --trust 2001:db8::/32 --listeners refuse \
         --udp-filter address --no-rescue --unrecorded 4500 --metrics-listen [::1]:9000 \
         --control-socket /run/c.sock --pin-dir /sys/fs/bpf/other --keep-attached --log-level debug --log-format json \
@@ -75,7 +76,7 @@ fn every_key_of_the_file() {
         .changes(&from_file);
     assert_eq!(
         (changes.reloadable.len(), changes.restart.len()),
-        (13, 8),
+        (14, 8),
         "all differ"
     );
 }
