@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use guard_common::config::JIFFIES_PER_TICK_SHIFT;
-use nix::time::{ClockId, clock_getres};
+use nix::time::{ClockId, clock_getres, clock_gettime};
 
 use crate::bpf;
 
@@ -56,6 +56,18 @@ impl Clock {
     pub fn millis(&self, ticks: u32) -> u64 {
         (u64::from(ticks) << JIFFIES_PER_TICK_SHIFT) * 1000 / u64::from(self.hertz)
     }
+}
+
+/// How long the calling thread has kept processors busy. On a host with much else to do, the time by
+/// the clock says little of that.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn processor_time() -> anyhow::Result<Duration> {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .context("cannot tell how long a thread was busy")?;
+
+    Ok(time.into())
 }
 
 /// Jiffies a second, whose length the kernel has rounded to nanoseconds (`TICK_NSEC`,

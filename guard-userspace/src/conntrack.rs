@@ -1,8 +1,11 @@
-//! What the kernel's connection tracking knows of older flows: masqueraded ones, and those of
-//! UDP sockets that are connected to nobody. No socket stands for either.
+//! What the kernel's connection tracking knows of flows that no look-up by a packet's ends finds a
+//! socket for: those that NAT translates, of this host's sockets and of others behind it, and those of
+//! UDP sockets that are connected to nobody.
 
+mod allowance;
 mod message;
 mod seed;
+mod translated;
 
 use std::{
     fs,
@@ -19,8 +22,12 @@ use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
 pub use self::{
     message::read,
     seed::{Seeded, seed},
+    translated::{Surroundings, Translated},
 };
-use crate::{dump, interfaces::LocalAddresses};
+use crate::{
+    dump::{self, Dump},
+    interfaces::LocalAddresses,
+};
 
 /// How many connections the kernel tracks in this network namespace. It has no such file while
 /// nothing has asked it to track.
@@ -34,10 +41,16 @@ const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 pub struct Tracked {
     /// What it speaks.
     pub transport: Transport,
+    /// Who has sent its first packet, before anything of that was translated.
+    pub opener: SocketAddr,
+    /// Where the opener has sent it to.
+    pub asked: SocketAddr,
     /// Where the answers go.
     pub local: SocketAddr,
     /// Where the answers come from.
     pub remote: SocketAddr,
+    /// Whether an answer was seen.
+    pub answered: bool,
     /// How far it has come; of use for TCP alone.
     pub tcp: Tcp,
 }
@@ -114,17 +127,39 @@ impl Tcp {
 }
 
 impl Tracked {
-    /// Whether this host, or somebody behind it in its name, has opened the connection to another
-    /// host: what answers it comes to one of our addresses, from none of them.
+    /// Whether what answers it comes to this host from another one, because this host has sent what
+    /// is answered: it comes to one of our addresses, or to one that our own packets were translated
+    /// to.
     ///
-    /// A stranger's connection to this host is answered to the stranger.
+    /// What others open to this host is answered to them.
     pub fn opened_here(&self, addresses: &LocalAddresses) -> bool {
         let remote = self.remote.ip();
 
-        addresses.contains(self.local.ip())
+        (addresses.contains(self.local.ip()) || addresses.contains(self.opener.ip()))
             && !addresses.contains(remote)
             && !remote.is_multicast()
             && !is_limited_broadcast(self.remote)
+    }
+
+    /// Whether the packets that it answers were this host's own, or those of a host behind this one
+    /// that were for others. What others have sent to an address of this host, which has handed it on
+    /// in its own name, was opened from outside.
+    pub fn opened_inside(&self, addresses: &LocalAddresses) -> bool {
+        self.opened_here(addresses)
+            && (addresses.contains(self.opener.ip()) || !addresses.contains(self.asked.ip()))
+    }
+
+    /// Whether the wire's ends are others than those of whoever opened it.
+    pub fn is_translated(&self) -> bool {
+        (self.opener, self.asked) != (self.local, self.remote)
+    }
+
+    /// Whether its ends have more to say to each other, as far as is known.
+    pub fn goes_on(&self) -> bool {
+        match self.tcp.state {
+            State::SynSent | State::Open | State::HalfClosed => true,
+            State::Closed | State::Reset => false,
+        }
     }
 }
 
@@ -136,8 +171,9 @@ fn is_limited_broadcast(end: SocketAddr) -> bool {
 }
 
 /// Calls `visit` with every TCP, UDP and UDP-Lite connection that is tracked in the calling
-/// thread's network namespace, and returns whether the kernel tracks any there at all. Connections
-/// that come or go meanwhile may be visited or not.
+/// thread's network namespace, but for those of TCP that nothing translates: their sockets tell more.
+/// Returns whether the kernel tracks any there at all. Connections that come or go meanwhile may be
+/// visited or not.
 ///
 /// Blocks for about two microseconds a connection, and holds a datagram of them at a time.
 ///
@@ -150,13 +186,29 @@ pub fn walk(mut visit: impl FnMut(&Tracked)) -> io::Result<bool> {
     }
     let netlink = Socket::new(NETLINK_NETFILTER)?;
     dump::dump(&netlink, &message::request(), |kind, payload| {
-        if let Some(tracked) = read(kind, payload)? {
+        let plain = message::untranslated(kind, payload);
+        if plain != Some(Transport::Tcp.number())
+            && let Some(tracked) = read(kind, payload)?
+        {
             visit(&tracked);
         }
         Ok(())
     })?;
 
     Ok(true)
+}
+
+/// Asks for every connection as [`walk`] does, to be read a datagram at a time. `None` where the kernel
+/// tracks none.
+///
+/// # Errors
+/// As those of [`walk`].
+fn begin() -> io::Result<Option<Dump>> {
+    if !tracks_any()? {
+        return Ok(None);
+    }
+
+    Dump::begin(Socket::new(NETLINK_NETFILTER)?, &message::request()).map(Some)
 }
 
 fn tracks_any() -> io::Result<bool> {

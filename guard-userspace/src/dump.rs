@@ -42,17 +42,61 @@ pub fn dump(
     request: &[u8],
     mut message: impl FnMut(u16, &[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
+    ask(netlink, request)?;
+
+    let mut bytes = vec![0; RECEIVE_BYTES];
+    while next(netlink, &mut bytes, &mut message)? == Progress::More {}
+
+    Ok(())
+}
+
+/// A dump that may be left for a while between two datagrams: the kernel goes on where it was.
+pub struct Dump {
+    netlink: Socket,
+    bytes: Vec<u8>,
+}
+
+impl Dump {
+    /// Sends `request` to the kernel on `netlink`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn begin(netlink: Socket, request: &[u8]) -> io::Result<Self> {
+        ask(&netlink, request)?;
+
+        Ok(Self {
+            netlink,
+            bytes: vec![0; RECEIVE_BYTES],
+        })
+    }
+
+    /// Reads one datagram of the answer, and calls `message` as [`dump`] does.
+    ///
+    /// # Errors
+    /// As those of [`dump`]; there is no more to read then.
+    pub fn next(
+        &mut self,
+        mut message: impl FnMut(u16, &[u8]) -> io::Result<()>,
+    ) -> io::Result<Progress> {
+        next(&self.netlink, &mut self.bytes, &mut message)
+    }
+}
+
+fn ask(netlink: &Socket, request: &[u8]) -> io::Result<()> {
     netlink.connect(&SocketAddr::new(0, 0))?;
     netlink.send(request, 0)?;
 
-    let mut bytes = vec![0; RECEIVE_BYTES];
-    loop {
-        let length = receive(netlink, &mut bytes)?;
-        match read(&bytes[..length], &mut message)? {
-            Progress::More => {}
-            Progress::Done => return Ok(()),
-        }
-    }
+    Ok(())
+}
+
+fn next(
+    netlink: &Socket,
+    bytes: &mut [u8],
+    message: &mut impl FnMut(u16, &[u8]) -> io::Result<()>,
+) -> io::Result<Progress> {
+    let length = receive(netlink, bytes)?;
+
+    read(&bytes[..length], message)
 }
 
 /// Reads one datagram of a dump.

@@ -204,6 +204,7 @@ fn conntrack(bytes: &[u8]) {
     let _ = dump::read(bytes, &mut |kind, payload: &[u8]| {
         if let Some(tracked) = conntrack::read(kind, payload)? {
             assert_eq!(tracked.local.is_ipv4(), tracked.remote.is_ipv4());
+            let _ = tracked.is_translated();
             let _ = tracked.tcp.flow(0);
         }
         Ok(())

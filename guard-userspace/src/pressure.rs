@@ -41,7 +41,20 @@ pub struct Load {
     pub capacity: u64,
 }
 
+/// A map has room while live flows take no more of it than this, and fills when entries do.
+const ROOMY_PERCENT: u64 = 60;
+
 impl Load {
+    /// Whether there is room for others beside those that live and `more`.
+    pub const fn is_roomy(&self, more: u64) -> bool {
+        (self.live + more) * 100 < self.capacity * ROOMY_PERCENT
+    }
+
+    /// Whether entries that have expired should make room.
+    pub const fn is_filling(&self) -> bool {
+        self.entries * 100 >= self.capacity * ROOMY_PERCENT
+    }
+
     fn fills(&self, percent: u64) -> bool {
         self.live * 100 >= self.capacity * percent
     }

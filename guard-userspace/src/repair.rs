@@ -27,6 +27,21 @@ pub struct Repaired {
     pub absent: u64,
     /// Flows that had expired there, or would have before anybody looked again.
     pub expired: u64,
+    /// The shortest of the timers, in ticks, that those flows run by which nothing but sweeps can put
+    /// back.
+    pub shortest: Option<u32>,
+}
+
+impl Repaired {
+    /// Both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            absent: self.absent + other.absent,
+            expired: self.expired + other.expired,
+            shortest: self.shortest.into_iter().chain(other.shortest).min(),
+        }
+    }
 }
 
 /// How flows are made and judged.
@@ -71,13 +86,15 @@ pub fn repair(
             continue;
         };
         if *roomy || unseen(socket) {
-            // What cannot be written now may be at the next sweep.
             let due = if unseen(socket) {
+                let timer = terms.timeouts.of(entry.flow.timer());
+                repaired.shortest = repaired.shortest.into_iter().chain([timer]).min();
                 terms.until
             } else {
                 terms.now
             };
-            let _ = put_back(map, &entry, (due, &terms.timeouts), &mut repaired);
+            // What cannot be written now may be at the next sweep. Sockets are marked already.
+            let _ = put_back(map, &entry, (due, &terms.timeouts), &mut repaired, |_| {});
         }
         if repaired.absent + repaired.expired >= MOST {
             break;
@@ -87,15 +104,24 @@ pub fn repair(
     repaired
 }
 
-/// Puts a flow into its map, unless it is there and lives until it is `due`.
-fn put_back(
+/// Puts a flow into its map, unless it is there and lives until it is `due`. `mark` is told of it
+/// before.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn put_back(
     map: &FlowMap,
     entry: &FlowEntry,
     (due, timeouts): (u32, &Timeouts),
     repaired: &mut Repaired,
+    mark: impl Fn(&FlowEntry),
 ) -> anyhow::Result<()> {
-    match map.find(entry)? {
-        Some(flow) if flow.alive(due, timeouts) => {}
+    let found = map.find(entry)?;
+    if found.is_some_and(|flow| flow.alive(due, timeouts)) {
+        return Ok(());
+    }
+    mark(entry);
+    match found {
         Some(_) => repaired.expired += u64::from(map.replace(entry)?),
         None => repaired.absent += u64::from(map.insert(entry)?),
     }

@@ -9,14 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
 use guard_common::{config::Timeouts, flow::Phase, owner::Users, pressure::Scales, tables::Use};
-use nix::time::{ClockId, clock_gettime};
 
 pub use self::{rounds::run, swept::Swept};
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, processor_time},
+    conntrack::{Surroundings, Translated},
     maps::{FlowEntry, FlowMap, PortUsers, Readings, StateMemory, Tuples},
     pins::Pins,
     pressure::Load,
@@ -35,8 +34,8 @@ const SHARE: u32 = 20;
 /// write what it has read of the epoch before.
 const SOON: Duration = Duration::from_secs(1);
 
-/// A map has room while live flows take no more of it than this, and fills when entries do.
-const ROOMY_PERCENT: u64 = 60;
+/// The shortest rest where flows expire so soon that sweeps have to look after them.
+const BRIEF: Duration = Duration::from_millis(500);
 
 /// Walks all flows and all sockets and marks their ports for the next epoch.
 pub struct Sweeper {
@@ -49,6 +48,11 @@ pub struct Sweeper {
     workings: Workings,
     /// Whether the kernel lets entries be taken out, as far as is known.
     can_reclaim: bool,
+    translated: Translated,
+    /// Why conntrack could not be asked the last time.
+    complaint: Option<String>,
+    /// The shortest of the timers that run for flows which nothing but sweeps can put back.
+    shortest: Option<Duration>,
     /// How long the last sweep took.
     took: Duration,
     /// For how long of that a processor was busy with it.
@@ -96,6 +100,9 @@ impl Sweeper {
             timers,
             workings,
             can_reclaim: true,
+            translated: Translated::default(),
+            complaint: None,
+            shortest: None,
             took: Duration::ZERO,
             busy: Duration::ZERO,
         })
@@ -125,10 +132,14 @@ impl Sweeper {
             .iter()
             .map(|map| self.mark_flows(map, &next))
             .collect::<anyhow::Result<Vec<_>>>()?;
+        let translated = self.put_back_translated(&loads, &next)?;
         // After the flows: a connection that is opened meanwhile is in one or the other.
         let sockets = sockets::list()?;
         let connected = self.mark_sockets(&sockets, &next);
-        let repaired = self.repair(&sockets, &loads)?;
+        let repaired = self.repair(&sockets, &loads)?.and(translated);
+        self.shortest = repaired
+            .shortest
+            .map(|ticks| Duration::from_millis(self.clock.millis(ticks)));
         next.users.settle(&self.state, next.epoch);
         // Whoever sees the epoch must see the marks.
         atomic::fence(atomic::Ordering::Release);
@@ -208,16 +219,53 @@ impl Sweeper {
         connected
     }
 
+    /// Puts back flows that NAT translates. Marked as they are: no socket has their ends.
+    fn put_back_translated(&mut self, loads: &[Load], next: &Marks) -> anyhow::Result<Repaired> {
+        let on = self.workings.conntrack && self.workings.translated;
+        if !on || self.state.rescue() == 0 {
+            return Ok(Repaired::default());
+        }
+        let now = self.clock.now()?;
+        let period = self.translated.period().max(self.round());
+        let surroundings = Surroundings {
+            flows: &self.flows,
+            loads,
+            now,
+            until: now.saturating_add(self.ticks_to_next_but_one(period)),
+            timeouts: self.state.timeouts(),
+            any_remote_port: self.state.any_remote_port() != 0,
+        };
+        let (state, workings) = (&self.state, self.workings);
+        let looked = self.translated.look(
+            &surroundings,
+            |tracked| {
+                let (local, remote) = (tracked.local.port(), tracked.remote.port());
+                state.records(tracked.transport, local, remote)
+            },
+            |flow| next.mark(flow, workings),
+        );
+
+        // A sweep is worth its while without.
+        let complaint = looked.as_ref().err().map(|error| format!("{error:#}"));
+        if self.complaint != complaint {
+            if let Some(complaint) = &complaint {
+                tracing::warn!("{complaint}: flows that NAT translates are not put back");
+            }
+            self.complaint = complaint;
+        }
+        Ok(looked.unwrap_or_default())
+    }
+
     fn repair(&self, sockets: &[Socket], loads: &[Load]) -> anyhow::Result<Repaired> {
         if !self.workings.repair || self.state.rescue() == 0 {
             return Ok(Repaired::default());
         }
-        let roomy = |load: &Load| load.live * 100 < load.capacity * ROOMY_PERCENT;
-        let maps: Vec<_> = self.flows.iter().zip(loads.iter().map(roomy)).collect();
+        let roomy = loads.iter().map(|load| load.is_roomy(0));
+        let maps: Vec<_> = self.flows.iter().zip(roomy).collect();
         let now = self.clock.now()?;
         let terms = Terms {
             now,
-            until: now.saturating_add(self.ticks_to_next_but_one()),
+            until: now.saturating_add(self.ticks_to_next_but_one(self.round())),
             timeouts: self.state.timeouts(),
             any_remote_port: self.state.any_remote_port() != 0,
         };
@@ -242,8 +290,7 @@ impl Sweeper {
         let shortened = timeouts != self.timers.configured();
         let mut reclaimed = 0;
         for (map, load) in self.flows.iter().zip(loads) {
-            let fills = load.entries * 100 >= load.capacity * ROOMY_PERCENT;
-            if !fills || load.entries == load.live && !shortened {
+            if !load.is_filling() || load.entries == load.live && !shortened {
                 continue;
             }
             match reclaim::reclaim(map, now, &timeouts) {
@@ -263,28 +310,30 @@ impl Sweeper {
         Ok(reclaimed)
     }
 
-    /// Ticks until the sweep after the next is over, if it takes as long as the last one.
-    fn ticks_to_next_but_one(&self) -> u32 {
-        let round = self.rest(true) + self.took;
+    /// How long it is from one sweep to the next, if that takes as long as the last one.
+    fn round(&self) -> Duration {
+        self.rest(true) + self.took
+    }
+
+    /// Ticks until two rounds are over, each as long as that.
+    fn ticks_to_next_but_one(&self, round: Duration) -> u32 {
         let seconds = (2 * round).as_secs().saturating_add(1);
 
         Timeouts::ticks(seconds.try_into().unwrap_or(u32::MAX), self.clock.hertz())
     }
 
     /// How long to rest after a sweep before the next. Until the filter is filled, strangers at
-    /// ports in use cost more.
+    /// ports in use cost more; and a flow that only sweeps look after must not expire in between.
     fn rest(&self, fits: bool) -> Duration {
-        let least = if fits { Duration::MAX } else { SOON };
+        let fitting = if fits { Duration::MAX } else { SOON };
+        let in_time = self
+            .shortest
+            .map_or(Duration::MAX, |timer| (timer / 2).max(BRIEF));
 
-        self.workings.sweep_rest.min(least).max(self.busy * SHARE)
+        self.workings
+            .sweep_rest
+            .min(fitting)
+            .min(in_time)
+            .max(self.busy * SHARE)
     }
-}
-
-/// How long the calling thread has kept processors busy. On a host with much else to do, the time
-/// by the clock would make sweeps rare.
-fn processor_time() -> anyhow::Result<Duration> {
-    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
-        .context("cannot tell how long a sweep takes")?;
-
-    Ok(time.into())
 }

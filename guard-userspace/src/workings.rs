@@ -12,7 +12,7 @@ use guard_common::layout::LAYOUT_VERSION;
 pub struct Workings {
     /// Connected sockets are put into the maps, at the start and before ports become guarded.
     pub seeding: bool,
-    /// So are the flows that only conntrack knows.
+    /// So are the flows that only conntrack knows, which sweeps put back later.
     pub conntrack: bool,
     /// A sweep marks the ports of flows as in use.
     pub flow_marks: bool,
@@ -22,6 +22,8 @@ pub struct Workings {
     pub tuple_marks: bool,
     /// A sweep puts back the flows of connected sockets that the maps have forgotten.
     pub repair: bool,
+    /// A sweep puts back the flows that NAT translates, as conntrack knows them.
+    pub translated: bool,
     /// A sweep takes out what has expired where maps fill.
     pub reclaim: bool,
     /// The shortest rest between two sweeps, but before one that fills a filter of another length.
@@ -41,6 +43,7 @@ impl Default for Workings {
             socket_marks: true,
             tuple_marks: true,
             repair: true,
+            translated: true,
             reclaim: true,
             sweep_rest: Duration::from_secs(10),
             carrying: true,

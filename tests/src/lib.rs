@@ -7,7 +7,8 @@
 //! the same on real interfaces: hosts and links ([`netns`]), programs of somebody else there
 //! ([`neighbour`]), frames and listeners ([`wire`]), both
 //! ends of a conversation ([`peers`], [`sent`]), traffic beside what is tested ([`load`]), what the daemon
-//! measures ([`metrics`]) and the daemon itself ([`guard`]), step by step ([`steps`]), and where it
+//! measures ([`metrics`]) and the daemon itself ([`guard`]), step by step ([`steps`]) and sweep by sweep
+//! ([`sweeps`]), and where it
 //! must refuse ([`bad_input`]). Then the policy told a second time, and compared
 //! ([`differential`]), the kernel as the judge ([`oracle`]), and last, loads that go on for long ([`soak`]).
 
@@ -45,6 +46,7 @@ pub mod guard;
 pub mod powers;
 pub mod refused;
 pub mod steps;
+pub mod sweeps;
 
 pub mod bad_input;
 

@@ -97,6 +97,20 @@ impl Connection {
         Ok(Self { client, server })
     }
 
+    /// Connects `client` to one address where `server` listens on another.
+    pub fn open_translated(
+        client: &Namespace,
+        server: &Namespace,
+        (asked, listening): (SocketAddr, SocketAddr),
+    ) -> Result<Self> {
+        let listener = listen(server, listening)?;
+        let client = client
+            .run(|| TcpStream::connect(asked))
+            .with_context(|| format!("connect to {asked}"))?;
+        let (server, _) = listener.accept()?;
+        Ok(Self { client, server })
+    }
+
     fn pair(
         listener: &TcpListener,
         connect: impl FnOnce() -> io::Result<TcpStream>,
@@ -233,8 +247,20 @@ impl Exchange {
         count: usize,
     ) -> Result<Vec<Self>> {
         let address = address.into();
-        let server = bound(server, || UdpSocket::bind(address))
-            .with_context(|| format!("listen on {address}"))?;
+
+        Self::open_translated(client, server, (address, address), connected, count)
+    }
+
+    /// As [`open`](Self::open), where `server` is bound to another address than it is asked at.
+    pub fn open_translated(
+        client: &Namespace,
+        server: &Namespace,
+        (address, listening): (SocketAddr, SocketAddr),
+        connected: bool,
+        count: usize,
+    ) -> Result<Vec<Self>> {
+        let server = bound(server, || UdpSocket::bind(listening))
+            .with_context(|| format!("listen on {listening}"))?;
         server.set_read_timeout(Some(Duration::from_secs(2)))?;
         sent::hear_of_losses(&server)?;
         client.run(|| {

@@ -16,6 +16,7 @@ pub const FOR_TESTS: &[&str] = &[
     "binutils",
     "bpftool",
     "busybox-static",
+    "conntrack",
     "cpio",
     "curl",
     "dnsmasq-base",

@@ -10,7 +10,7 @@ use anyhow::{Context, bail, ensure};
 use guard_common::parse::Transport;
 use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlaBuffer, NlasIterator, parse_ip, parse_u8,
-    parse_u16_be,
+    parse_u16_be, parse_u32_be,
 };
 
 use super::{State, Tcp, Tracked};
@@ -27,7 +27,9 @@ const HEADER: usize = 4;
 /// Length of a netlink header and that one.
 const REQUEST: usize = 16 + HEADER;
 
+const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_STATUS: u16 = 3;
 const CTA_PROTOINFO: u16 = 4;
 
 const CTA_TUPLE_IP: u16 = 1;
@@ -47,6 +49,9 @@ const CTA_PROTOINFO_TCP: u16 = 1;
 const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: u16 = 4;
 const CTA_PROTOINFO_TCP_FLAGS_REPLY: u16 = 5;
+
+/// `IPS_SEEN_REPLY`, include/uapi/linux/netfilter/nf_conntrack_common.h.
+const SEEN_REPLY: u32 = 2;
 
 /// `IP_CT_TCP_FLAG_CLOSE_INIT`: this side has sent the first FIN.
 const CLOSE_INIT: u8 = 4;
@@ -77,12 +82,61 @@ pub fn read(kind: u16, payload: &[u8]) -> io::Result<Option<Tracked>> {
         .map_err(io::Error::other)
 }
 
+/// The protocol of an entry that nothing translates, told by the bytes of its two directions alone. `None`
+/// where it is translated, or where these are not as the kernel writes them for protocols with ports.
+pub(super) fn untranslated(kind: u16, payload: &[u8]) -> Option<u8> {
+    if kind != CT_NEW {
+        return None;
+    }
+    let mut attributes = NlasIterator::new(payload.get(HEADER..)?);
+    let mut next = || -> Option<NlaBuffer<&[u8]>> { attributes.next()?.ok() };
+    let (original, reply) = (next()?, next()?);
+    if (original.kind(), reply.kind()) != (CTA_TUPLE_ORIG, CTA_TUPLE_REPLY) {
+        return None;
+    }
+
+    mirrored(original.value(), reply.value())
+}
+
+/// The protocol of two directions, one of which is the other reversed.
+fn mirrored(one: &[u8], other: &[u8]) -> Option<u8> {
+    // Both addresses and what they are nested in, and then the same of the protocol and its ports, each
+    // behind a header of four bytes and padded to as many.
+    const REST: usize = 40;
+
+    let address = match one.len() {
+        length if length == REST + 2 * 4 => 4,
+        length if length == REST + 2 * 16 => 16,
+        _ => return None,
+    };
+    let source = 8..8 + address;
+    let destination = 12 + address..12 + 2 * address;
+    let protocol = 20 + 2 * address;
+    let source_port = protocol + 8..protocol + 10;
+    let destination_port = protocol + 16..protocol + 18;
+    let same = one.len() == other.len()
+        && one[protocol] == other[protocol]
+        && one[source.clone()] == other[destination.clone()]
+        && one[destination] == other[source]
+        && one[source_port.clone()] == other[destination_port.clone()]
+        && one[destination_port] == other[source_port];
+
+    same.then_some(one[protocol])
+}
+
 fn connection(payload: &[u8]) -> anyhow::Result<Option<Tracked>> {
+    let mut original = Tuple::default();
     let mut reply = Tuple::default();
+    let mut status = 0;
     let mut tcp = Tcp::default();
     let attributes = payload.get(HEADER..).context("it ends in its header")?;
     each(attributes, |kind, value| match kind {
+        CTA_TUPLE_ORIG => original.read(value),
         CTA_TUPLE_REPLY => reply.read(value),
+        CTA_STATUS => {
+            status = parse_u32_be(value)?;
+            Ok(())
+        }
         CTA_PROTOINFO => each(value, |kind, value| match kind {
             CTA_PROTOINFO_TCP => read_tcp(value, &mut tcp),
             _ => Ok(()),
@@ -102,8 +156,11 @@ fn connection(payload: &[u8]) -> anyhow::Result<Option<Tracked>> {
 
     Ok(Some(Tracked {
         transport,
+        opener: original.source.end()?,
+        asked: original.destination.end()?,
         local,
         remote,
+        answered: status & SEEN_REPLY != 0,
         tcp,
     }))
 }

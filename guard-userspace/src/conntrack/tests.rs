@@ -97,11 +97,56 @@ fn a_masqueraded_connection_is_known_by_its_answers() {
         tracked,
         Some(Tracked {
             transport: Transport::Tcp,
+            opener: end("172.30.0.2:40000"),
+            asked: end("10.9.0.1:80"),
             local: end("10.9.0.2:40001"),
             remote: end("10.9.0.1:80"),
+            answered: true,
             tcp: Tcp::default(),
         })
     );
+}
+
+/// What is told by the bytes alone is what is told by all that they say.
+#[test]
+fn what_nothing_translates_is_told_at_a_glance() {
+    let (v4, v6) = (
+        [end("10.9.0.2:40000"), end("10.9.0.1:80")],
+        [end("[fd09::2]:40000"), end("[fd09::1]:80")],
+    );
+    let elsewhere = [
+        [end("10.9.0.2:40000"), end("10.9.0.3:80")],
+        [end("10.9.0.2:40000"), end("10.9.0.1:81")],
+        [end("10.9.0.3:40000"), end("10.9.0.1:80")],
+        [end("10.9.0.2:40001"), end("10.9.0.1:80")],
+        [end("10.9.0.1:80"), end("10.9.0.2:40000")],
+    ];
+    let entry = |protocol, [opener, asked]: [SocketAddr; 2], [local, remote]: [SocketAddr; 2]| {
+        let both = [
+            tuple(1, protocol, opener, asked),
+            tuple(2, protocol, remote, local),
+        ];
+        payload(&both)
+    };
+    for protocol in [TCP, UDP, UDP_LITE] {
+        for ends in [v4, v6] {
+            let plain = entry(protocol, ends, ends);
+            assert_eq!(message::untranslated(ENTRY, &plain), Some(protocol));
+            let tracked = read(ENTRY, &plain).expect("is well-formed");
+            assert!(tracked.is_some_and(|tracked| !tracked.is_translated()));
+            assert_eq!(message::untranslated(ENTRY + 2, &plain), None);
+            for length in 0..plain.len() {
+                assert_eq!(message::untranslated(ENTRY, &plain[..length]), None);
+            }
+        }
+        for wire in elsewhere {
+            let translated = entry(protocol, v4, wire);
+            assert_eq!(message::untranslated(ENTRY, &translated), None, "{wire:?}");
+            let tracked = read(ENTRY, &translated).expect("is well-formed");
+            assert!(tracked.is_some_and(|tracked| tracked.is_translated()));
+        }
+    }
+    assert_eq!(message::untranslated(ENTRY, &masqueraded(3)), None);
 }
 
 #[test]
@@ -182,6 +227,7 @@ fn what_is_cut_off_anywhere_is_an_error_or_lacks_only_what_may_be_missing() {
                 // Where an attribute ends, the message may end as well.
                 assert!(length >= without_state, "{length}: {tracked:?}");
                 assert_eq!(tracked.local, end("10.9.0.2:40001"), "{length}");
+                assert_eq!(tracked.opener, end("172.30.0.2:40000"), "{length}");
                 assert_eq!(tracked.tcp, Tcp::default(), "{length}");
             }
             Err(error) => assert!(error.to_string().contains("conntrack"), "{length}: {error}"),
@@ -215,45 +261,49 @@ fn what_contradicts_itself_is_an_error() {
         &[attribute(1, &[10, 9, 0, 1]), attribute(2, &[10, 9, 0, 2])],
     );
     let table = [
-        ("no attributes", payload(&[])),
+        ("the original direction alone", vec![]),
         ("two families", {
             let mixed = nested(
                 1,
                 &[attribute(1, &[10, 9, 0, 1]), attribute(4, &[0xfd; 16])],
             );
-            payload(&[nested(2, &[mixed, ports(&[2, 3])])])
+            vec![nested(2, &[mixed, ports(&[2, 3])])]
         }),
-        (
-            "only the original direction",
-            payload(&[tuple(1, TCP, v4, v4)]),
-        ),
-        ("no addresses", payload(&[nested(2, &[ports(&[2, 3])])])),
+        ("no addresses", vec![nested(2, &[ports(&[2, 3])])]),
         (
             "no port",
-            payload(&[nested(2, &[addresses.clone(), ports(&[2])])]),
+            vec![nested(2, &[addresses.clone(), ports(&[2])])],
         ),
         ("a short address", {
             let short = nested(
                 1,
                 &[attribute(1, &[10, 9, 0]), attribute(2, &[10, 9, 0, 2])],
             );
-            payload(&[nested(2, &[short, ports(&[2, 3])])])
+            vec![nested(2, &[short, ports(&[2, 3])])]
         }),
         ("an address of the other length", {
             let long = nested(1, &[attribute(1, &[10; 16]), attribute(2, &[10; 16])]);
-            payload(&[nested(2, &[long, ports(&[2, 3])])])
+            vec![nested(2, &[long, ports(&[2, 3])])]
         }),
         (
             "a state of two bytes",
-            payload(&[
+            vec![
                 tuple(2, TCP, v6, v6),
                 nested(4, &[nested(1, &[attribute(1, &[3, 3])])]),
-            ]),
+            ],
+        ),
+        (
+            "a status of two bytes",
+            vec![tuple(2, TCP, v6, v6), attribute(3, &[0, 2])],
         ),
     ];
-    for (name, message) in table {
-        assert!(read(ENTRY, &message).is_err(), "{name}");
+    for (name, mut attributes) in table {
+        attributes.insert(0, tuple(1, TCP, v6, v6));
+        assert!(read(ENTRY, &payload(&attributes)).is_err(), "{name}");
     }
+    let reply = tuple(2, TCP, v4, v4);
+    assert!(read(ENTRY, &payload(&[])).is_err(), "nothing");
+    assert!(read(ENTRY, &payload(&[reply])).is_err(), "the reply alone");
 }
 
 #[test]

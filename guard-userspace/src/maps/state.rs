@@ -244,6 +244,14 @@ impl StateMemory {
         self.cell().guarded().guards(transport, usize::from(port))
     }
 
+    /// Whether a flow between these ports is recorded: of a guarded port, and not with a tunnel's.
+    pub fn records(&self, transport: Transport, local_port: u16, remote_port: u16) -> bool {
+        let guarded = self.cell().guarded();
+
+        guarded.guards(transport, usize::from(local_port))
+            && !guarded.leaves_unrecorded(transport, usize::from(remote_port))
+    }
+
     pub(super) fn cell(&self) -> &StateCell {
         // SAFETY: the memory is mapped for as long as `self` lives, and a `StateCell` is a `State`.
         unsafe { self.state.cast::<StateCell>().as_ref() }

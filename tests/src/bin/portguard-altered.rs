@@ -38,7 +38,7 @@ struct Altered {
 enum Part {
     /// Putting connected sockets into the maps before they are guarded
     Seeding,
-    /// Putting what conntrack knows into the maps before they are guarded
+    /// Putting what conntrack knows into the maps, before they are guarded and in sweeps
     Conntrack,
     /// Marking the ports of flows in sweeps
     FlowMarks,
@@ -48,6 +48,8 @@ enum Part {
     TupleMarks,
     /// Putting back, in sweeps, the flows of connected sockets that the maps have forgotten
     Repair,
+    /// Putting back, in sweeps, the flows that NAT translates
+    Translated,
     /// Taking out, in sweeps, what has expired where maps fill
     Reclaim,
     /// Copying the flows of an earlier run into other maps
@@ -65,6 +67,7 @@ impl Altered {
                 Part::SocketMarks => &mut workings.socket_marks,
                 Part::TupleMarks => &mut workings.tuple_marks,
                 Part::Repair => &mut workings.repair,
+                Part::Translated => &mut workings.translated,
                 Part::Reclaim => &mut workings.reclaim,
                 Part::Carrying => &mut workings.carrying,
             };

@@ -13,15 +13,12 @@ use guard_tests::{
     guard::Guard,
     netns::Direct,
     peers::{Connection, Exchange, Talk},
+    sweeps::{self, FORGOTTEN, PATIENCE},
 };
 use guard_userspace::{maps::StateMemory, namespace, pins::Pins};
 
 /// Sweeps in quick succession.
 const QUICK: [&str; 2] = ["--sweep-rest", "100"];
-/// A port that nothing marks looks free after two sweeps, and one may be under way.
-const FORGOTTEN: u32 = 3;
-/// How long a busy machine may take for them.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// Long enough for one packet, and for no retransmission.
 const ONE_PACKET: Duration = Duration::from_millis(150);
 
@@ -32,18 +29,9 @@ pub fn altered<'a>(topology: &'a Direct, without: &[&str], flags: &[&str]) -> Re
     Guard::start_altered(&topology.guarded, topology.interface(), &alterations, flags)
 }
 
-/// Waits until the sweeps forget whatever they do not find, and the tuple filter is trusted.
+/// As [`sweeps::wait`].
 pub fn wait_for_sweeps(topology: &Direct, guard: &Guard) -> Result<()> {
-    let namespace = topology.guarded.run(namespace::name)?;
-    let state = StateMemory::open(&Pins::new(guard.pins(), &namespace))?;
-    let first = state.epoch();
-    let deadline = Instant::now() + PATIENCE;
-    while state.epoch().wrapping_sub(first) % 256 < FORGOTTEN {
-        ensure!(Instant::now() < deadline, "nobody sweeps: {}", guard.said());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    ensure!(state.filters(), "sweeps do not make the filter trusted");
-    Ok(())
+    sweeps::wait(&topology.guarded, guard)
 }
 
 /// What becomes of the peer's word on a connection that has been silent for longer than its

@@ -11,6 +11,8 @@ mod own;
 mod rebridged;
 mod resets;
 mod stateful;
+mod tracked_later;
+mod translated;
 
 use guard_common::outcome::Family;
 

@@ -62,6 +62,7 @@ fn states_and_timers() {
     ];
     for (name, number, original, reply, marks, timer) in table {
         let message = payload(&[
+            tuple(1, TCP, end("10.9.0.2:40000"), end("10.9.0.1:80")),
             tuple(2, TCP, end("10.9.0.1:80"), end("10.9.0.2:40000")),
             protoinfo(number, original | 0x23, reply | 0x23),
         ]);
@@ -75,7 +76,10 @@ fn states_and_timers() {
 /// What a flow table has taken over has no timeout and no state.
 #[test]
 fn an_offloaded_connection_is_open() {
-    let message = payload(&[tuple(2, TCP, end("10.9.0.1:80"), end("10.9.0.2:40000"))]);
+    let message = payload(&[
+        tuple(1, TCP, end("10.9.0.2:40000"), end("10.9.0.1:80")),
+        tuple(2, TCP, end("10.9.0.1:80"), end("10.9.0.2:40000")),
+    ]);
     let tracked = read(ENTRY, &message)
         .expect("is well-formed")
         .expect("is of TCP");
@@ -86,58 +90,185 @@ fn an_offloaded_connection_is_open() {
 fn only_what_was_opened_here_counts() {
     let local = ["10.9.0.2/32", "10.9.0.255/32", "127.0.0.0/8", "fd09::2/128"];
     let addresses = LocalAddresses::from_iter(local.map(|net| net.parse().expect("is a prefix")));
-    // name, where answers go, where they come from
+    let ours = (true, true);
+    let outside = (true, false);
+    let others = (false, false);
+    let (host, host6) = ("10.9.0.2:40000", "[fd09::2]:40000");
+    let (peer, peer6) = ("10.9.0.1:80", "[fd09::1]:80");
+    let (service, service6) = ("10.96.0.1:80", "[fd96::1]:80");
+    let (container, container6) = ("172.30.0.2:40000", "[fd30::2]:40000");
+    // name, the first packet's source and destination, where answers go and come from, whether they are
+    // answers to this host, and whether nobody outside is behind it
     let table = [
-        ("our own", "10.9.0.2:40000", "10.9.0.1:80", true),
-        ("our own, IPv6", "[fd09::2]:40000", "[fd09::1]:80", true),
-        ("a stranger's", "10.9.0.1:1234", "10.9.0.2:40000", false),
+        ("our own", [host, peer], [host, peer], ours),
+        ("our own, IPv6", [host6, peer6], [host6, peer6], ours),
+        ("to a service", [host, service], [host, peer], ours),
+        (
+            "to a service, IPv6",
+            [host6, service6],
+            [host6, peer6],
+            ours,
+        ),
+        (
+            "from another port",
+            [host, peer],
+            ["10.9.0.2:50000", peer],
+            ours,
+        ),
+        (
+            "to a service of our address",
+            [host, "10.9.0.2:80"],
+            [host, peer],
+            ours,
+        ),
+        (
+            "from loopback",
+            ["127.0.0.1:40000", peer],
+            [host, peer],
+            ours,
+        ),
+        (
+            "as somebody else",
+            [host, peer],
+            ["192.0.2.9:40000", peer],
+            ours,
+        ),
+        ("a container's", [container, peer], [host, peer], ours),
+        (
+            "a container's, IPv6",
+            [container6, peer6],
+            [host6, peer6],
+            ours,
+        ),
+        (
+            "a container's to a service",
+            [container, service],
+            [host, peer],
+            ours,
+        ),
+        // This host hands it on in its own name.
+        (
+            "through us",
+            ["10.9.0.7:5000", "10.9.0.2:80"],
+            [host, peer],
+            outside,
+        ),
+        (
+            "a stranger's",
+            ["10.9.0.1:1234", host],
+            ["10.9.0.1:1234", host],
+            others,
+        ),
         (
             "a stranger's, IPv6",
-            "[fd09::1]:1234",
-            "[fd09::2]:40000",
-            false,
+            ["[fd09::1]:1234", host6],
+            ["[fd09::1]:1234", host6],
+            others,
+        ),
+        (
+            "a stranger's to a container",
+            ["10.9.0.1:1234", host],
+            ["10.9.0.1:1234", container],
+            others,
         ),
         (
             "of one behind us, untranslated",
-            "172.30.0.2:40000",
-            "10.9.0.1:80",
-            false,
+            [container, peer],
+            [container, peer],
+            others,
         ),
-        ("within the host", "10.9.0.2:40000", "10.9.0.2:80", false),
-        ("over loopback", "127.0.0.1:40000", "127.0.0.1:80", false),
+        (
+            "within the host",
+            [host, "10.9.0.2:80"],
+            [host, "10.9.0.2:80"],
+            others,
+        ),
+        (
+            "to a service here",
+            [host, service],
+            [host, "10.9.0.2:80"],
+            others,
+        ),
+        (
+            "over loopback",
+            ["127.0.0.1:40000", "127.0.0.1:80"],
+            ["127.0.0.1:40000", "127.0.0.1:80"],
+            others,
+        ),
         (
             "a query to a group",
-            "10.9.0.2:40000",
-            "224.0.0.251:5353",
-            false,
+            [host, "224.0.0.251:5353"],
+            [host, "224.0.0.251:5353"],
+            others,
         ),
         (
             "a query to a group, IPv6",
-            "[fd09::2]:40000",
-            "[ff02::fb]:5353",
-            false,
+            [host6, "[ff02::fb]:5353"],
+            [host6, "[ff02::fb]:5353"],
+            others,
         ),
         (
             "a query to all",
-            "10.9.0.2:40000",
-            "255.255.255.255:67",
-            false,
+            [host, "255.255.255.255:67"],
+            [host, "255.255.255.255:67"],
+            others,
         ),
         (
             "a query to all of a network",
-            "10.9.0.2:40000",
-            "10.9.0.255:67",
-            false,
+            [host, "10.9.0.255:67"],
+            [host, "10.9.0.255:67"],
+            others,
         ),
     ];
-    for (name, local, remote, ours) in table {
+    for (name, [opener, asked], [local, remote], expected) in table {
         let tracked = Tracked {
-            transport: Transport::Udp,
-            local: end(local),
-            remote: end(remote),
-            tcp: Tcp::default(),
+            opener: end(opener),
+            asked: end(asked),
+            ..tracked(Transport::Udp, end(local), end(remote))
         };
-        assert_eq!(tracked.opened_here(&addresses), ours, "{name}");
+        let found = (
+            tracked.opened_here(&addresses),
+            tracked.opened_inside(&addresses),
+        );
+        assert_eq!(found, expected, "{name}");
+        let translated = [opener, asked] != [local, remote] && [opener, asked] != [remote, local];
+        assert!(!translated || tracked.is_translated(), "{name}");
+    }
+    let plain = tracked(Transport::Tcp, end(host), end(peer));
+    assert!(!plain.is_translated());
+}
+
+#[test]
+fn what_is_over_needs_no_flow() {
+    let table = [
+        (State::SynSent, true),
+        (State::Open, true),
+        (State::HalfClosed, true),
+        (State::Closed, false),
+        (State::Reset, false),
+    ];
+    for (state, goes_on) in table {
+        let tracked = Tracked {
+            tcp: Tcp {
+                state,
+                ..Tcp::default()
+            },
+            ..tracked(Transport::Tcp, end("10.9.0.2:40000"), end("10.9.0.1:80"))
+        };
+        assert_eq!(tracked.goes_on(), goes_on, "{state:?}");
+    }
+}
+
+/// A connection that nothing translates.
+fn tracked(transport: Transport, local: SocketAddr, remote: SocketAddr) -> Tracked {
+    Tracked {
+        transport,
+        opener: local,
+        asked: remote,
+        local,
+        remote,
+        answered: true,
+        tcp: Tcp::default(),
     }
 }
 
@@ -162,12 +293,11 @@ fn only_guarded_ports_and_recorded_peers_concern_the_maps() {
         ("TCP to that port", Transport::Tcp, 40_000, 4_789, true),
     ];
     for (name, transport, local, remote, expected) in table {
-        let tracked = Tracked {
+        let tracked = tracked(
             transport,
-            local: SocketAddr::new([10, 9, 0, 2].into(), local),
-            remote: SocketAddr::new([10, 9, 0, 1].into(), remote),
-            tcp: Tcp::default(),
-        };
+            SocketAddr::new([10, 9, 0, 2].into(), local),
+            SocketAddr::new([10, 9, 0, 1].into(), remote),
+        );
         let found = seed::concerns(&tracked, &guarded, &unrecorded, &addresses);
         assert_eq!(found, expected, "{name}");
     }
