@@ -42,7 +42,7 @@ pub async fn run(start: &Start, json: bool) -> Result<Exit, Failure> {
                     report.note("configuration", remark);
                 }
             }
-            host(&settings, &mut report).await?;
+            host(&settings, start.config.is_some(), &mut report).await?;
         }
         Err(failure) => report.problem("configuration", &failure),
     }
@@ -52,7 +52,7 @@ pub async fn run(start: &Start, json: bool) -> Result<Exit, Failure> {
 }
 
 /// In the order of a run, so that the first problem is the one that a run would end with.
-async fn host(settings: &Settings, report: &mut Report) -> Result<(), Failure> {
+async fn host(settings: &Settings, file: bool, report: &mut Report) -> Result<(), Failure> {
     let permitted = privileges::require();
     match &permitted {
         Ok(()) => report.ok("privileges", "all that a run needs"),
@@ -66,7 +66,16 @@ async fn host(settings: &Settings, report: &mut Report) -> Result<(), Failure> {
     let pins = Pins::new(&settings.pin_dir, &namespace);
     let holder = InstanceLock::holder(&namespace);
     device::interfaces(settings, &all, report);
-    instance(holder, permitted.is_ok(), report);
+    match holder {
+        // Whoever tries a file wants the running guard to read it.
+        Some(pid) if file => report.note(
+            "instance",
+            format!(
+                "pid {pid} guards this network namespace; `portguard reload` has it read its file"
+            ),
+        ),
+        holder => instance(holder, permitted.is_ok(), report),
+    }
 
     ports::ports(settings, report);
     if holder.is_none() {

@@ -169,6 +169,8 @@ pub enum Command {
     Flows(AskFlags),
     /// Say what a run would do here, without attaching anything
     Check(CheckFlags),
+    /// Have a running guard read its configuration file anew
+    Reload(ReloadFlags),
     /// Remove what a killed or kept guard has left in force
     Detach(DetachFlags),
     /// Narrow the kernel's port range and reserve ports, now and at every boot
@@ -180,7 +182,7 @@ pub enum Command {
 /// The flags of a run.
 #[derive(Clone, Debug, Default, PartialEq, Args)]
 pub struct RunFlags {
-    /// TOML file with a key for every flag here; flags win over it, SIGHUP reads it anew
+    /// TOML file with a key for every flag here; flags win over it, `portguard reload` has it read anew
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
@@ -208,6 +210,14 @@ pub struct AskFlags {
     #[arg(long)]
     pub json: bool,
 
+    /// Socket of the running guard
+    #[arg(long, value_name = "PATH", default_value = CONTROL_SOCKET)]
+    pub control_socket: PathBuf,
+}
+
+/// The flags of `reload`.
+#[derive(Clone, Debug, Args)]
+pub struct ReloadFlags {
     /// Socket of the running guard
     #[arg(long, value_name = "PATH", default_value = CONTROL_SOCKET)]
     pub control_socket: PathBuf,
@@ -356,6 +366,8 @@ mod tests {
             ("check --iface eth0 --range 1-2 --json", None),
             ("status --json --control-socket /x", None),
             ("flows", None),
+            ("reload --control-socket /x", None),
+            ("reload --json", Some(2)),
             ("detach --pin-dir /x", None),
             (
                 "harden --range 40000-45000 --reserve 41000,42000-42010 --dry-run",

@@ -1,7 +1,8 @@
-//! What `portguard status` and `portguard flows` are told, over a Unix socket and read-only.
+//! What `portguard status`, `flows` and `reload` are told, over a Unix socket that is root's alone.
 
 mod answer;
 mod client;
+mod request;
 mod socket;
 
 use std::time::Duration;
@@ -10,15 +11,17 @@ use axum::{
     Json, Router,
     body::Body,
     extract::State,
-    http::header::CONTENT_TYPE,
+    http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use futures_util::stream;
+use tokio::{net::UnixStream, sync::mpsc};
 
 pub use self::{
     answer::{Alarm, Flow, FlowTotals, Interface, Listener, Ports, SCHEMA_VERSION, Status},
     client::{Client, Question},
+    request::{Peer, Reload, Reply},
     socket::Socket,
 };
 use crate::{
@@ -38,18 +41,38 @@ const LIMITS: Limits = Limits {
     patience: Duration::from_secs(5),
 };
 
-/// Serves `/status` and `/flows` until `stop`; then returns within 100 ms, and the socket is gone.
-pub async fn run(socket: Socket, shared: Shared, stop: impl Future<Output = ()>) {
+/// Serves `/status` and `/flows` until `stop`, and passes on what is asked of the daemon by `/reload`;
+/// then returns within 100 ms, and the socket is gone.
+pub async fn run(
+    socket: Socket,
+    shared: Shared,
+    reloads: mpsc::Sender<Reload>,
+    stop: impl Future<Output = ()>,
+) {
     let Socket { listener, file } = socket;
-    connections::serve(listener, routes(shared), LIMITS, stop).await;
+    let routes = |client: &UnixStream| routes(shared.clone(), reloads.clone(), Peer::of(client));
+    connections::serve(listener, routes, LIMITS, stop).await;
     drop(file);
 }
 
-pub(crate) fn routes(shared: Shared) -> Router {
-    Router::new()
+/// What a client with these credentials may ask.
+pub(crate) fn routes(shared: Shared, reloads: mpsc::Sender<Reload>, peer: Peer) -> Router {
+    let questions = Router::new()
         .route(Question::Status.path(), get(status))
         .route(Question::Flows.path(), get(flows))
-        .with_state(shared)
+        .with_state(shared);
+    let changes = Router::new()
+        .route(Question::Reload.path(), post(reload))
+        .with_state((reloads, peer));
+
+    questions.merge(changes)
+}
+
+async fn reload(State((reloads, peer)): State<(mpsc::Sender<Reload>, Peer)>) -> Response {
+    match request::ask(&reloads, peer).await {
+        Some(reply) => Json(reply).into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending").into_response(),
+    }
 }
 
 async fn status(State(shared): State<Shared>) -> Response {

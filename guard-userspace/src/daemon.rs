@@ -15,7 +15,7 @@ use rtnetlink::Handle;
 use tokio::{
     select,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{Notify, watch},
+    sync::{Notify, mpsc, watch},
     time::{Interval, MissedTickBehavior, interval, timeout},
 };
 
@@ -156,6 +156,8 @@ struct Daemon {
     netlink: Handle,
     names: Names,
     sweep_now: Arc<Notify>,
+    /// What is asked for over the control socket.
+    reloads: mpsc::Receiver<control::Reload>,
     stop: watch::Sender<()>,
     servers: Vec<tokio::task::JoinHandle<()>>,
     // Last, so that it is let go of last.
@@ -222,10 +224,11 @@ impl Daemon {
             Arc::clone(&sweep_now),
             ended(stopped.clone()),
         );
+        let (asked, reloads) = mpsc::channel(1);
         let shared = serve::Shared::new(Arc::clone(&observer) as Arc<_>);
         let servers = vec![
             tokio::spawn(serve::run(metrics, shared.clone(), ended(stopped.clone()))),
-            tokio::spawn(control::run(control, shared, ended(stopped))),
+            tokio::spawn(control::run(control, shared, asked, ended(stopped))),
             tokio::spawn(sweeps),
         ];
 
@@ -238,6 +241,7 @@ impl Daemon {
             netlink,
             names,
             sweep_now,
+            reloads,
             stop,
             servers,
             _lock: lock,
@@ -260,7 +264,11 @@ impl Daemon {
                 changed,
             } = events;
             select! {
-                _ = reload.recv() => self.reload().await,
+                _ = reload.recv() => {
+                    // What comes of it is in the log.
+                    let _ = self.reload().await;
+                }
+                Some(reload) = self.reloads.recv() => self.reload_for(reload).await,
                 _ = range.tick() => self.follow_range().await,
                 _ = links.tick() => self.follow_links().await,
                 _ = compare.tick() => self.compare().await,

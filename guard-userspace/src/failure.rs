@@ -22,6 +22,24 @@ pub enum Exit {
     BadConfiguration = 78,
 }
 
+impl Exit {
+    /// The one with this code, as another process of ours tells it.
+    pub fn from_code(code: u8) -> Self {
+        const ALL: [Exit; 6] = [
+            Exit::Fine,
+            Exit::Runtime,
+            Exit::Usage,
+            Exit::Unavailable,
+            Exit::NotPermitted,
+            Exit::BadConfiguration,
+        ];
+
+        ALL.into_iter()
+            .find(|exit| *exit as u8 == code)
+            .unwrap_or(Self::Runtime)
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
@@ -78,6 +96,13 @@ impl Failure {
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// Says in front of it what failed because of it.
+    #[must_use]
+    pub fn within(mut self, context: &'static str) -> Self {
+        self.chain = self.chain.context(context);
         self
     }
 

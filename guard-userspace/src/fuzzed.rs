@@ -121,7 +121,10 @@ fn configuration(bytes: &[u8]) {
 
 /// What somebody writes to the control socket.
 fn control(bytes: &[u8]) {
-    talk(bytes, control::routes);
+    talk(bytes, |shared| {
+        let (asked, _) = tokio::sync::mpsc::channel(1);
+        control::routes(shared, asked, control::Peer::default())
+    });
 }
 
 /// What somebody writes to the port of the metrics.

@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         Command::Flows(flags) => report::flows(&flags.control_socket, flags.json),
         Command::Check(flags) => return check(flags),
         Command::Audit(flags) => return audit(&flags),
+        Command::Reload(flags) => report::reload(&flags.control_socket),
         Command::Detach(flags) => block_on(detach::run(&flags.pin_dir)),
         Command::Harden(flags) => harden(&flags),
     };

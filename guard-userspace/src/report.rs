@@ -45,6 +45,17 @@ pub fn flows(socket: &Path, json: bool) -> Result<(), Failure> {
     print(|out| write!(out, "{}", FlowsText(&flows)))
 }
 
+/// Has the guard on `socket` read its configuration file anew, and prints what has changed. Blocks:
+/// call it outside a runtime.
+///
+/// # Errors
+/// As [`status`]; exit code 78 when the file is at fault, 2 when the guard was started without one.
+pub fn reload(socket: &Path) -> Result<(), Failure> {
+    let done = Client::new(socket).reload()?;
+
+    print(|out| writeln!(out, "{}", one_line(&done)))
+}
+
 /// Prints the answer as it was received, with a line end.
 fn copy(client: &Client, question: Question) -> Result<(), Failure> {
     let mut out = Output::new();

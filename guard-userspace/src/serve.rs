@@ -78,7 +78,8 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves `/metrics`, `/healthz` and `/readyz` until `stop`; then returns within 100 ms.
 pub async fn run(listener: TcpListener, shared: Shared, stop: impl Future<Output = ()>) {
-    connections::serve(listener, routes(shared), LIMITS, stop).await;
+    let routes = routes(shared);
+    connections::serve(listener, |_| routes.clone(), LIMITS, stop).await;
 }
 
 pub(crate) fn routes(shared: Shared) -> Router {

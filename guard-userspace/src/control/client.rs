@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, anyhow};
 use axum::{
     body::{Body, BodyDataStream, Bytes},
-    http::{Request, StatusCode, header::HOST},
+    http::{Method, Request, StatusCode, header::HOST},
 };
 use futures_util::TryStreamExt;
 use hyper::client::conn::http1;
@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::{net::UnixStream, runtime, time::timeout};
 
-use super::{Flow, Status};
+use super::{Flow, Reply, Status};
 use crate::failure::{Exit, Failure};
 
 /// Walking millions of flows takes seconds.
@@ -30,6 +30,8 @@ pub enum Question {
     Status,
     /// The single flows.
     Flows,
+    /// To read the configuration file anew.
+    Reload,
 }
 
 impl Question {
@@ -38,6 +40,15 @@ impl Question {
         match self {
             Self::Status => "/status",
             Self::Flows => "/flows",
+            Self::Reload => "/reload",
+        }
+    }
+
+    /// Whether it changes anything.
+    const fn method(self) -> Method {
+        match self {
+            Self::Status | Self::Flows => Method::GET,
+            Self::Reload => Method::POST,
         }
     }
 }
@@ -70,6 +81,18 @@ impl Client {
     /// As [`status`](Self::status).
     pub fn flows(&self) -> Result<Vec<Flow>, Failure> {
         self.parse(Question::Flows)
+    }
+
+    /// Has the configuration file read anew, and returns what has changed.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status); exit code 78 when the file is at fault, 2 when there is none.
+    pub fn reload(&self) -> Result<String, Failure> {
+        let reply: Reply = self.parse(Question::Reload)?;
+        match Exit::from_code(reply.code) {
+            Exit::Fine => Ok(reply.text),
+            code => Err(Failure::new(code, anyhow!(reply.text))),
+        }
     }
 
     /// Copies the answer to `out` while it arrives.
@@ -169,7 +192,9 @@ async fn send(
     stream: UnixStream,
     question: Question,
 ) -> anyhow::Result<hyper::Response<hyper::body::Incoming>> {
-    let request = Request::get(question.path())
+    let request = Request::builder()
+        .method(question.method())
+        .uri(question.path())
         .header(HOST, "portguard")
         .body(Body::empty())?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;

@@ -48,7 +48,17 @@ impl Server {
                     let socket = Socket::bind(&socket).await.expect("binds");
                     bound.wait();
                     let (_, shared) = fake.shared();
-                    run(socket, shared, async {
+                    let (asked, mut reloads) = mpsc::channel(1);
+                    tokio::spawn(async move {
+                        while let Some(Reload { peer, answer }) = reloads.recv().await {
+                            let uid =
+                                format!("uid {}, pid {}", nix::unistd::getuid(), process::id());
+                            assert_eq!(peer.to_string(), uid);
+                            let failure = Failure::bad_configuration("f:1:1: no").remedy("mend it");
+                            let _ = answer.send(Reply::from(Err(failure)));
+                        }
+                    });
+                    run(socket, shared, asked, async {
                         let _ = stopped.await;
                     })
                     .await;
@@ -87,6 +97,14 @@ fn runtime() -> runtime::Runtime {
 
 fn bind(path: &Path) -> Result<Socket, Failure> {
     runtime().block_on(Socket::bind(path))
+}
+
+#[test]
+fn a_change_is_asked_for_and_its_outcome_told() {
+    let server = Server::start(Fake::default());
+    let failure = Client::new(&server.socket).reload().expect_err("refused");
+    assert_eq!(failure.code, Exit::BadConfiguration);
+    assert_eq!(failure.to_string(), "f:1:1: no; mend it");
 }
 
 #[test]

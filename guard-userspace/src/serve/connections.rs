@@ -33,13 +33,13 @@ pub(crate) struct Limits {
     pub patience: Duration,
 }
 
-/// Serves `routes` until `stop`.
+/// Serves to each client what `routes` has for it, until `stop`.
 ///
 /// A connection serves one request and ends, so none idles. While all are taken, the oldest is
 /// closed as soon as it has had `patience`, so slow clients cannot keep others out.
 pub(crate) async fn serve<L: Listener>(
     mut listener: L,
-    routes: Router,
+    routes: impl Fn(&L::Io) -> Router,
     limits: Limits,
     stop: impl Future<Output = ()>,
 ) {
@@ -56,7 +56,7 @@ pub(crate) async fn serve<L: Listener>(
         select! {
             () = &mut stop => break,
             (io, _) = listener.accept(), if !full => {
-                let connection = connections.spawn(answer(io, routes.clone(), limits));
+                let connection = connections.spawn(answer(routes(&io), io, limits));
                 by_age.push_back((Instant::now(), connection));
             }
             () = sleep_until(oldest + limits.patience), if full => {
@@ -86,10 +86,10 @@ where
         request: time,
         patience: time,
     };
-    answer(io, routes, limits).await;
+    answer(routes, io, limits).await;
 }
 
-async fn answer<Io>(io: Io, routes: Router, limits: Limits)
+async fn answer<Io>(routes: Router, io: Io, limits: Limits)
 where
     Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {

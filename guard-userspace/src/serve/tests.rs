@@ -29,7 +29,7 @@ impl Server {
         let (stop, stopped) = oneshot::channel();
         let done = tokio::spawn(connections::serve(
             listener,
-            routes(shared),
+            move |_: &_| routes(shared.clone()),
             limits,
             async {
                 let _ = stopped.await;

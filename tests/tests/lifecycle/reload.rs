@@ -1,4 +1,4 @@
-//! SIGHUP: another configuration, or a bad one.
+//! SIGHUP and `portguard reload`: another configuration, or a bad one.
 
 use std::{
     fs,
@@ -16,6 +16,7 @@ use guard_common::{
     tables::Use,
 };
 use guard_tests::{
+    build,
     frames::P,
     guard::Guard,
     peers::{Exchange, Talk},
@@ -78,7 +79,7 @@ fn a_reload_takes_effect_and_a_bad_one_does_not() -> Result<()> {
     let mut talk = Exchange::open(host, peer, (server, 8081), false, 1)?.remove(0);
     let shut = |guard: &Guard, what: &str| {
         guard.expect([(DropNoFlow, 2)], || {
-            ensure!(lab.scan(1)? == 0, "{what}: strangers are heard");
+            ensure!(lab.scan(1)? == 0, "{what}: strangers are heard: {}", guard.said());
             Ok(())
         })
     };
@@ -214,5 +215,116 @@ fn a_start_with_a_wider_filter_keeps_flows() -> Result<()> {
             Ok(())
         })?;
     }
+    Ok(())
+}
+
+/// The exit code of `portguard` with these words, and all that it prints.
+fn portguard(guard: &Guard, lab: &Lab, words: &[&str]) -> Result<(Option<i32>, String)> {
+    let mut command = lab.topology.guarded.command(build::binary());
+    command.args(words);
+    if words[0] == "reload" {
+        command.arg("--control-socket").arg(guard.control_socket());
+    }
+    let output = command.output()?;
+    let printed = [output.stdout, output.stderr].concat();
+    Ok((output.status.code(), String::from_utf8(printed)?))
+}
+
+#[test]
+fn whoever_asks_for_a_reload_is_told_what_came_of_it() -> Result<()> {
+    let lab = Lab::new()?;
+    let config = Config::new(&lab)?;
+    let path = config.0.display().to_string();
+    let guard = lab.guard(&["--config", &path])?;
+    let pins = guard.pins().display().to_string();
+    let check = |word: &str| {
+        let words = ["check", "--iface", "vg", "--pin-dir", &pins, word, &path];
+        portguard(&guard, &lab, &words)
+    };
+    // file, exit code, what is said
+    let table = [
+        ("expose = [\"40000/udp\"]", 0, "reloaded: expose"),
+        (
+            "expose = [\"40000/udp\"]",
+            0,
+            "reloaded, nothing has changed",
+        ),
+        (
+            "max-flows = 1024\nmode = \"monitor\"",
+            0,
+            "reloaded: mode, expose; takes a restart: max-flows",
+        ),
+        ("mode = \"of\"", 78, "stays: "),
+        ("mode = ", 78, ":1:8: "),
+        ("", 0, "reloaded: mode"),
+    ];
+    for (text, code, said) in table {
+        config.write(text)?;
+        let (checked, printed) = check("--config")?;
+        ensure!(
+            checked == Some(code),
+            "{text}: check: {checked:?}: {printed}"
+        );
+        if code == 0 {
+            let beside = format!("note     instance       pid {} guards", guard.pid());
+            ensure!(printed.contains(&beside), "{text}: {printed}");
+        }
+        let (done, printed) = portguard(&guard, &lab, &["reload"])?;
+        ensure!(
+            done == Some(code) && printed.contains(said) && printed.lines().count() == 1,
+            "{text}: {done:?}: {printed}"
+        );
+        if code != 0 {
+            ensure!(printed.contains(&path), "{printed}");
+        }
+    }
+    let times = guard
+        .said()
+        .matches("reload: asked for by uid 0, pid ")
+        .count();
+    ensure!(times == table.len(), "{times}: {}", guard.said());
+    ensure!(lab.scan(1)? == 0, "strangers are heard");
+    Ok(())
+}
+
+#[test]
+fn a_guard_without_a_file_has_nothing_to_reload() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut guard = lab.guard(&[])?;
+    let (code, printed) = portguard(&guard, &lab, &["reload"])?;
+    ensure!(
+        code == Some(2)
+            && printed.contains("no configuration file to read; start it with --config"),
+        "{code:?}: {printed}"
+    );
+    ensure!(guard.end()?.success(), "{}", guard.said());
+    let (code, printed) = portguard(&guard, &lab, &["reload"])?;
+    ensure!(
+        code == Some(69) && printed.contains("no daemon answers"),
+        "{code:?}: {printed}"
+    );
+    Ok(())
+}
+
+/// What systemd does with the unit, as far as that can be told without it.
+#[test]
+fn the_unit_comes_before_the_network_and_tells_of_bad_files() -> Result<()> {
+    const UNIT: &str = include_str!("../../../packaging/portguard.service");
+
+    let values = |key: &str| -> Vec<&str> {
+        UNIT.lines()
+            .filter_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+            .flat_map(str::split_whitespace)
+            .collect()
+    };
+    let has = |key: &str, value: &str| values(key).contains(&value);
+    ensure!(has("Before", "network-pre.target") && has("Wants", "network-pre.target"));
+    ensure!(has("DefaultDependencies", "no") && has("Conflicts", "shutdown.target"));
+    for key in ["After", "Wants", "Requires"] {
+        for waited in ["network-online.target", "network.target", "basic.target"] {
+            ensure!(!has(key, waited), "{key}={waited}");
+        }
+    }
+    ensure!(values("ExecReload") == ["/usr/local/sbin/portguard", "reload"]);
     Ok(())
 }
