@@ -31,10 +31,13 @@ pub use self::{
 };
 use crate::{
     kernel_ports::{self, KernelPort},
-    range::{GuardedPorts, PortRange},
+    range::{GuardedPorts, PortBitmap, PortRange},
     settings::Exposed,
     sockets::{self, Socket, State},
 };
+
+/// Ranges of ports in one question about connections.
+const PORTS_AT_ONCE: usize = 256;
 
 /// How long a look goes on between two looks at the clock.
 const PIECE: Duration = Duration::from_millis(20);
@@ -116,7 +119,17 @@ pub struct Survey {
 /// When the sockets or the kernel's tunnels cannot be listed.
 pub fn survey(guarded: &GuardedPorts, trusted: &[IpNet]) -> anyhow::Result<Survey> {
     let kernel = kernel_ports::list()?;
-    let listeners = find(&sockets::list()?, guarded, trusted, &kernel);
+    let mut sockets = sockets::waiting_on(&guarded.ranges())?;
+    let listening: PortBitmap = sockets
+        .iter()
+        .filter(|socket| socket.transport == Transport::Tcp && listens(socket, guarded))
+        .map(|socket| socket.local.port())
+        .collect();
+    // In pieces, because the kernel takes no question of any length.
+    for ports in listening.runs().chunks(PORTS_AT_ONCE) {
+        sockets.extend(sockets::connections_at(ports)?);
+    }
+    let listeners = find(&sockets, guarded, trusted, &kernel);
 
     Ok(Survey { listeners, kernel })
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, bail, ensure};
 use guard_common::parse::Transport;
 use serde::{Deserialize, Serialize};
 
+use self::sysctl::Sysctl;
 pub use self::{
     bitmap::PortBitmap,
     sysctl::{LOCAL_PORT_RANGE, LOCAL_RESERVED_PORTS, parse_range, parse_reserved},
@@ -121,14 +122,43 @@ impl LocalPorts {
     /// # Errors
     /// When a sysctl cannot be read or is not understood; names the file, its text and a remedy.
     pub fn read(fixed: Option<PortRange>) -> anyhow::Result<Self> {
+        LocalFiles::open()?.read(fixed)
+    }
+}
+
+/// The sysctls of one network namespace, which stay open: to follow them takes no descriptor that
+/// others may have used up.
+#[derive(Debug)]
+pub struct LocalFiles {
+    range: Sysctl,
+    reserved: Sysctl,
+}
+
+impl LocalFiles {
+    /// Opens those of the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// When one cannot be opened; names it.
+    pub fn open() -> anyhow::Result<Self> {
+        Ok(Self {
+            range: Sysctl::open(LOCAL_PORT_RANGE)?,
+            reserved: Sysctl::open(LOCAL_RESERVED_PORTS)?,
+        })
+    }
+
+    /// Reads them, but for a range that is `fixed` by the user.
+    ///
+    /// # Errors
+    /// When one cannot be read or is not understood; names the file, its text and a remedy.
+    pub fn read(&self, fixed: Option<PortRange>) -> anyhow::Result<LocalPorts> {
         let range = match fixed {
             Some(range) => range,
-            None => sysctl::read(LOCAL_PORT_RANGE, parse_range)?,
+            None => self.range.read(parse_range)?,
         };
 
-        Ok(Self {
+        Ok(LocalPorts {
             range,
-            reserved: sysctl::read(LOCAL_RESERVED_PORTS, parse_reserved)?,
+            reserved: self.reserved.read(parse_reserved)?,
         })
     }
 }
@@ -193,6 +223,22 @@ impl GuardedPorts {
     /// Whether `port` lies in the range and is left alone, because it is reserved or exposed.
     pub fn exempt(&self, transport: Transport, port: u16) -> bool {
         self.range.contains(port) && !self.guarded(transport, port)
+    }
+
+    /// Some ranges that hold all of them, for whatever transport, and more where there would be too
+    /// many.
+    pub fn ranges(&self) -> Vec<PortRange> {
+        const MOST: usize = 32;
+        let mut all = self.tcp.clone();
+        all.insert_all(&self.udp);
+        let runs = all.runs();
+        match (runs.first(), runs.last()) {
+            (Some(first), Some(last)) if runs.len() > MOST => vec![PortRange {
+                first: first.first,
+                last: last.last,
+            }],
+            _ => runs,
+        }
     }
 
     /// The guarded ports of `transport` as a bitmap.

@@ -41,6 +41,14 @@ pub struct Target<'a> {
     pub any_remote_port: bool,
 }
 
+impl Seeded {
+    /// Adds what came of seeding more.
+    pub fn add(&mut self, more: Self) {
+        self.new += more.new;
+        self.failed += more.failed;
+    }
+}
+
 impl Target<'_> {
     /// Puts in a flow unless it is there and alive, and marks its port. Returns whether it was put
     /// in.

@@ -10,6 +10,11 @@ use guard_common::parse::Transport;
 use netlink_packet_sock_diag::inet::StateFlags;
 use nix::errno::Errno;
 
+use crate::range::PortRange;
+
+/// What sockets may speak.
+const ALL: [Transport; 3] = [Transport::Tcp, Transport::Udp, Transport::UdpLite];
+
 /// One socket as the kernel shows it.
 ///
 /// Addresses of IPv6 sockets that stand for IPv4 ones (`::ffff:192.0.2.1`) are IPv4 here.
@@ -110,7 +115,7 @@ impl State {
 /// # Errors
 /// When neither can be read.
 pub fn list() -> anyhow::Result<Vec<Socket>> {
-    list_in(|_| StateFlags::all())
+    list_in(&ALL, |_| StateFlags::all(), Ends::ALL)
 }
 
 /// Those of the same sockets that wait for strangers: TCP listeners, and UDP sockets without a
@@ -119,10 +124,7 @@ pub fn list() -> anyhow::Result<Vec<Socket>> {
 /// # Errors
 /// As [`list`].
 pub fn waiting() -> anyhow::Result<Vec<Socket>> {
-    list_in(|transport| match transport {
-        Transport::Tcp => StateFlags::LISTEN,
-        Transport::Udp | Transport::UdpLite => StateFlags::CLOSE,
-    })
+    list_in(&ALL, waits, Ends::ALL)
 }
 
 /// The TCP listeners among the same sockets, which are few: the kernel keeps them apart.
@@ -130,35 +132,124 @@ pub fn waiting() -> anyhow::Result<Vec<Socket>> {
 /// # Errors
 /// As [`list`].
 pub fn listening() -> anyhow::Result<Vec<Socket>> {
-    list_of(&[Transport::Tcp], |_| StateFlags::LISTEN)
+    list_in(&[Transport::Tcp], |_| StateFlags::LISTEN, Ends::ALL)
 }
 
-fn list_in(states: fn(Transport) -> StateFlags) -> anyhow::Result<Vec<Socket>> {
-    list_of(
-        &[Transport::Tcp, Transport::Udp, Transport::UdpLite],
-        states,
-    )
+/// As [`waiting`], on these local ports.
+///
+/// # Errors
+/// As [`list`].
+pub fn waiting_on(ports: &[PortRange]) -> anyhow::Result<Vec<Socket>> {
+    let ends = Ends {
+        local: ports,
+        ..Ends::ALL
+    };
+
+    list_in(&ALL, waits, ends)
 }
 
-fn list_of(
+/// Calls `visit` with those that have a peer, on these local ports, some hundreds at a time and while
+/// the kernel lists the others. May visit more where /proc/net has to be read, and some twice.
+///
+/// # Errors
+/// As [`list`].
+pub fn visit_connected_on(
+    ports: &[PortRange],
+    mut visit: impl FnMut(&[Socket]),
+) -> anyhow::Result<()> {
+    let states = |transport| match transport {
+        Transport::Tcp => StateFlags::all() - StateFlags::LISTEN - StateFlags::CLOSE,
+        Transport::Udp | Transport::UdpLite => StateFlags::ESTABLISHED,
+    };
+    let ends = Ends {
+        local: ports,
+        ..Ends::ALL
+    };
+    for transport in ALL {
+        for family in [Family::V4, Family::V6] {
+            let wanted = (states(transport), ends);
+            match diag::visit(transport, family, wanted, &mut visit) {
+                Ok(()) => {}
+                Err(error) => {
+                    let mut sockets = Vec::new();
+                    read_instead(transport, family, error, &mut sockets)?;
+                    visit(&sockets);
+                }
+            }
+        }
+    }
+
+    Ok(())
+}
+
+/// Open TCP connections with one of these ports at either end. May list more where /proc/net has to be
+/// read.
+///
+/// # Errors
+/// As [`list`].
+pub fn connections_at(ports: &[PortRange]) -> anyhow::Result<Vec<Socket>> {
+    let states = |_| StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT;
+    let ends = Ends {
+        local: ports,
+        remote: ports,
+    };
+
+    list_in(&[Transport::Tcp], states, ends)
+}
+
+fn waits(transport: Transport) -> StateFlags {
+    match transport {
+        Transport::Tcp => StateFlags::LISTEN,
+        Transport::Udp | Transport::UdpLite => StateFlags::CLOSE,
+    }
+}
+
+/// Which sockets are wanted by their ports: one of these at this end, or one of those at the other.
+/// All are where there are none of either.
+#[derive(Clone, Copy, Debug)]
+struct Ends<'a> {
+    local: &'a [PortRange],
+    remote: &'a [PortRange],
+}
+
+impl Ends<'_> {
+    const ALL: Self = Self {
+        local: &[],
+        remote: &[],
+    };
+}
+
+fn list_in(
     transports: &[Transport],
     states: fn(Transport) -> StateFlags,
+    ends: Ends<'_>,
 ) -> anyhow::Result<Vec<Socket>> {
     let mut sockets = Vec::new();
     for &transport in transports {
         for family in [Family::V4, Family::V6] {
-            match diag::dump(transport, family, states(transport), &mut sockets) {
+            match diag::dump(transport, family, (states(transport), ends), &mut sockets) {
                 Ok(()) => {}
-                Err(error) if lacking(&error) => {
-                    proc_net::read(transport, family, &mut sockets)
-                        .with_context(|| format!("sock_diag: {error}, and so"))?;
-                }
-                Err(error) => return Err(error).context("sock_diag: list the sockets"),
+                Err(error) => read_instead(transport, family, error, &mut sockets)?,
             }
         }
     }
 
     Ok(sockets)
+}
+
+/// Reads /proc/net where the kernel has no sock_diag for this.
+fn read_instead(
+    transport: Transport,
+    family: Family,
+    error: io::Error,
+    sockets: &mut Vec<Socket>,
+) -> anyhow::Result<()> {
+    if !lacking(&error) {
+        return Err(error).context("sock_diag: list the sockets");
+    }
+
+    proc_net::read(transport, family, sockets)
+        .with_context(|| format!("sock_diag: {error}, and so"))
 }
 
 #[cfg(any(test, fuzzing))]

@@ -1,7 +1,9 @@
 //! Following what changes while the daemon runs: the range, the listeners and the interfaces.
 
+use std::time::Instant;
+
 use super::{Daemon, announce};
-use crate::{alarm::AlarmKind, failure::Failure, interfaces, range::GuardedPorts};
+use crate::{alarm::AlarmKind, failure::Failure, guard::Older, interfaces, range::GuardedPorts};
 
 impl Daemon {
     /// Puts the kernel's range in force when it has changed.
@@ -16,6 +18,7 @@ impl Daemon {
     }
 
     pub(super) async fn apply_ports(&mut self) -> Result<(), Failure> {
+        let began = Instant::now();
         let guard = &self.guard;
         let has_flows = |transport, port| guard.has_flows(transport, port);
         let next = self
@@ -26,11 +29,18 @@ impl Daemon {
             return Ok(());
         };
         let guarded = next.guarded();
-        let mut older = self.guard.seed(&self.settings, &guarded).await?;
+        // What is on the other ports is known already.
+        let grown = guarded.without(&self.ports.guarded());
+        let mut older = Older::default();
+        if let Some(grown) = &grown {
+            older.add(self.guard.seed(&self.settings, grown).await?);
+        }
         self.guard.guard_ports(&self.settings, &guarded);
+        next.announce(&self.ports, began.elapsed());
         // Whoever connected between the list of sockets and the change.
-        older.add(self.guard.seed(&self.settings, &guarded).await?);
-        next.announce(&self.ports);
+        if let Some(grown) = &grown {
+            older.add(self.guard.seed(&self.settings, grown).await?);
+        }
         announce::learned_more(&older);
         self.ports = next;
         self.show_ports();

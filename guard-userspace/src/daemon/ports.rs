@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,12 +15,15 @@ use crate::{
     kernel_ports::{self, KernelPort},
     listeners::{self, Listener, Moment, Names, Programs, Survey, Terms, Verdict, Warning},
     maps::StateMemory,
-    range::{GuardedPorts, LocalPorts, PortRange},
+    range::{GuardedPorts, LocalFiles, LocalPorts, PortRange},
     settings::{Exposed, ListenersPolicy, Settings},
 };
 
 /// How long a start waits for the names of listeners, so that it can say who forbids it.
 const NAMES_AT_START: Duration = Duration::from_millis(500);
+
+/// How long it may take to put other ports in force once they have been noticed.
+const PROMISED: Duration = Duration::from_millis(250);
 
 /// Warnings about listeners that are given in one run. What comes after is only counted.
 const MOST_SAID: usize = 256;
@@ -35,6 +39,8 @@ const SILENT: Duration = Duration::from_secs(9);
 pub struct PortsInForce {
     /// What the kernel or the user says.
     pub local: LocalPorts,
+    /// Where the kernel says it.
+    files: Arc<LocalFiles>,
     /// Listeners that unsolicited packets do not reach.
     pub blocked: Vec<Listener>,
     /// What the settings expose.
@@ -74,9 +80,10 @@ impl PortsInForce {
         earlier: Option<&StateMemory>,
         names: &mut Names,
     ) -> Result<Self, Failure> {
-        let local = LocalPorts::read(settings.range)?;
+        let files = Arc::new(LocalFiles::open()?);
         let mut ports = Self {
-            local,
+            local: files.read(settings.range)?,
+            files,
             blocked: Vec::new(),
             configured: settings.exposures().collect(),
             kept: Vec::new(),
@@ -172,16 +179,17 @@ impl PortsInForce {
         names: &mut Names,
         has_flows: impl Fn(Transport, u16) -> bool,
     ) -> Result<Option<Self>, Failure> {
-        let local = LocalPorts::read(settings.range)?;
-        self.complaint = None;
+        let local = self.files.read(settings.range)?;
         let configured: Vec<_> = settings.exposures().collect();
         if local == self.local && configured == self.configured {
+            self.complaint = None;
             return Ok(None);
         }
 
         let mut next = Self {
             local,
             configured,
+            complaint: None,
             ..self.clone()
         };
         let (before, after) = (self.regardless(), next.regardless());
@@ -319,8 +327,8 @@ impl PortsInForce {
         found.kernel
     }
 
-    /// Logs what has changed.
-    pub fn announce(&self, before: &Self) {
+    /// Logs what has changed, and that it `took` too long to put in force if it did.
+    pub fn announce(&self, before: &Self, took: Duration) {
         if self.local.range != before.local.range {
             tracing::info!("port range {} -> {}", before.local.range, self.local.range);
         }
@@ -336,6 +344,13 @@ impl PortsInForce {
                 "exposed ports {} -> {}",
                 list(&before.exposed()),
                 list(&self.exposed())
+            );
+        }
+        if took > PROMISED {
+            tracing::warn!(
+                "that took {} ms: this host has so many sockets or tracked connections that a range \
+                 comes into force later than within 300 ms",
+                took.as_millis()
             );
         }
     }

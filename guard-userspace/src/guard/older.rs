@@ -1,6 +1,10 @@
 //! Flows that are older than what guards them.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, mpsc},
+    thread,
+};
 
 use guard_common::{
     flow::{Flow, Phase},
@@ -17,7 +21,7 @@ use crate::{
     range::GuardedPorts,
     seed::{self, Target},
     settings::Settings,
-    sockets,
+    sockets::{self, Socket},
     workings::Workings,
 };
 
@@ -33,8 +37,7 @@ pub struct Older {
 impl Older {
     /// Adds what was learned later.
     pub fn add(&mut self, later: Self) {
-        self.sockets.new += later.sockets.new;
-        self.sockets.failed += later.sockets.failed;
+        self.sockets.add(later.sockets);
         self.tracked.add(later.tracked);
     }
 }
@@ -76,7 +79,7 @@ impl Seeder {
         };
         let mut older = Older::default();
         if self.workings.seeding {
-            older.sockets = seed::seed(&sockets::list()?, ports, target);
+            older.sockets = seed_sockets(ports, target)?;
         }
         // Last, so that these are the youngest where there is little room: nothing else can bring
         // them back.
@@ -135,6 +138,38 @@ impl Seeder {
 
         Ok(())
     }
+}
+
+/// Puts in the connected sockets on these ports while another thread has the kernel list them: each
+/// takes as long as the other.
+fn seed_sockets(ports: &GuardedPorts, target: Target<'_>) -> anyhow::Result<seed::Seeded> {
+    /// Lists of some hundreds that may wait to be put in.
+    const WAITING: usize = 64;
+    let ranges = &ports.ranges();
+    let mut seeded = seed::Seeded::default();
+    let (tell, listed) = mpsc::sync_channel::<Vec<Socket>>(WAITING);
+    let done = thread::scope(|scope| {
+        let list = move || {
+            sockets::visit_connected_on(ranges, |sockets| {
+                // Nobody stops hearing before all is listed.
+                let _ = tell.send(sockets.to_vec());
+            })
+        };
+        let listing = thread::Builder::new().spawn_scoped(scope, list).ok()?;
+        for sockets in listed {
+            seeded.add(seed::seed(&sockets, ports, target));
+        }
+        listing.join().ok()
+    });
+    match done {
+        Some(listed) => listed?,
+        // The kernel has started no thread.
+        None => sockets::visit_connected_on(ranges, |sockets| {
+            seeded.add(seed::seed(sockets, ports, target));
+        })?,
+    }
+
+    Ok(seeded)
 }
 
 impl Older {

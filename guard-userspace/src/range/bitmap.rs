@@ -38,6 +38,29 @@ impl PortBitmap {
         self.0.iter().all(|word| *word == 0)
     }
 
+    /// Adds every port of `others`.
+    pub fn insert_all(&mut self, others: &Self) {
+        for (word, other) in self.0.iter_mut().zip(others.0.iter()) {
+            *word |= other;
+        }
+    }
+
+    /// The runs of ports that make up the set, in order.
+    pub fn runs(&self) -> Vec<PortRange> {
+        let mut runs: Vec<PortRange> = Vec::new();
+        for port in (1..=u16::MAX).filter(|port| self.contains(*port)) {
+            match runs.last_mut() {
+                Some(run) if run.last + 1 == port => run.last = port,
+                _ => runs.push(PortRange {
+                    first: port,
+                    last: port,
+                }),
+            }
+        }
+
+        runs
+    }
+
     /// Whether `port` is in the set.
     pub fn contains(&self, port: u16) -> bool {
         self.0[usize::from(port / 32)] & 1 << (port % 32) != 0

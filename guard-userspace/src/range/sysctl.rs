@@ -53,26 +53,44 @@ pub fn parse_reserved(text: &str) -> anyhow::Result<Vec<PortRange>> {
     Ok(reserved)
 }
 
-/// Reads the sysctl `path` of the calling thread's network namespace and parses it.
-pub(super) fn read<T>(path: &str, parse: fn(&str) -> anyhow::Result<T>) -> anyhow::Result<T> {
-    let text = read_whole(path).map_err(|error| {
-        Failure::new(
-            Exit::Runtime,
-            error.context(format!("{path}: cannot be read")),
-        )
-        .remedy("show the process the whole of /proc/sys/net")
-    })?;
-    let ports = parse(&text).map_err(|error| {
-        let shown: String = text.trim().chars().take(60).collect();
-        let error = error.context(format!("{path}: cannot make sense of {shown:?}"));
-        Failure::new(Exit::Runtime, error).remedy("write it anew with sysctl")
-    })?;
-
-    Ok(ports)
+/// One sysctl of one network namespace.
+#[derive(Debug)]
+pub(super) struct Sysctl {
+    path: &'static str,
+    file: File,
 }
 
-fn read_whole(path: &str) -> anyhow::Result<String> {
-    let file = File::open(path)?;
+impl Sysctl {
+    /// Opens the sysctl `path` of the calling thread's network namespace.
+    pub(super) fn open(path: &'static str) -> anyhow::Result<Self> {
+        let file = File::open(path).map_err(|error| unreadable(path, error.into()))?;
+
+        Ok(Self { path, file })
+    }
+
+    /// Reads what it says now.
+    pub(super) fn read<T>(&self, parse: fn(&str) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let path = self.path;
+        let text = read_whole(&self.file).map_err(|error| unreadable(path, error))?;
+        let ports = parse(&text).map_err(|error| {
+            let shown: String = text.trim().chars().take(60).collect();
+            let error = error.context(format!("{path}: cannot make sense of {shown:?}"));
+            Failure::new(Exit::Runtime, error).remedy("write it anew with sysctl")
+        })?;
+
+        Ok(ports)
+    }
+}
+
+fn unreadable(path: &str, error: anyhow::Error) -> Failure {
+    Failure::new(
+        Exit::Runtime,
+        error.context(format!("{path}: cannot be read")),
+    )
+    .remedy("show the process the whole of /proc/sys/net")
+}
+
+fn read_whole(file: &File) -> anyhow::Result<String> {
     let mut size = 4096;
     while size <= LONGEST {
         let mut bytes = vec![0; size];

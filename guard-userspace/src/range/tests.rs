@@ -149,17 +149,52 @@ fn sysctls_of_this_host() {
 
 #[test]
 fn an_error_names_file_text_and_remedy() {
-    let missing = sysctl::read("/proc/sys/net/ipv4/no_such", parse_range).expect_err("no file");
+    let missing = Sysctl::open("/proc/sys/net/ipv4/no_such").expect_err("no file");
     assert_eq!(
         format!("{missing:#}"),
         "/proc/sys/net/ipv4/no_such: cannot be read: No such file or directory (os error 2); show \
          the process the whole of /proc/sys/net"
     );
 
-    let malformed = sysctl::read("/proc/sys/kernel/ostype", parse_range).expect_err("no range");
+    let malformed = Sysctl::open("/proc/sys/kernel/ostype")
+        .and_then(|sysctl| sysctl.read(parse_range))
+        .expect_err("no range");
     assert_eq!(
         format!("{malformed:#}"),
         "/proc/sys/kernel/ostype: cannot make sense of \"Linux\": expected two ports; write it \
          anew with sysctl"
     );
+}
+
+#[test]
+fn ports_that_were_not_guarded_before() {
+    let local = |first, last| LocalPorts {
+        range: PortRange::new(first, last).expect("a range"),
+        reserved: Vec::new(),
+    };
+    let exposed = (Transport::Tcp, PortRange::new(150, 160).expect("a range"));
+    let before = GuardedPorts::new(&local(100, 200), [exposed]);
+    let after = GuardedPorts::new(&local(120, 300), []);
+    let beyond = after.without(&before).expect("some are");
+    let tcp: Vec<_> = beyond.bitmap(Transport::Tcp).runs();
+    let udp: Vec<_> = beyond.bitmap(Transport::Udp).runs();
+    let shown = |runs: &[PortRange]| runs.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(shown(&tcp), ["150-160", "201-300"]);
+    assert_eq!(shown(&udp), ["201-300"]);
+    assert_eq!(shown(&beyond.ranges()), ["150-160", "201-300"]);
+    assert!(before.without(&before).is_none());
+    let scattered = (1..200).map(|number| {
+        let port = 101 + 2 * number;
+        (Transport::Tcp, PortRange::new(port, port).expect("a range"))
+    });
+    let scattered: Vec<_> = scattered
+        .chain((1..200).map(|number| {
+            let port = 101 + 2 * number;
+            (Transport::Udp, PortRange::new(port, port).expect("a range"))
+        }))
+        .collect();
+    let many = GuardedPorts::new(&local(100, 600), scattered);
+    assert_eq!(shown(&many.ranges()), ["100-600"]);
+    let whole = GuardedPorts::new(&local(1, 65535), []);
+    assert_eq!(shown(&whole.ranges()), ["1-65535"]);
 }

@@ -7,7 +7,8 @@ use crate::dump::{self, Progress};
 fn both_sources(port: u16) -> [Vec<Socket>; 2] {
     let sources: [fn(Transport, Family, &mut Vec<Socket>); 2] = [
         |transport, family, sockets| {
-            diag::dump(transport, family, StateFlags::all(), sockets).expect("sock_diag");
+            let all = (StateFlags::all(), Ends::ALL);
+            diag::dump(transport, family, all, sockets).expect("sock_diag");
         },
         |transport, family, sockets| proc_net::read(transport, family, sockets).expect("/proc/net"),
     ];
@@ -149,4 +150,74 @@ fn those_that_wait() {
     assert_eq!(waiting.iter().filter(at(address.port())).count(), 1);
     let port = client.local_addr().expect("address").port();
     assert_eq!(waiting.iter().filter(at(port)).count(), 0);
+}
+
+#[test]
+fn the_kernel_compares_ports() {
+    let sockets: Vec<_> = (0..6)
+        .map(|_| UdpSocket::bind("127.0.0.1:0").expect("binds"))
+        .collect();
+    let mut ports: Vec<u16> = sockets
+        .iter()
+        .map(|socket| socket.local_addr().expect("address").port())
+        .collect();
+    ports.sort_unstable();
+    let range = |first, last| PortRange::new(first, last).expect("a range");
+    let one = |port| range(port, port);
+    // ranges, those of the ports that are found
+    let table: [(&[PortRange], &[u16]); 5] = [
+        (&[one(ports[2])], &ports[2..3]),
+        (&[range(ports[1], ports[4])], &ports[1..5]),
+        (&[one(ports[0]), one(ports[5])], &[ports[0], ports[5]]),
+        (
+            &[one(ports[0]), one(ports[2]), range(ports[4], ports[5])],
+            &[ports[0], ports[2], ports[4], ports[5]],
+        ),
+        (&[one(1)], &[]),
+    ];
+    for (ranges, expected) in table {
+        let mut found: Vec<u16> = waiting_on(ranges)
+            .expect("sockets")
+            .iter()
+            .map(|socket| socket.local.port())
+            .filter(|port| ports.contains(port))
+            .collect();
+        found.sort_unstable();
+        assert_eq!(found, expected, "{ranges:?}");
+        for socket in waiting_on(ranges).expect("sockets") {
+            let port = socket.local.port();
+            assert!(
+                ranges.iter().any(|range| range.contains(port)),
+                "{socket:?}"
+            );
+        }
+    }
+
+    sockets[0]
+        .connect(("127.0.0.1", ports[1]))
+        .expect("connects");
+    let own = sockets[0].local_addr().expect("address").port();
+    let mut found = Vec::new();
+    visit_connected_on(&[one(own)], |sockets| found.extend_from_slice(sockets)).expect("sockets");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].connected());
+}
+
+#[test]
+fn connections_are_found_by_either_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let address = listener.local_addr().expect("address");
+    let client = TcpStream::connect(address).expect("connect");
+    let _server = listener.accept().expect("accept");
+    let port = PortRange::new(address.port(), address.port()).expect("a range");
+    let mut found: Vec<_> = connections_at(&[port])
+        .expect("sockets")
+        .iter()
+        .map(|socket| (socket.local, socket.remote))
+        .collect();
+    let ends = (address, client.local_addr().expect("address"));
+    found.sort_unstable();
+    let mut expected = [ends, (ends.1, ends.0)];
+    expected.sort_unstable();
+    assert_eq!(found, expected);
 }
