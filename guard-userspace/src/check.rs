@@ -108,11 +108,21 @@ fn instance(holder: Option<u32>, permitted: bool, report: &mut Report) {
 async fn servers(settings: &Settings, report: &mut Report) {
     match serve::bind(settings.metrics_listen).await {
         Ok(_) => report.ok("metrics", format!("{} is free", settings.metrics_listen)),
-        Err(failure) => report.problem("metrics", &failure),
+        // Any local user can be in the way, so a run guards without them.
+        Err(failure) => report.items.push(Item::note(
+            "metrics",
+            format!("{}: they come when they can", failure.message()),
+            failure.advice().map(str::to_owned),
+        )),
     }
     let path = &settings.control_socket;
     match control::Socket::inspect(path).await {
         Ok(_) => report.ok("control socket", format!("{} is free", path.display())),
+        Err(failure) if control::Socket::is_anothers(path) => report.items.push(Item::note(
+            "control socket",
+            format!("{}: it comes when it can", failure.message()),
+            failure.advice().map(str::to_owned),
+        )),
         Err(failure) => report.problem("control socket", &failure),
     }
 }

@@ -5,18 +5,22 @@ mod client;
 mod request;
 mod socket;
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
+use anyhow::Context;
 use axum::{
-    Json, Router,
-    body::Body,
+    Router,
+    body::{Body, Bytes},
     extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use futures_util::stream;
-use tokio::{net::UnixStream, sync::mpsc};
+use futures_util::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
+use tokio::{net::UnixStream, sync::mpsc, time::timeout};
 
 pub use self::{
     answer::{Alarm, Flow, FlowTotals, Interface, Listener, Ports, SCHEMA_VERSION, Status},
@@ -26,6 +30,7 @@ pub use self::{
 };
 use crate::{
     control::answer::JsonRows,
+    descriptors,
     serve::{
         Shared,
         connections::{self, Limits},
@@ -41,6 +46,9 @@ const LIMITS: Limits = Limits {
     patience: Duration::from_secs(5),
 };
 
+/// How long nothing is said while an answer is worked out.
+const QUIET: Duration = Duration::from_millis(500);
+
 /// Serves `/status` and `/flows` until `stop`, and passes on what is asked of the daemon by `/reload`;
 /// then returns within 100 ms, and the socket is gone.
 pub async fn run(
@@ -51,7 +59,12 @@ pub async fn run(
 ) {
     let Socket { listener, file } = socket;
     let routes = |client: &UnixStream| routes(shared.clone(), reloads.clone(), Peer::of(client));
-    connections::serve(listener, routes, LIMITS, stop).await;
+    let room = descriptors::room(connections::MOST_ROOM);
+    let limits = Limits {
+        connections: LIMITS.share_of(room, 1, 4),
+        ..LIMITS
+    };
+    connections::serve(listener, routes, limits, stop).await;
     drop(file);
 }
 
@@ -69,29 +82,63 @@ pub(crate) fn routes(shared: Shared, reloads: mpsc::Sender<Reload>, peer: Peer) 
 }
 
 async fn reload(State((reloads, peer)): State<(mpsc::Sender<Reload>, Peer)>) -> Response {
-    match request::ask(&reloads, peer).await {
-        Some(reply) => Json(reply).into_response(),
-        None => (StatusCode::SERVICE_UNAVAILABLE, "the daemon is ending").into_response(),
-    }
+    patiently(async move {
+        let reply = request::ask(&reloads, peer).await;
+        let reply = reply.context("the daemon is ending")?;
+        Ok(stream::iter([Ok(Bytes::from(serde_json::to_vec(&reply)?))]).boxed())
+    })
+    .await
 }
 
 async fn status(State(shared): State<Shared>) -> Response {
-    match shared.glance().await {
-        Ok(glance) => Json(Status::from(&*glance.observation)).into_response(),
-        Err(error) => failed(&error),
-    }
+    patiently(async move {
+        let glance = shared.glance().await?;
+        let text = serde_json::to_vec(&Status::from(&*glance.observation))?;
+        Ok(stream::iter([Ok(Bytes::from(text))]).boxed())
+    })
+    .await
 }
 
 /// The rows are written as JSON piece by piece, as fast as the client reads: a million flows are
 /// in memory once, as rows, and never as text.
 async fn flows(State(shared): State<Shared>) -> Response {
-    match shared.flows().await {
-        Ok(rows) => {
-            let body = Body::from_stream(stream::iter(JsonRows::new(rows)));
-            ([(CONTENT_TYPE, "application/json")], body).into_response()
+    patiently(async move { Ok(stream::iter(JsonRows::new(shared.flows().await?)).boxed()) }).await
+}
+
+/// Pieces of JSON.
+type Pieces = BoxStream<'static, serde_json::Result<Bytes>>;
+
+/// Answers with what `answer` comes to. Where that takes a while, the answer begins with white space,
+/// which means nothing in JSON: so who asks knows that somebody is at work, and can give up on a
+/// daemon that does nothing.
+async fn patiently(
+    answer: impl Future<Output = anyhow::Result<Pieces>> + Send + 'static,
+) -> Response {
+    let mut answer = Box::pin(answer);
+    let body = match timeout(QUIET, &mut answer).await {
+        Ok(Ok(pieces)) => Body::from_stream(pieces),
+        Ok(Err(error)) => return failed(&error),
+        Err(_) => {
+            let pieces = stream::unfold(Some(answer), |answer| async {
+                let mut answer = answer?;
+                match timeout(QUIET, &mut answer).await {
+                    Ok(Ok(pieces)) => Some((pieces, None)),
+                    // It is too late to say so otherwise.
+                    Ok(Err(error)) => {
+                        let error = serde_json::Error::io(io::Error::other(error));
+                        Some((stream::iter([Err(error)]).boxed(), None))
+                    }
+                    Err(_) => {
+                        let nothing = Ok(Bytes::from_static(b" "));
+                        Some((stream::iter([nothing]).boxed(), Some(answer)))
+                    }
+                }
+            });
+            Body::from_stream(pieces.flatten())
         }
-        Err(error) => failed(&error),
-    }
+    };
+
+    ([(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 #[cfg(test)]

@@ -4,8 +4,14 @@ mod announce;
 mod follow;
 mod ports;
 mod reload;
+mod servers;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{
     FutureExt, StreamExt,
@@ -21,7 +27,7 @@ use tokio::{
 
 use self::ports::PortsInForce;
 use crate::{
-    control,
+    control, descriptors,
     failure::Failure,
     guard::{self, Guard},
     interfaces,
@@ -40,7 +46,7 @@ use crate::{
 
 /// How often the sysctls are read. A change must be in force within 300 ms, and nothing tells of
 /// one: inotify does not fire on procfs.
-const RANGE_EVERY: Duration = Duration::from_millis(200);
+const RANGE_EVERY: Duration = Duration::from_millis(50);
 
 /// How often listeners are looked for.
 const LISTENERS_EVERY: Duration = Duration::from_secs(5);
@@ -60,6 +66,11 @@ const LINKS_EVERY: Duration = Duration::from_millis(200);
 
 /// How long to wait after a change for those that belong to it.
 const SETTLED: Duration = Duration::from_millis(50);
+
+/// The rest between two looks at interfaces that keep changing, in times of what a look takes, and the
+/// longest such rest: where hundreds come and go, each look takes a while.
+const REST: u32 = 15;
+const LONGEST_REST: Duration = Duration::from_millis(1500);
 
 /// How long each server may take to end.
 const FAREWELL: Duration = Duration::from_millis(150);
@@ -105,6 +116,7 @@ pub async fn run(
         compare: every(COMPARE_EVERY),
         changes: interfaces::changes()?.boxed_local().fuse(),
         changed: false,
+        looked: Duration::ZERO,
     };
     announce::ready(
         &daemon.guard.attachments(),
@@ -112,12 +124,14 @@ pub async fn run(
         &daemon.ports.local,
     );
     {
-        let work = daemon.work(&mut events);
+        let turned = Turned::default();
+        let work = daemon.work(&mut events, &turned);
         tokio::pin!(work, shutdown);
         // Whatever is under way then, such as a look at all sockets, goes with it.
         select! {
             biased;
             () = &mut shutdown => {}
+            () = announce::watchdog(&turned) => {}
             () = &mut work => {}
         }
     }
@@ -133,6 +147,26 @@ fn every(period: Duration) -> Interval {
     interval
 }
 
+/// When something that has happened was last dealt with. The range is read many times a second, so it
+/// is not long ago while the daemon works.
+struct Turned(Cell<Instant>);
+
+impl Turned {
+    fn note(&self) {
+        self.0.set(Instant::now());
+    }
+
+    fn ago(&self) -> Duration {
+        self.0.get().elapsed()
+    }
+}
+
+impl Default for Turned {
+    fn default() -> Self {
+        Self(Cell::new(Instant::now()))
+    }
+}
+
 /// What can happen.
 struct Events {
     reload: Signal,
@@ -145,6 +179,8 @@ struct Events {
     changes: Fuse<LocalBoxStream<'static, ()>>,
     /// Whether interfaces have changed since they were looked at.
     changed: bool,
+    /// How long the last look at them took.
+    looked: Duration,
 }
 
 struct Daemon {
@@ -174,13 +210,22 @@ impl Daemon {
         let netlink = interfaces::connect()?;
         // A wrong name is worth more than a second instance.
         guard::find_wanted(&settings, &interfaces::list(&netlink).await?)?;
+        let interfaces = settings.iface.len() + settings.egress_iface.len();
+        descriptors::require(descriptors::for_a_guard(interfaces))?;
         let lock = InstanceLock::take(&namespace)?;
         let pins = Pins::of_layout(&settings.pin_dir, &namespace, workings.layout);
         let earlier = StateMemory::in_force(&pins);
         let mut names = Names::new(helper);
         let ports = PortsInForce::start(&settings, earlier.as_ref(), &mut names).await?;
-        let metrics = serve::bind(settings.metrics_listen).await?;
-        let control = control::Socket::bind(&settings.control_socket).await?;
+        let metrics = serve::bind(settings.metrics_listen).await;
+        let control = control::Socket::bind(&settings.control_socket).await;
+        // Another daemon there is a mistake; what another user has put there is no reason not to guard.
+        let control = match control {
+            Err(failure) if !control::Socket::is_anothers(&settings.control_socket) => {
+                return Err(failure);
+            }
+            control => control,
+        };
 
         let mut notes = Vec::new();
         let guarded = ports.guarded();
@@ -204,6 +249,7 @@ impl Daemon {
             links: guard.links(),
             slots: guard.slots(),
             advice: None,
+            metrics_missing: None,
         };
         let readings = Readings::open(guard.pins())?;
         let observer = Arc::new(Observer::new(
@@ -227,8 +273,18 @@ impl Daemon {
         let (asked, reloads) = mpsc::channel(1);
         let shared = serve::Shared::new(Arc::clone(&observer) as Arc<_>);
         let servers = vec![
-            tokio::spawn(serve::run(metrics, shared.clone(), ended(stopped.clone()))),
-            tokio::spawn(control::run(control, shared, asked, ended(stopped))),
+            tokio::spawn(servers::metrics(
+                metrics,
+                settings.metrics_listen,
+                (Arc::clone(&observer), shared.clone()),
+                stopped.clone(),
+            )),
+            tokio::spawn(servers::control(
+                control,
+                settings.control_socket.clone(),
+                (shared, asked),
+                stopped,
+            )),
             tokio::spawn(sweeps),
         ];
 
@@ -250,8 +306,9 @@ impl Daemon {
 
     /// Follows whatever happens, one thing after the other, without end. What takes long is waited
     /// for, so that everything else goes on meanwhile.
-    async fn work(&mut self, events: &mut Events) {
+    async fn work(&mut self, events: &mut Events, turned: &Turned) {
         loop {
+            turned.note();
             let Events {
                 reload,
                 range,
@@ -262,6 +319,7 @@ impl Daemon {
                 compare,
                 changes,
                 changed,
+                looked,
             } = events;
             select! {
                 _ = reload.recv() => {
@@ -281,12 +339,14 @@ impl Daemon {
                 // Changes that keep coming must not put the look off for ever.
                 Some(()) = changes.next(), if !*changed => {
                     *changed = true;
-                    interfaces.reset_after(SETTLED);
+                    interfaces.reset_after((*looked * REST).clamp(SETTLED, LONGEST_REST));
                 }
                 _ = interfaces.tick() => {
                     *changed = false;
                     while changes.next().now_or_never().flatten().is_some() {}
+                    let began = Instant::now();
                     self.follow_interfaces().await;
+                    *looked = began.elapsed();
                     self.follow_tunnels().await;
                 }
             }

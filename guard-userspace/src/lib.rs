@@ -2,7 +2,7 @@
 //! the kernel's port range, and reports.
 //!
 //! Modules in reading order: the command line and what it means ([`cli`], [`settings`],
-//! [`text`], [`failure`], [`aside`]), what is on this host ([`range`], [`dump`], [`interfaces`], [`sockets`], [`sysctl_d`],
+//! [`text`], [`failure`], [`aside`], [`descriptors`]), what is on this host ([`range`], [`dump`], [`interfaces`], [`sockets`], [`sysctl_d`],
 //! [`conntrack`], [`kernel_ports`], [`listeners`], [`namespace`], [`privileges`]), the kernel programs and their
 //! maps ([`bpf`], [`pins`], [`programs`], [`maps`], [`clock`], [`driver`], [`attach`], [`alarm`], [`evidence`], [`guard`], [`seed`],
 //! [`repair`], [`reclaim`], [`pressure`], [`timers`], [`sweep`]), and the daemon around them
@@ -12,6 +12,7 @@
 
 pub mod aside;
 pub mod cli;
+pub mod descriptors;
 pub mod failure;
 pub mod settings;
 pub mod text;

@@ -145,6 +145,8 @@ pub struct Observation {
     pub flows: Vec<FlowCount>,
     /// What to do about flow maps that are too small.
     pub advice: Option<String>,
+    /// Why metrics are not served, or nothing while they are.
+    pub metrics_missing: Option<String>,
     /// What is wrong.
     pub alarms: Vec<Alarm>,
     /// What is counted beside the frames.

@@ -40,6 +40,8 @@ pub struct Knowledge {
     pub slots: Vec<(u32, String)>,
     /// What to do about flow maps that are too small.
     pub advice: Option<String>,
+    /// Why metrics are not served.
+    pub metrics_missing: Option<String>,
 }
 
 /// Reads the maps for whoever asks, on whatever thread.
@@ -154,6 +156,7 @@ impl Observe for Observer {
             trusted: knowledge.trusted,
             listeners: knowledge.blocked.iter().map(blocked).collect(),
             advice: knowledge.advice,
+            metrics_missing: knowledge.metrics_missing,
             alarms: self.alarms.list(),
             interfaces: knowledge.interfaces,
             frames,

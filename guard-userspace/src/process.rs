@@ -1,19 +1,28 @@
 //! The process: one thread that does everything, and the signals that end it.
 
+use std::time::Duration;
+
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     daemon::{self, Start},
+    descriptors,
     failure::Failure,
     listeners::Helper,
     workings::Workings,
 };
+
+/// Longer than any process runs.
+const FOR_GOOD: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Guards until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// As [`daemon::run`].
 pub fn guard(start: Start, workings: Workings) -> Result<(), Failure> {
+    descriptors::raise_limit();
+    // Before anything that cannot say so: the runtime panics without.
+    descriptors::require(descriptors::for_a_guard(1))?;
     // The guard does not depend on who can be named.
     let helper = Helper::start().unwrap_or_else(|failure| {
         tracing::warn!("{failure}");
@@ -37,8 +46,11 @@ pub fn guard(start: Start, workings: Workings) -> Result<(), Failure> {
 /// # Errors
 /// Those of the work, and when the kernel gives no means to wait.
 pub fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    descriptors::require(descriptors::FOR_A_QUESTION)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // Threads that work aside stay: at a moment when the kernel starts none, there are some.
+        .thread_keep_alive(FOR_GOOD)
         .build()
         .map_err(anyhow::Error::from)?;
     let done = runtime.block_on(work);

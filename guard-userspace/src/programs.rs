@@ -212,6 +212,17 @@ impl Programs {
         })
     }
 
+    /// Closes the maps, which the programs hold from now on. Loading takes them, and attaching does
+    /// not.
+    pub fn close_maps(&mut self) {
+        close_maps(&mut self.sending);
+        match &mut self.receiving {
+            Receiving::Loaded(ebpf) => close_maps(ebpf),
+            // Whoever loads it closes them.
+            Receiving::Loading(_) | Receiving::Refused => {}
+        }
+    }
+
     /// The maps as the kernel describes them.
     pub fn maps(&self) -> impl Iterator<Item = (&str, MapInfo)> {
         self.sending
@@ -270,8 +281,16 @@ fn load_ingress(mut ebpf: Ebpf, name: &str) -> Result<Ebpf, Failure> {
     ingress
         .load()
         .map_err(|error| refused_program(name, &error))?;
+    close_maps(&mut ebpf);
 
     Ok(ebpf)
+}
+
+fn close_maps(ebpf: &mut Ebpf) {
+    let names: Vec<_> = ebpf.maps().map(|(name, _)| name.to_owned()).collect();
+    for name in names {
+        drop(ebpf.take_map(&name));
+    }
 }
 
 /// Whether the kernel knows XDP programs that can read frames in several pieces.

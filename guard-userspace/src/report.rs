@@ -215,6 +215,9 @@ impl fmt::Display for StatusText<'_> {
             "flows     {} of {}",
             status.flows.entries, status.flows.capacity
         )?;
+        if let Some(missing) = &status.metrics_missing {
+            writeln!(f, "metrics   missing: {}", one_line(missing))?;
+        }
         if let Some(advice) = &status.advice {
             writeln!(f, "advice    {}", one_line(advice))?;
         }

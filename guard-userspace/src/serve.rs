@@ -23,6 +23,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use self::connections::Limits;
 pub use self::shared::{Glance, Shared};
 use crate::{
+    descriptors,
     failure::{Exit, Failure},
     metrics,
 };
@@ -76,10 +77,19 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// What clients may claim where so many more files can be opened.
+fn limits(room: usize) -> Limits {
+    Limits {
+        connections: LIMITS.share_of(room, 3, 4),
+        ..LIMITS
+    }
+}
+
 /// Serves `/metrics`, `/healthz` and `/readyz` until `stop`; then returns within 100 ms.
 pub async fn run(listener: TcpListener, shared: Shared, stop: impl Future<Output = ()>) {
+    let limits = limits(descriptors::room(connections::MOST_ROOM));
     let routes = routes(shared);
-    connections::serve(listener, |_| routes.clone(), LIMITS, stop).await;
+    connections::serve(listener, |_| routes.clone(), limits, stop).await;
 }
 
 pub(crate) fn routes(shared: Shared) -> Router {

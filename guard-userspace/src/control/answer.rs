@@ -42,6 +42,9 @@ pub struct Status {
     /// What to do about flow maps that are too small, or nothing while they are not.
     #[serde(default)]
     pub advice: Option<String>,
+    /// Why metrics are not served, or nothing while they are.
+    #[serde(default)]
+    pub metrics_missing: Option<String>,
     /// What is wrong at this moment.
     #[serde(default)]
     pub alarms: Vec<Alarm>,
@@ -149,6 +152,7 @@ impl From<&Observation> for Status {
                 capacity: observation.flows.iter().map(|map| map.capacity).sum(),
             },
             advice: observation.advice.clone(),
+            metrics_missing: observation.metrics_missing.clone(),
             alarms: observation.alarms.iter().map(Into::into).collect(),
             packets,
         }

@@ -15,13 +15,22 @@ use futures_util::TryStreamExt;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::{net::UnixStream, runtime, time::timeout};
+use tokio::{
+    net::UnixStream,
+    runtime,
+    time::{sleep, timeout},
+};
 
 use super::{Flow, Reply, Status};
-use crate::failure::{Exit, Failure};
+use crate::{
+    descriptors,
+    failure::{Exit, Failure},
+};
 
-/// Walking millions of flows takes seconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long nothing may be heard. A daemon that has much to look at says so in between.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long to wait before another attempt to connect where too many others do.
+const BUSY: Duration = Duration::from_millis(20);
 
 /// What a running guard can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +109,7 @@ impl Client {
     /// # Errors
     /// As [`status`](Self::status), and when `out` cannot be written to.
     pub fn copy(&self, question: Question, out: &mut impl Write) -> Result<(), Failure> {
+        descriptors::require(descriptors::FOR_A_QUESTION)?;
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -128,16 +138,16 @@ impl Client {
         })
     }
 
-    async fn ask(&self, question: Question) -> Result<BodyDataStream, Failure> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|error| self.unreachable(error))?;
+    async fn ask(&self, question: Question) -> Result<Answer, Failure> {
+        let stream = self.connect().await?;
+        let daemon = stream.peer_cred().ok().and_then(|peer| peer.pid());
         let response = timeout(PATIENCE, send(stream, question))
             .await
-            .unwrap_or_else(|_| Err(anyhow!("not within {} s", PATIENCE.as_secs())))
+            .unwrap_or_else(|_| Err(silence(daemon)))
             .map_err(|error| self.broken(error))?;
         let status = response.status();
-        let mut body = Body::new(response.into_body()).into_data_stream();
+        let body = Body::new(response.into_body()).into_data_stream();
+        let mut body = Answer { body, daemon };
         if status == StatusCode::OK {
             return Ok(body);
         }
@@ -154,10 +164,27 @@ impl Client {
         )))
     }
 
-    async fn next(&self, body: &mut BodyDataStream) -> Result<Option<Bytes>, Failure> {
-        timeout(PATIENCE, body.try_next())
+    /// Connects, and waits where many others do at once.
+    async fn connect(&self) -> Result<UnixStream, Failure> {
+        let connected = timeout(PATIENCE, async {
+            loop {
+                match UnixStream::connect(&self.socket).await {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => sleep(BUSY).await,
+                    connected => break connected,
+                }
+            }
+        });
+
+        connected
             .await
-            .map_err(|_| anyhow!("nothing more within {} s", PATIENCE.as_secs()))
+            .map_err(|_| self.broken(anyhow!("it takes no more connections")))?
+            .map_err(|error| self.unreachable(error))
+    }
+
+    async fn next(&self, answer: &mut Answer) -> Result<Option<Bytes>, Failure> {
+        timeout(PATIENCE, answer.body.try_next())
+            .await
+            .map_err(|_| silence(answer.daemon))
             .and_then(|piece| piece.context("it ends early"))
             .map_err(|error| self.broken(error))
     }
@@ -185,6 +212,28 @@ impl Client {
         ));
 
         Failure::new(Exit::Runtime, error).remedy("see what it logged, then ask again")
+    }
+}
+
+/// An answer while it comes, and whose it is.
+struct Answer {
+    body: BodyDataStream,
+    daemon: Option<i32>,
+}
+
+/// Why nothing is heard of a daemon.
+fn silence(daemon: Option<i32>) -> anyhow::Error {
+    let heard = format!("nothing within {} s", PATIENCE.as_secs());
+    let Some(pid) = daemon.filter(|pid| *pid > 0) else {
+        return anyhow!("{heard}");
+    };
+    let state = procfs::process::Process::new(pid)
+        .and_then(|process| process.stat())
+        .map(|stat| stat.state);
+
+    match state {
+        Ok('T' | 't') => anyhow!("{heard}: process {pid} is stopped, kill -CONT {pid} wakes it"),
+        _ => anyhow!("{heard} from process {pid}"),
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::Context;
-use nix::sys::stat::{Mode, fchmod};
+use nix::{
+    sys::stat::{Mode, fchmod},
+    unistd::geteuid,
+};
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
 use crate::failure::{Exit, Failure};
@@ -85,6 +88,11 @@ impl Socket {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Spot::Free),
             Err(error) => Err(not_usable(path, error)),
         }
+    }
+
+    /// Whether what is at `path` was put there by another user.
+    pub fn is_anothers(path: &Path) -> bool {
+        fs::symlink_metadata(path).is_ok_and(|file| file.uid() != geteuid().as_raw())
     }
 
     fn listen(path: &Path) -> anyhow::Result<Self> {

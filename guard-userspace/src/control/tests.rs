@@ -162,6 +162,7 @@ fn status_as_json() {
             ],
             "flows": { "entries": 16, "capacity": 262_144 },
             "advice": null,
+            "metrics_missing": null,
             "alarms": [
                 { "device": "eth1", "kind": "detached", "text": "its XDP program was taken off" },
             ],
@@ -259,7 +260,7 @@ fn somebody_else_answers() {
     let listener = std::os::unix::net::UnixListener::bind(&socket).expect("binds");
     let other = thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("accepts");
-        std::io::Write::write_all(&mut stream, b"220 mail\r\n").expect("sends");
+        io::Write::write_all(&mut stream, b"220 mail\r\n").expect("sends");
     });
     let failure = Client::new(&socket).status().expect_err("fails");
     other.join().expect("no panic");
@@ -293,4 +294,26 @@ fn other_paths_methods_and_garbage() {
             assert_eq!(answer.lines().next(), Some(line));
         }
     });
+}
+
+/// A daemon that has much to look at says so, and one that does nothing is given up.
+#[test]
+fn a_long_answer_is_waited_for_and_silence_is_not() {
+    let server = Server::start(Fake {
+        walk: Duration::from_millis(1700),
+        flows: Some(2),
+        ..Fake::default()
+    });
+    let status = Client::new(&server.socket).status().expect("answers");
+    assert_eq!(status, Status::from(&observation(settings::Mode::Enforce)));
+    assert!(server.text(Question::Status).starts_with("  "));
+
+    let folder = TempDir::new().expect("a folder");
+    let socket = folder.path().join("control.sock");
+    let _silent = std::os::unix::net::UnixListener::bind(&socket).expect("binds");
+    let began = Instant::now();
+    let failure = Client::new(&socket).status().expect_err("fails");
+    assert!(began.elapsed() < Duration::from_secs(4), "{failure}");
+    let line = failure.to_string();
+    assert!(line.contains("nothing within 3 s"), "{line}");
 }

@@ -2,6 +2,7 @@
 
 use sd_notify::NotifyState;
 
+use super::Turned;
 use crate::{
     guard::{End, Older},
     observation::{Attachment, EgressHook, XdpHook},
@@ -104,6 +105,21 @@ fn gaps(older: &Older) -> impl Iterator<Item = String> {
     });
 
     unasked.into_iter().chain(left_out)
+}
+
+/// Tells the service manager, where it asks for that, that the daemon works, for as long as it does.
+pub(super) async fn watchdog(turned: &Turned) {
+    let Some(patience) = sd_notify::watchdog_enabled() else {
+        return std::future::pending().await;
+    };
+    let mut tick = tokio::time::interval(patience / 3);
+    loop {
+        tick.tick().await;
+        // Something may be under way that takes a while. What takes so long does not end.
+        if turned.ago() < patience {
+            let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+        }
+    }
 }
 
 /// Says that the guard ends.

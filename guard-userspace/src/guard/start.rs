@@ -159,6 +159,9 @@ pub(super) async fn release_unwanted(
     Inheritance::claim(pins, settings.max_flows.get())
 }
 
+/// Programs that are loaded at a time.
+const LOADING: usize = 3;
+
 /// Programs that are loaded and attached nowhere yet.
 pub(super) struct Loaded {
     pub(super) maps: Maps,
@@ -199,10 +202,15 @@ fn load(settings: &Settings, pins: &Pins, wanted: &[Wanted]) -> Result<(Loaded, 
             Some(maps) => maps.slot(name, &names)?,
             None => number,
         };
+        // Each program that is still being loaded has its maps open.
+        let loading = devices.iter_mut().rev().nth(LOADING - 1);
+        loading.map_or(Ok(()), GuardedDevice::wait)?;
         let mut programs = Programs::load(slot, pins, settings.max_flows.get())?;
         if clock.is_none() {
             clock = Some(programs.clock()?);
         }
+        // What every copy has open would soon be more than a process may have.
+        programs.close_maps();
         let device = GuardedDevice::new(wanted, slot, programs);
         let maps = match &mut maps {
             Some(maps) => maps,

@@ -48,6 +48,7 @@ fn snapshot_of_a_quiet_monitor() {
     quiet.interfaces[0].chain = Chain::default();
     quiet.frames.clear();
     quiet.advice = Some("full; give more".to_owned());
+    quiet.metrics_missing = Some("taken; stop it".to_owned());
 
     assert_eq!(
         StatusText(&Status::from(&quiet)).to_string(),
@@ -56,6 +57,7 @@ monitoring eth0 (native XDP, egress not recorded), ports 32768-60999; not attach
 traffic   eth0: received seen
 mode      monitor: what would be dropped passes
 flows     16 of 262144
+metrics   missing: taken; stop it
 advice    full; give more
 packets   none received yet
 "

@@ -1,16 +1,30 @@
 //! HTTP/1 over any listener, for clients that cannot be trusted to behave.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use axum::{Router, serve::Listener};
-use hyper::server::conn::http1;
+use hyper::{
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     pin, select,
-    task::{AbortHandle, JoinSet},
+    task::{AbortHandle, JoinSet, yield_now},
     time::{Instant, sleep_until, timeout},
 };
 
@@ -23,20 +37,103 @@ const GRACE: Duration = Duration::from_millis(50);
 /// What clients may claim of the daemon.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Connections open at once; the next ones wait in the kernel's queue.
+    /// Connections open at once; a new one takes the place of one that has asked nothing yet.
     pub connections: usize,
     /// Time for one connection, which serves one request.
     pub lifetime: Duration,
     /// Time for sending a request's headers.
     pub request: Duration,
-    /// Time for the oldest connection while no other can be accepted.
+    /// Time for the oldest answer while no other connection can be accepted.
     pub patience: Duration,
+}
+
+/// Open files that are kept for what matters more than clients: following the range, the sockets and
+/// the interfaces.
+const RESERVE: usize = 48;
+/// Fewer clients at once are no service.
+const FEWEST: usize = 4;
+/// More room for open files changes nothing.
+pub(crate) const MOST_ROOM: usize = 320;
+
+impl Limits {
+    /// As many connections as these limits allow, but no more than this part of the room for open
+    /// files that nothing else needs.
+    pub(crate) fn share_of(self, room: usize, part: usize, of: usize) -> usize {
+        let share = room.saturating_sub(RESERVE) * part / of;
+
+        self.connections.min(share.max(FEWEST))
+    }
+}
+
+/// How far a client has come.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+enum Stage {
+    /// It has said nothing.
+    Silent,
+    /// It has begun to ask.
+    Asking,
+    /// It has asked, and is or will be answered.
+    Asked,
+}
+
+/// How far a client has come, as its connection notes it.
+#[derive(Debug)]
+struct Progress(AtomicU8);
+
+impl Progress {
+    fn new() -> Self {
+        Self(AtomicU8::new(Stage::Silent as u8))
+    }
+
+    fn reach(&self, stage: Stage) {
+        self.0.fetch_max(stage as u8, Ordering::Relaxed);
+    }
+
+    fn stage(&self) -> Stage {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Stage::Silent,
+            1 => Stage::Asking,
+            _ => Stage::Asked,
+        }
+    }
+}
+
+/// A connection that is open.
+struct Open {
+    since: Instant,
+    progress: Arc<Progress>,
+    task: AbortHandle,
+}
+
+/// Connections by their age, the oldest first.
+#[derive(Default)]
+struct ByAge(VecDeque<Open>);
+
+impl ByAge {
+    /// Closes the oldest of those that have come least far, unless that is to have asked.
+    fn close_one_that_has_not_asked(&mut self) {
+        let place = [Stage::Silent, Stage::Asking].iter().find_map(|stage| {
+            let mut all = self.0.iter();
+            all.position(|open| open.progress.stage() == *stage)
+        });
+        if let Some(open) = place.and_then(|place| self.0.remove(place)) {
+            open.task.abort();
+        }
+    }
+
+    fn all_have_asked(&self) -> bool {
+        self.0
+            .iter()
+            .all(|open| open.progress.stage() == Stage::Asked)
+    }
 }
 
 /// Serves to each client what `routes` has for it, until `stop`.
 ///
-/// A connection serves one request and ends, so none idles. While all are taken, the oldest is
-/// closed as soon as it has had `patience`, so slow clients cannot keep others out.
+/// A connection serves one request and ends, so none idles. While as many are open as may be, a new
+/// one takes the place of the oldest that has not asked anything; where all have asked, of the oldest
+/// that has had `patience` for its answer. So slow clients cannot keep others out.
 pub(crate) async fn serve<L: Listener>(
     mut listener: L,
     routes: impl Fn(&L::Io) -> Router,
@@ -44,27 +141,41 @@ pub(crate) async fn serve<L: Listener>(
     stop: impl Future<Output = ()>,
 ) {
     let mut connections = JoinSet::new();
-    let mut by_age: VecDeque<(Instant, AbortHandle)> = VecDeque::new();
+    let mut by_age = ByAge::default();
     pin!(stop);
 
     loop {
-        by_age.retain(|(_, connection)| !connection.is_finished());
-        let full = by_age.len() >= limits.connections;
+        by_age.0.retain(|open| !open.task.is_finished());
+        let full = by_age.0.len() >= limits.connections;
+        let stuck = full && by_age.all_have_asked();
         let oldest = by_age
+            .0
             .front()
-            .map_or_else(Instant::now, |(since, _)| *since);
+            .map_or_else(Instant::now, |open| open.since);
         select! {
+            biased;
             () = &mut stop => break,
-            (io, _) = listener.accept(), if !full => {
-                let connection = connections.spawn(answer(routes(&io), io, limits));
-                by_age.push_back((Instant::now(), connection));
+            Some(_) = connections.join_next() => {}
+            (io, _) = listener.accept(), if !stuck => {
+                if full {
+                    by_age.close_one_that_has_not_asked();
+                }
+                let progress = Arc::new(Progress::new());
+                let routes = routes(&io);
+                let answered = answer(io, routes, limits, Arc::clone(&progress));
+                by_age.0.push_back(Open {
+                    since: Instant::now(),
+                    progress,
+                    task: connections.spawn(answered),
+                });
+                // What it has sent already is to be read before others take its place.
+                yield_now().await;
             }
-            () = sleep_until(oldest + limits.patience), if full => {
-                if let Some((_, connection)) = by_age.pop_front() {
-                    connection.abort();
+            () = sleep_until(oldest + limits.patience), if stuck => {
+                if let Some(open) = by_age.0.pop_front() {
+                    open.task.abort();
                 }
             }
-            Some(_) = connections.join_next() => {}
         }
     }
 
@@ -78,7 +189,7 @@ pub(crate) async fn serve<L: Listener>(
 #[cfg(any(test, fuzzing))]
 pub(crate) async fn answer_once<Io>(io: Io, routes: Router, time: Duration)
 where
-    Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = Limits {
         connections: 1,
@@ -86,13 +197,22 @@ where
         request: time,
         patience: time,
     };
-    answer(routes, io, limits).await;
+    answer(io, routes, limits, Arc::new(Progress::new())).await;
 }
 
-async fn answer<Io>(routes: Router, io: Io, limits: Limits)
+async fn answer<Io>(io: Io, routes: Router, limits: Limits, progress: Arc<Progress>)
 where
-    Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let routes = TowerToHyperService::new(routes);
+    let service = service_fn(|request| {
+        progress.reach(Stage::Asked);
+        routes.call(request)
+    });
+    let io = Noting {
+        io,
+        progress: &progress,
+    };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.request)
@@ -100,8 +220,60 @@ where
         // Who has sent all of a request may end its side and wait, as `nc` does.
         .half_close(true)
         .max_buf_size(BUFFER)
-        .serve_connection(TokioIo::new(io), TowerToHyperService::new(routes));
+        .serve_connection(TokioIo::new(io), service);
 
     // A client's mistakes are its own: it gets 400, or no answer.
     let _ = timeout(limits.lifetime, connection).await;
+}
+
+/// A connection that notes when something was read from it.
+struct Noting<'a, Io> {
+    io: Io,
+    progress: &'a Progress,
+}
+
+impl<Io: AsyncRead + Unpin> AsyncRead for Noting<'_, Io> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
+        if buffer.filled().len() > before {
+            self.progress.reach(Stage::Asking);
+        }
+
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<Io: AsyncWrite + Unpin> AsyncWrite for Noting<'_, Io> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
 }

@@ -208,6 +208,7 @@ pub(crate) fn observation(mode: Mode) -> Observation {
         ],
         tallies: crate::observation::Tallies::default(),
         advice: None,
+        metrics_missing: None,
         alarms: vec![Alarm {
             device: "eth1".to_owned(),
             kind: AlarmKind::Detached,

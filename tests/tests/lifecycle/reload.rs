@@ -79,7 +79,11 @@ fn a_reload_takes_effect_and_a_bad_one_does_not() -> Result<()> {
     let mut talk = Exchange::open(host, peer, (server, 8081), false, 1)?.remove(0);
     let shut = |guard: &Guard, what: &str| {
         guard.expect([(DropNoFlow, 2)], || {
-            ensure!(lab.scan(1)? == 0, "{what}: strangers are heard: {}", guard.said());
+            ensure!(
+                lab.scan(1)? == 0,
+                "{what}: strangers are heard: {}",
+                guard.said()
+            );
             Ok(())
         })
     };

@@ -58,22 +58,98 @@ async fn slow_clients_are_closed() {
 
 #[tokio::test]
 async fn slow_clients_keep_nobody_out() {
+    // Nobody is closed for having been there long.
     let limits = Limits {
         lifetime: Duration::from_secs(60),
         request: Duration::from_secs(60),
+        patience: Duration::from_secs(60),
         ..QUICK
     };
-    let (_, shared) = Fake::default().shared();
-    let server = Server::start(shared, limits).await;
-    let mut slow = Vec::new();
+    for said in ["", "GET /"] {
+        let (_, shared) = Fake::default().shared();
+        let server = Server::start(shared, limits).await;
+        let mut slow = Vec::new();
+        for _ in 0..300 {
+            let mut stream = server.connect().await;
+            stream.write_all(said.as_bytes()).await.expect("sends");
+            slow.push(stream);
+        }
+
+        let answer = timeout(Duration::from_secs(1), server.get("/metrics")).await;
+        assert!(answer.expect("gets its turn").ends_with("# EOF\n"));
+        // Those that came last are still there.
+        let last = slow.pop().expect("is there");
+        let closed = timeout(Duration::from_millis(50), read(last)).await;
+        assert!(closed.is_err(), "{said:?}: {closed:?}");
+        let first = timeout(Duration::from_secs(1), read(slow.swap_remove(0))).await;
+        assert_eq!(first.expect("closes"), "", "{said:?}");
+    }
+}
+
+#[test]
+fn clients_leave_room_for_what_matters() {
+    // room, connections
+    let table = [
+        (0, 4),
+        (48, 4),
+        (56, 6),
+        (100, 39),
+        (320, 128),
+        (10_000, 128),
+    ];
+    for (room, connections) in table {
+        assert_eq!(LIMITS.share_of(room, 3, 4), connections, "{room}");
+    }
+}
+
+/// Whoever asks is served although others come faster than they could be answered.
+#[tokio::test]
+async fn a_flood_of_silent_clients_puts_nobody_off() {
+    let (_, shared) = Fake {
+        walk: Duration::from_millis(50),
+        ..Fake::default()
+    }
+    .shared();
+    let server = Server::start(shared, QUICK).await;
+    let address = server.address;
+    let flood = tokio::spawn(async move {
+        let mut all = std::collections::VecDeque::new();
+        loop {
+            if let Ok(stream) = TcpStream::connect(address).await {
+                all.push_back(stream);
+            }
+            if all.len() > 200 {
+                all.pop_front();
+            }
+        }
+    });
+    sleep(Duration::from_millis(100)).await;
+    for _ in 0..5 {
+        let answer = timeout(Duration::from_secs(1), server.get("/metrics")).await;
+        assert!(answer.expect("gets its turn").ends_with("# EOF\n"));
+    }
+    flood.abort();
+}
+
+#[tokio::test]
+async fn clients_that_do_not_read_keep_nobody_out() {
+    let (_, shared) = Fake {
+        walk: Duration::from_millis(300),
+        ..Fake::default()
+    }
+    .shared();
+    let server = Server::start(shared, QUICK).await;
+    let mut asked = Vec::new();
     for _ in 0..20 {
         let mut stream = server.connect().await;
-        stream.write_all(b"GET /").await.expect("sends");
-        slow.push(stream);
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\n\r\n")
+            .await
+            .expect("sends");
+        asked.push(stream);
     }
-
-    let answer = timeout(Duration::from_secs(3), server.get("/metrics")).await;
-    assert!(answer.expect("gets its turn").ends_with("# EOF\n"));
+    let answer = timeout(Duration::from_secs(5), server.get("/healthz")).await;
+    assert!(!answer.expect("gets its turn").is_empty());
 }
 
 #[tokio::test]
