@@ -6,7 +6,7 @@ mod held;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Child, ExitStatus},
+    process::{Child, Command, ExitStatus},
     rc::Rc,
     thread,
     time::{Duration, Instant},
@@ -64,6 +64,27 @@ impl<'a> Guard<'a> {
         let pins = Rc::new(bpffs::Folder::new()?);
         let mut guard = Self::spawn(host, interface, pins, &[], flags)?;
         guard.wait_until_it_answers(|_| true)?;
+        Ok(guard)
+    }
+
+    /// As [`start`](Self::start), by a command that `change` has seen.
+    pub fn start_with(
+        host: &'a Namespace,
+        interface: &str,
+        flags: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
+        let folder = Folder::new(Rc::new(bpffs::Folder::new()?))?;
+        let child = folder.run_changed(host, interface, &[], flags, change)?;
+        let mut guard = Self {
+            host,
+            interface: interface.to_owned(),
+            alterations: Vec::new(),
+            child,
+            steps: None,
+            folder,
+        };
+        guard.wait_until_healthy()?;
         Ok(guard)
     }
 

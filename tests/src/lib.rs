@@ -36,6 +36,7 @@ pub mod neighbour;
 pub mod netns;
 pub mod wire;
 
+pub mod crowd;
 pub mod load;
 pub mod peers;
 pub mod sent;

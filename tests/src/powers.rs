@@ -1,6 +1,6 @@
 //! What processes may do, as the kernel shows it.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 
@@ -72,6 +72,17 @@ pub fn descendants(process: u32) -> Vec<u32> {
         number += 1;
     }
     all
+}
+
+/// For how long processors were busy with a process.
+pub fn busy(process: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name may hold anything, and ends with the last bracket.
+    let mut words = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let ticks: u64 = words.next()?.parse::<u64>().ok()? + words.next()?.parse::<u64>().ok()?;
+    // SAFETY: no memory is involved.
+    let hertz = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    Some(Duration::from_secs_f64(ticks as f64 / hertz as f64))
 }
 
 /// What a process calls itself.

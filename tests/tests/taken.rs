@@ -3,8 +3,13 @@
 use std::{
     fs::{self, DirBuilder, File},
     net::TcpListener,
-    os::unix::fs::DirBuilderExt,
+    os::unix::{
+        fs::{DirBuilderExt, chown},
+        net::UnixListener,
+    },
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -12,7 +17,11 @@ use aya::{
     Ebpf,
     programs::{Xdp, XdpMode},
 };
-use guard_tests::{bad_input::Host, build, netns::Direct};
+use guard_tests::{
+    bad_input::{Host, Twist},
+    build, metrics,
+    netns::Direct,
+};
 use guard_userspace::namespace;
 
 #[test]
@@ -121,23 +130,117 @@ fn a_folder_that_is_held_elsewhere_is_left() -> Result<()> {
     host.require_clean()
 }
 
+/// Any local user can listen on a port, so no guard depends on one.
 #[test]
-fn servers_whose_place_is_taken() -> Result<()> {
+fn a_port_that_is_taken_keeps_nobody_from_guarding() -> Result<()> {
     let host = Host::new()?;
     let listener = host
         .topology
         .guarded
         .run(|| TcpListener::bind("127.0.0.1:9750"))?;
-    host.run(&[]).ends(
-        69,
-        &[
-            "cannot serve metrics on 127.0.0.1:9750",
-            "; stop what listens there",
-        ],
-    )?;
+    let check = || {
+        host.attempt(&["check", "--iface", "vg"])
+            .output()
+            .map(|(code, printed)| (code, printed.replace('\n', " ")))
+    };
+    let (code, printed) = check()?;
+    ensure!(
+        code == Some(0) && printed.contains("cannot serve metrics on 127.0.0.1:9750"),
+        "{code:?}: {printed}"
+    );
+    let mut daemon = host.run(&[]).keeps_guarding()?;
+    let said = "guarding without metrics on 127.0.0.1:9750";
+    daemon.wait_until_it_says(said)?;
+    ensure!(host.records()?, "it does not guard");
+    let socket = host.files().join("control.sock").display().to_string();
+    let status = || {
+        let (code, printed) = host
+            .attempt(&["status", "--control-socket", &socket])
+            .output()?;
+        ensure!(code == Some(0), "{code:?}: {printed}");
+        Ok(printed)
+    };
+    let printed = status()?;
+    ensure!(
+        printed.contains("metrics   missing: cannot serve metrics"),
+        "{printed}"
+    );
+    // It is tried again and again, and said once.
+    thread::sleep(Duration::from_secs(5));
+    ensure!(
+        daemon.said().matches(said).count() == 1,
+        "{}",
+        daemon.said()
+    );
     drop(listener);
-    host.require_clean()?;
+    daemon.wait_until_it_says("metrics on 127.0.0.1:9750: served from now on")?;
+    let (code, text) = metrics::get(&host.topology.guarded, "/healthz")?;
+    ensure!(code == 200, "{code}: {text}");
+    ensure!(!status()?.contains("missing"), "{}", status()?);
+    daemon.stop()?;
+    host.require_clean()
+}
 
+/// What another user has put in the place of the control socket, where others may.
+#[test]
+fn a_place_of_the_control_socket_that_is_anothers() -> Result<()> {
+    const NOBODY: u32 = 65_534;
+    let host = Host::new()?;
+    let path = host.files().join("anothers.sock");
+    let shown = path.display().to_string();
+    let listener = UnixListener::bind(&path)?;
+    chown(&path, Some(NOBODY), None)?;
+    let attempt = host.attempt(&["run", "--iface", "vg", "--control-socket", &shown]);
+    let mut daemon = attempt
+        .flags(&["--pin-dir"])
+        .flags(&[host.pins()])
+        .keeps_guarding()?;
+    daemon.wait_until_it_says("guarding without the control socket")?;
+    drop(listener);
+    fs::remove_file(&path)?;
+    daemon.wait_until_it_says("served from now on")?;
+    let (code, printed) = host
+        .attempt(&["status", "--control-socket", &shown])
+        .output()?;
+    ensure!(code == Some(0), "{code:?}: {printed}");
+    daemon.stop()?;
+    host.require_clean()
+}
+
+/// A process that may open few files says so, whatever it is asked for.
+#[test]
+fn few_open_files_are_refused_with_the_remedy() -> Result<()> {
+    let host = Host::new()?;
+    for files in (5..=24).chain([32, 48, 64]) {
+        for words in [
+            &["run", "--iface", "vg"][..],
+            &["check", "--iface", "vg"],
+            &["status"],
+            &["flows"],
+            &["detach"],
+        ] {
+            let mut attempt = host.attempt(words).with(Twist::Files(files));
+            if words[0] == "run" || words[0] == "detach" {
+                attempt = attempt.flags(&["--pin-dir"]).flags(&[host.pins()]);
+            }
+            let (code, said) = attempt.said()?;
+            let row = || format!("{files} files, {words:?}: {code:?}: {said}");
+            ensure!(!said.contains("panicked"), "{}", row());
+            ensure!(code.is_some_and(|code| code != 101), "{}", row());
+            if words[0] == "run" {
+                let remedy = said.contains("; allow ") && said.contains("`ulimit -n ");
+                ensure!(code == Some(69) && remedy, "{}", row());
+                ensure!(said.lines().count() == 1, "{}", row());
+            }
+        }
+    }
+    host.require_clean()?;
+    host.run(&[]).with(Twist::Files(128)).guards()
+}
+
+#[test]
+fn servers_whose_place_is_taken() -> Result<()> {
+    let host = Host::new()?;
     // A daemon of another namespace has the socket.
     let other = Direct::new()?;
     let daemon = host.run(&[]).keeps_guarding()?;

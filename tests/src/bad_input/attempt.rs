@@ -111,6 +111,13 @@ impl<'a> Attempt<'a> {
         Ok((output.status.code(), printed))
     }
 
+    /// Runs it to its end and returns its code and what it complains of.
+    pub fn said(mut self) -> Result<(Option<i32>, String)> {
+        let output = self.host.topology.guarded.run(|| self.command.output())?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        Ok((output.status.code(), said))
+    }
+
     fn start(mut self) -> Result<Daemon> {
         let log = self.host.files.join(format!("log-{}", count()));
         self.command

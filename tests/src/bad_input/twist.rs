@@ -42,6 +42,8 @@ pub enum Twist {
     Ambient,
     /// It may lock only so many bytes of memory.
     Memlock(u64),
+    /// It may open so many files.
+    Files(u64),
     /// Nothing is mounted here.
     Unmounted(CString),
     /// What is mounted here cannot be written to.
@@ -73,6 +75,14 @@ impl Twist {
                 };
                 // SAFETY: the limit outlives the call.
                 checked(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) })
+            }
+            Self::Files(files) => {
+                let limit = libc::rlimit {
+                    rlim_cur: *files,
+                    rlim_max: *files,
+                };
+                // SAFETY: the limit outlives the call.
+                checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })
             }
             Self::Unmounted(folder) => {
                 hide_mounts()?;

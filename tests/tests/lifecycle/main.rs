@@ -18,6 +18,7 @@ mod reload;
 mod requests;
 mod resize;
 mod restarts;
+mod scale;
 
 use std::time::{Duration, Instant};
 

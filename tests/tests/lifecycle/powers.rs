@@ -24,6 +24,7 @@ use guard_tests::{
     powers::{self, Powers},
     wire::Wire,
 };
+use guard_userspace::control::{self, Client};
 
 use super::{Lab, PATIENCE, PORT, egress_hooks, hooks, interfaces};
 
@@ -142,6 +143,27 @@ fn signal(processes: &[u32], signal: libc::c_int) {
     }
 }
 
+/// Waits until the daemon knows which process listens on a port.
+fn knows(guard: &Guard, port: u16, process: u32) -> Result<()> {
+    let client = Client::new(&guard.control_socket());
+    let deadline = Instant::now() + NOTICED;
+    loop {
+        let status = client.status()?;
+        let named =
+            |listener: &control::Listener| listener.port == port && listener.pid == Some(process);
+        if status.listeners.iter().any(named) {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "{port}, {process}: {:?}: {}",
+            status.listeners,
+            guard.said()
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Whichever of the processes ends that name listeners, another takes its place.
 #[test]
 fn who_names_listeners_is_started_again() -> Result<()> {
@@ -169,7 +191,7 @@ fn who_names_listeners_is_started_again() -> Result<()> {
         );
         signal(&killed, libc::SIGKILL);
         let program = Listening::start(host, port, 0)?;
-        says(&guard, &program.name(port), NOTICED).with_context(|| name.to_owned())?;
+        knows(&guard, port, program.0.id()).with_context(|| name.to_owned())?;
     }
     let left = powers::descendants(guard.pid());
     ensure!(left.len() == 2, "{left:?}");

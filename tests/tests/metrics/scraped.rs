@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use guard_common::outcome::{Family, Outcome::DropNoFlow};
 use guard_tests::{
+    crowd,
     frames::udp,
     guard::Guard,
     metrics,
@@ -70,6 +71,38 @@ fn m02_garbage_and_crowds_do_no_harm() -> Result<()> {
     ensure!(grown < GROWTH, "the daemon has grown by {grown} KiB");
     let said = guard.said();
     ensure!(!said.contains("panicked"), "{said}");
+    ensure!(guard.stop()?.success(), "the daemon ends well");
+    Ok(())
+}
+
+/// A process without privileges that opens connections and says nothing, or not all.
+#[test]
+fn m02_a_crowd_of_slow_clients_delays_nobody() -> Result<()> {
+    crowd::most()?;
+    let topology = Direct::new()?;
+    let host = &topology.guarded;
+    let guard = Guard::start(host, topology.interface(), &[])?;
+    for said in ["", "GET /metrics HTTP/1.1\r\nX-"] {
+        let slow: Vec<TcpStream> = host.run(|| {
+            (0..1500)
+                .map(|_| {
+                    let mut stream = TcpStream::connect(metrics::ADDRESS)?;
+                    // It may be closed already.
+                    let _ = stream.write_all(said.as_bytes());
+                    Ok(stream)
+                })
+                .collect::<Result<_>>()
+        })?;
+        let asked = Instant::now();
+        guard.scrape()?;
+        let took = asked.elapsed();
+        println!("M02, 1,500 slow clients that say {said:?}: {took:?}");
+        ensure!(
+            took < Duration::from_secs(1),
+            "{said:?}: a scrape took {took:?}"
+        );
+        drop(slow);
+    }
     ensure!(guard.stop()?.success(), "the daemon ends well");
     Ok(())
 }

@@ -22,12 +22,12 @@ use guard_tests::{
 use crate::{MODES, RANGE};
 
 /// How soon a change must be in force.
-const SOON: Duration = Duration::from_millis(300);
+pub const SOON: Duration = Duration::from_millis(300);
 /// How late it may be once in a while, on a busy machine.
 const LATE: Duration = Duration::from_secs(2);
 
 /// How long after a change of the range the last frame still went the old way.
-fn lag(
+pub fn lag(
     topology: &Direct,
     (wire, listener): (&Wire, &Listener),
     range: &str,

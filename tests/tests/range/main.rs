@@ -3,6 +3,7 @@
 mod audit;
 mod boundaries;
 mod changes;
+mod crowded;
 mod harden;
 mod listeners;
 mod lockout;
