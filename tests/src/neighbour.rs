@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -71,6 +71,15 @@ impl Program {
         Ok(())
     }
 
+    /// One that hands every packet to the peer of the veth with this index, which gets it as if it had
+    /// received it from there (`bpf_redirect_peer`).
+    pub fn redirecting_to_peer(index: u32) -> Result<Self> {
+        const REDIRECT_PEER: i32 = 155;
+
+        let steps = Assembly::default().set(1, index as i32).set(2, 0);
+        Self::load(&steps.call(REDIRECT_PEER).step(0x95, 0, 0, 0, 0).0)
+    }
+
     fn load(instructions: &[u64]) -> Result<Self> {
         /// `BPF_PROG_LOAD`, include/uapi/linux/bpf.h.
         const LOAD: libc::c_int = 5;
@@ -116,6 +125,12 @@ impl Program {
         let text = std::fs::read_to_string(path)?;
         let line = text.lines().find_map(|line| line.strip_prefix("prog_id:"));
         Ok(line.context("the kernel tells no id")?.trim().parse()?)
+    }
+}
+
+impl AsFd for Program {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

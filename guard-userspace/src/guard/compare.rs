@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use anyhow::Context;
+use guard_common::outcome::Direction;
 use rtnetlink::Handle;
 
 use super::device::GuardedDevice;
@@ -14,15 +15,15 @@ use crate::{
     maps::Counted,
     metrics::xdp_label,
     observation::XdpHook,
-    pins::{Hook, Pins},
+    pins::Pins,
     settings::{self, Settings},
 };
 
-/// The alarm about packets that the program at this hook does not see.
-const fn unseen(hook: Hook) -> AlarmKind {
-    match hook {
-        Hook::Xdp => AlarmKind::UnseenReceived,
-        Hook::Egress | Hook::EgressLast | Hook::Moving => AlarmKind::UnseenSent,
+/// The alarm about packets in this direction that the program does not see.
+const fn unseen(direction: Direction) -> AlarmKind {
+    match direction {
+        Direction::Ingress => AlarmKind::UnseenReceived,
+        Direction::Egress => AlarmKind::UnseenSent,
     }
 }
 
@@ -50,12 +51,12 @@ pub(super) async fn look(
     };
     let counted = counted(device.slot)?;
     let received = (statistics.received, counted.received);
-    if note(device, Hook::Xdp, received, around.alarms) == Finding::Suspicious {
+    if note(device, Direction::Ingress, received, around.alarms) == Finding::Suspicious {
         answer_received(device, &interface, around);
     }
     let sent = (statistics.sent, counted.sent);
-    if note(device, Hook::Egress, sent, around.alarms) == Finding::Suspicious {
-        answer_sent(device, around);
+    if note(device, Direction::Egress, sent, around.alarms) == Finding::Suspicious {
+        answer_sent(device, &interface, around);
     }
 
     Ok(())
@@ -63,14 +64,13 @@ pub(super) async fn look(
 
 fn note(
     device: &mut GuardedDevice,
-    hook: Hook,
+    direction: Direction,
     (interface, counted): (u64, u64),
     alarms: &Alarms,
 ) -> Finding {
-    let attached = device.is_attached(hook);
-    let comparison = match hook {
-        Hook::Xdp => &mut device.received,
-        Hook::Egress | Hook::EgressLast | Hook::Moving => &mut device.sent,
+    let (attached, comparison) = match direction {
+        Direction::Ingress => (device.xdp.is_some(), &mut device.received),
+        Direction::Egress => (device.egress.is_some(), &mut device.sent),
     };
     if !attached {
         comparison.restart();
@@ -78,7 +78,7 @@ fn note(
     }
     let finding = comparison.note(Instant::now(), Sample { interface, counted });
     if finding == Finding::Seen {
-        alarms.clear(&device.name, unseen(hook));
+        alarms.clear(&device.name, unseen(direction));
     }
 
     finding
@@ -101,7 +101,9 @@ fn answer_received(device: &mut GuardedDevice, interface: &Interface, around: &m
          past it, as bpf_redirect_peer does; use --xdp-mode generic"
     };
     device.received.believe();
-    around.alarms.raise(&device.name, unseen(Hook::Xdp), text);
+    around
+        .alarms
+        .raise(&device.name, unseen(Direction::Ingress), text);
     let tried = try_other_mode(device, interface, around.pins);
     around
         .notes
@@ -114,23 +116,53 @@ fn counts_for_its_ports(interface: &Interface) -> bool {
     matches!(interface.kind.as_deref(), Some("bond" | "team"))
 }
 
-/// Where nobody stands before ours, every packet that passes TC meets it, and these do not.
-fn answer_sent(device: &mut GuardedDevice, around: &mut Around<'_>) {
-    let tell = (around.alarms, &mut *around.notes);
-    let moved = device.arrange_egress(around.settings, around.pins, true, tell);
-    let is_first = device.egress.is_some() && device.neighbours.chain.in_front.is_empty();
-    if is_first && !moved {
+fn answer_sent(device: &mut GuardedDevice, interface: &Interface, around: &mut Around<'_>) {
+    let (alarms, name) = (around.alarms, device.name.clone());
+    let moved = device.arrange_egress(
+        around.settings,
+        around.pins,
+        true,
+        (alarms, &mut *around.notes),
+    );
+    if device.egress.is_none() {
+        // It is put back by the next look.
+        return;
+    }
+    let in_front = device.in_front();
+    if !moved && matches!(&in_front, Ok(others) if others.is_empty()) {
+        if !device.told_elsewhere && !counts_for_its_ports(interface) {
+            device.told_elsewhere = true;
+            around.notes.push(format!(
+                "{name}: sends packets that skip TC, as with PACKET_QDISC_BYPASS, AF_XDP or XDP \
+                 redirects, and nothing else; they are not recorded, and answers to guarded ports \
+                 are dropped"
+            ));
+        }
         device.sent.dismiss(Instant::now());
         return;
     }
 
-    let text = "the interface sends packets and the egress program sees none of them, so their answers \
-                are dropped: another program or filter ends the chain before it; see tc filter show \
-                egress and bpftool net";
+    let text = match in_front {
+        Ok(others) if others.is_empty() => {
+            "the interface sends packets and the egress program saw none of them, because another \
+             stood before it; ours was moved to the front"
+                .to_owned()
+        }
+        Ok(others) => format!(
+            "the interface sends packets and the egress program sees none of them, so their answers \
+             are dropped: {} comes before it and ends the chain; take it off",
+            others.join("; ")
+        ),
+        Err(error) => format!(
+            "the interface sends packets and the egress program sees none of them, so their answers \
+             are dropped; who stands before it cannot be found out: {error}"
+        ),
+    };
     device.sent.believe();
-    around
-        .alarms
-        .raise(&device.name, unseen(Hook::Egress), text);
+    alarms.raise(&name, unseen(Direction::Egress), &text);
+    if moved {
+        device.sent.restart();
+    }
 }
 
 fn try_other_mode(

@@ -1,6 +1,6 @@
 //! One interface with its copy of the programs.
 
-use std::{collections::BTreeSet, path::PathBuf, time::Instant};
+use std::{collections::BTreeSet, io, path::PathBuf, time::Instant};
 
 use guard_common::{
     address::{V4, V6},
@@ -55,6 +55,8 @@ pub(super) struct GuardedDevice {
     pub(super) robbed: Option<Instant>,
     pub(super) received: Comparison,
     pub(super) sent: Comparison,
+    /// Whether it was said that it sends packets that do not pass the egress program.
+    pub(super) told_elsewhere: bool,
     /// The XDP mode that was chosen because the program saw nothing in another one.
     pub(super) cure: Option<settings::XdpMode>,
     /// The MTU that the mode of XDP was chosen at.
@@ -86,6 +88,7 @@ impl GuardedDevice {
             robbed: None,
             received: Comparison::default(),
             sent: Comparison::default(),
+            told_elsewhere: false,
             cure: None,
             mtu: 0,
             neighbours: Neighbours::default(),
@@ -178,6 +181,14 @@ impl GuardedDevice {
         }
 
         moved.unwrap_or_default()
+    }
+
+    /// Who stands before the egress program, asked anew.
+    pub(super) fn in_front(&self) -> io::Result<Vec<String>> {
+        let hook = self.egress_hook.ok_or(io::ErrorKind::NotFound)?;
+        attach::look(self.index, hook, &self.neighbours.own)?;
+
+        Ok(self.neighbours.chain.in_front.clone())
     }
 
     /// Lets go of an interface that may be elsewhere, where its filters have gone with it: takes off
@@ -330,14 +341,6 @@ impl GuardedDevice {
         xdp.map(named(Hook::Xdp))
             .into_iter()
             .chain(egress.map(named(Hook::Egress)))
-    }
-
-    /// Whether there is a program of ours at this hook.
-    pub(super) const fn is_attached(&self, hook: Hook) -> bool {
-        match hook {
-            Hook::Xdp => self.xdp.is_some(),
-            Hook::Egress | Hook::EgressLast | Hook::Moving => self.egress.is_some(),
-        }
     }
 
     /// Whether there is such an interface, as far as is known.
