@@ -31,6 +31,7 @@ pub mod bpffs;
 pub mod pinned;
 pub mod programs;
 
+pub mod cards;
 pub mod mode;
 pub mod neighbour;
 pub mod netns;

@@ -106,6 +106,11 @@ impl Namespace {
         ip(&words).map(drop)
     }
 
+    /// Moves an interface of this test's own namespace here.
+    pub fn take(&self, interface: &str) -> Result<()> {
+        ip(&["link", "set", interface, "netns", &self.name]).map(drop)
+    }
+
     /// Whether an interface is up, and the kernel has noticed.
     pub fn is_running(&self, interface: &str) -> Result<bool> {
         let words = ["-n", &self.name, "link", "show", "dev", interface];

@@ -28,6 +28,7 @@ pub fn execute() -> Result<()> {
     test::execute(&test::Args::everything())?;
     bench::short(&toolchain, &build::everything(&toolchain, false)?)?;
     test::execute(&test::Args::brief(test::OLDEST_KERNEL))?;
+    test::execute(&test::Args::cards())?;
     announce("everything passed");
     Ok(())
 }

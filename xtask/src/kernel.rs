@@ -1,6 +1,7 @@
 //! The suites on other kernels: Debian's own, booted under QEMU and thrown away.
 
 mod boot;
+mod cards;
 mod fetch;
 mod image;
 mod mirror;
@@ -14,12 +15,17 @@ use crate::process::announce;
 use crate::suites::{self, Suite};
 use crate::version::Version;
 
+use cards::Cards;
 use verdict::Verdict;
 
 /// The suites that need nothing but a kernel and the binary: what is loaded and how much the
 /// verifier has to look at, what the programs decide, how the daemon starts and ends, and what it
 /// may do meanwhile.
 const SUITES: [&str; 4] = ["object", "verdicts", "lifecycle", "privileges"];
+
+/// The suite that goes by the cards of its machine, and those of its tests that do.
+const CARD_SUITE: &str = "drivers";
+const CARD_TESTS: &str = "cards::";
 
 /// Which tests are run.
 pub struct Selection<'a> {
@@ -41,21 +47,47 @@ impl Selection<'_> {
 
 /// Runs the suites on each of `kernels`, and tells at the end how each fared.
 pub fn test(kernels: &[Version], built: &Built, selection: &Selection<'_>) -> Result<()> {
+    each(kernels, built, &SUITES, selection, &Cards::none())
+}
+
+/// Guards network cards of every kind, or of those that a change is tried on, on each of `kernels`,
+/// and tells at the end how each fared.
+pub fn test_cards(kernels: &[Version], built: &Built, brief: bool) -> Result<()> {
+    let selection = Selection {
+        filter: Some(CARD_TESTS),
+        skipped: &[],
+    };
+    each(
+        kernels,
+        built,
+        &[CARD_SUITE],
+        &selection,
+        &Cards::every(brief),
+    )
+}
+
+fn each(
+    kernels: &[Version],
+    built: &Built,
+    names: &[&str],
+    selection: &Selection<'_>,
+    cards: &Cards,
+) -> Result<()> {
     let suites: Vec<Suite> = suites::compile(built)?
         .suites
         .into_iter()
-        .filter(|suite| SUITES.contains(&suite.name.as_str()))
+        .filter(|suite| names.contains(&suite.name.as_str()))
         .collect();
     ensure!(
         !suites.is_empty(),
         "none of the suites {} exists: nothing would be tested",
-        SUITES.join(", "),
+        names.join(", "),
     );
 
     // A kernel that cannot be tested is no reason to leave the others untested.
     let verdicts: Vec<(Version, Result<Verdict>)> = kernels
         .iter()
-        .map(|&kernel| (kernel, on(kernel, built, &suites, selection)))
+        .map(|&kernel| (kernel, on(kernel, built, &suites, selection, cards)))
         .collect();
 
     announce("kernels");
@@ -79,12 +111,14 @@ fn on(
     built: &Built,
     suites: &[Suite],
     selection: &Selection<'_>,
+    cards: &Cards,
 ) -> Result<Verdict> {
     let kernel = fetch::kernel(version)?;
     announce(&format!("Linux {}: making the initramfs", kernel.release));
-    let initramfs = image::build(&kernel, built, suites, selection)?;
+    let told = (!cards.is_empty()).then(|| cards.told(version));
+    let initramfs = image::build(&kernel, built, suites, selection, told.as_deref())?;
     announce(&format!("Linux {}: booting", kernel.release));
-    let console = boot::run(&kernel, &initramfs)?;
+    let console = boot::run(&kernel, &initramfs, cards)?;
 
     Ok(Verdict::read(&console, suites, selection.filter.is_some()))
 }

@@ -19,6 +19,10 @@ const MOST_THREADS: usize = 4;
 /// without frames in pieces.
 pub const OLDEST_KERNEL: &[Version] = &[Version::new(5, 10)];
 
+/// The kernels that network cards are guarded on: of Debian 12, whose drivers give programs frames in
+/// one piece, and one whose drivers give them several.
+const CARD_KERNELS: &[Version] = &[Version::new(6, 1), Version::new(6, 12)];
+
 /// Tests, and modules of them, that start the daemon again and again, which takes an emulated
 /// processor many minutes. They run on this machine's kernel, and on others when all tests are asked
 /// for. Of the privileges, what is left is what old kernels do otherwise.
@@ -39,8 +43,12 @@ pub struct Args {
     /// Boot these kernels of Debian under QEMU instead: --kernel 5.10 6.1
     #[arg(long, num_args = 1.., value_name = "VERSION", value_parser = kernel_version)]
     kernel: Vec<Version>,
-    /// On other kernels, leave out what takes many minutes when it is emulated
-    #[arg(long, requires = "kernel")]
+    /// Guard network cards of several kinds under QEMU instead, on these kernels or on two of Debian's
+    #[arg(long, conflicts_with = "filter")]
+    drivers: bool,
+    /// On other kernels, leave out what takes many minutes when it is emulated; of the network cards,
+    /// try three on one kernel
+    #[arg(long)]
     brief: bool,
     /// Run only the tests whose name contains this; stands before --kernel
     filter: Option<String>,
@@ -51,6 +59,7 @@ impl Args {
     pub fn everything() -> Self {
         Self {
             kernel: Vec::new(),
+            drivers: false,
             brief: false,
             filter: None,
         }
@@ -60,6 +69,17 @@ impl Args {
     pub fn brief(kernels: &[Version]) -> Self {
         Self {
             kernel: kernels.to_vec(),
+            drivers: false,
+            brief: true,
+            filter: None,
+        }
+    }
+
+    /// The network cards that a change is tried on.
+    pub fn cards() -> Self {
+        Self {
+            kernel: Vec::new(),
+            drivers: true,
             brief: true,
             filter: None,
         }
@@ -68,11 +88,22 @@ impl Args {
 
 pub fn execute(args: &Args) -> Result<()> {
     let filter = args.filter.as_deref();
+    ensure!(
+        !args.brief || args.drivers || !args.kernel.is_empty(),
+        "--brief is for --kernel and --drivers"
+    );
     let toolchain = toolchain::ensure()?;
     setup::tests()?;
     let built = build::everything(&toolchain, false)?;
 
-    if args.kernel.is_empty() {
+    if args.drivers {
+        let kernels = match (args.kernel.is_empty(), args.brief) {
+            (true, true) => &CARD_KERNELS[..1],
+            (true, false) => CARD_KERNELS,
+            (false, _) => &args.kernel,
+        };
+        kernel::test_cards(kernels, &built, args.brief)
+    } else if args.kernel.is_empty() {
         here(&built, filter)
     } else {
         let skipped = if args.brief { LONG } else { &[] };

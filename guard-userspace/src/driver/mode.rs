@@ -172,7 +172,7 @@ fn runs_xdp(facts: &Facts) -> Option<bool> {
             Some("bridge" | "vlan" | "macvlan" | "macvtap" | "ipvlan" | "vxlan" | "team" | "dummy"),
             _,
         ) => Some(false),
-        // 9e2ee5c7e7c3: bonds run them since Linux 5.15.
+        // bond_xdp_set, since Linux 5.15.
         (Some("bond"), _) => Some(host(5, 15)),
         (
             _,
@@ -244,7 +244,6 @@ fn virtio_net(name: &str, facts: &Facts) -> Option<Unfit> {
     }
     // xdp_linearize_page: before it could give frames in several pieces, it dropped what does not
     // fit a page with the header of virtio.
-    // https://github.com/torvalds/linux/commit/22174f79a44b
     let most = host.page - HEADROOM - TAILROOM - 20 - ETHERNET - VLAN;
     if kernel < KernelVersion::new(6, 3, 0) && facts.mtu > most {
         return Some(Unfit {
@@ -256,7 +255,7 @@ fn virtio_net(name: &str, facts: &Facts) -> Option<Unfit> {
             remedy: Some(lower_mtu(name, most)),
         });
     }
-    // https://github.com/torvalds/linux/commit/97c2c69e1926
+    // virtnet_xdp_set of Linux 5.10; later ones do with fewer queues, and send by locks.
     let channels = facts.channels.unwrap_or_default();
     let needed = channels.combined + host.processors;
     if kernel < KernelVersion::new(5, 13, 0) && needed > channels.max_combined {

@@ -38,6 +38,31 @@ impl Direct {
         Ok(topology)
     }
 
+    /// Sets it up with two interfaces that are there, the guarded host's and the peer's, and that
+    /// frames go between.
+    pub fn with((guarded, peer): (&str, &str)) -> Result<Self> {
+        let topology = Self {
+            guarded: Namespace::new("g")?,
+            peer: Namespace::new("p")?,
+        };
+        for (host, from, name, own, other) in [
+            (&topology.guarded, guarded, GUARDED_LINK, &G, &P),
+            (&topology.peer, peer, PEER_LINK, &P, &G),
+        ] {
+            host.take(from)?;
+            host.ip(&format!("link set {from} name {name} mtu 1500"))?;
+            address(host, name, own)?;
+            host.ip(&format!("link set {name} up"))?;
+            host.ip(&format!("addr replace {}/64 dev {name} nodad", own.ipv6))?;
+            neighbour(host, name, other)?;
+        }
+        up(&[
+            (&topology.guarded, GUARDED_LINK),
+            (&topology.peer, PEER_LINK),
+        ])?;
+        Ok(topology)
+    }
+
     /// Sets it up with the guarded host's addresses on a bridge, `br0`, of which its interface is a
     /// port.
     pub fn bridged() -> Result<Self> {
@@ -154,8 +179,12 @@ pub fn link(a: (&Namespace, &str), b: (&Namespace, &str)) -> Result<()> {
     for (host, interface) in [a, b] {
         host.ip(&format!("link set {interface} up"))?;
     }
-    // Until the kernel has noticed that both are up, it drops what either sends.
-    [a, b].into_iter().try_for_each(|(host, interface)| {
+    up(&[a, b])
+}
+
+/// Waits until the kernel has noticed that links are up: before, it drops what is sent there.
+fn up(links: &[(&Namespace, &str)]) -> Result<()> {
+    links.iter().try_for_each(|&(host, interface)| {
         let deadline = Instant::now() + PATIENCE;
         while !host.is_running(interface)? {
             ensure!(Instant::now() < deadline, "{interface} does not come up");

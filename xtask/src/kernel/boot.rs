@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::cards::{self, Cards};
 use super::fetch::Kernel;
-use crate::workspace;
+use crate::{privilege, workspace};
 
 /// An emulated processor takes tens of times as long as a real one.
 const TIME_LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -24,12 +25,14 @@ const COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet loglevel=4 net.ifnames=
 /// breakpoint it uses for that, once in fifteen runs of the upgrades under load.
 const ACCELERATOR: &str = "tcg,thread=single";
 
-/// Boots `kernel` and returns what it said until it powered off.
-pub fn run(kernel: &Kernel, initramfs: &Path) -> Result<String> {
-    let mut guest = Command::new("qemu-system-x86_64")
+/// Boots `kernel` on a machine with these network cards, and returns what it said until it powered
+/// off.
+pub fn run(kernel: &Kernel, initramfs: &Path, cards: &Cards) -> Result<String> {
+    let mut qemu = launcher(kernel, cards)?;
+    let mut guest = qemu
         .args(["-accel", ACCELERATOR, "-cpu", "max", "-m", "1024"])
         .args(["-smp", "2"])
-        .args(["-nographic", "-no-reboot", "-nic", "none"])
+        .args(["-nographic", "-no-reboot"])
         .arg("-kernel")
         .arg(&kernel.image)
         .arg("-initrd")
@@ -44,6 +47,21 @@ pub fn run(kernel: &Kernel, initramfs: &Path) -> Result<String> {
     let outcome = watch(kernel, &lines(console));
     end(&mut guest)?;
     outcome
+}
+
+/// QEMU with its cards: as root, in a network namespace of its own, where it has any.
+fn launcher(kernel: &Kernel, cards: &Cards) -> Result<Command> {
+    const QEMU: &str = "qemu-system-x86_64";
+
+    if cards.is_empty() {
+        let mut qemu = Command::new(QEMU);
+        qemu.args(["-nic", "none"]);
+        return Ok(qemu);
+    }
+    let mut qemu = privilege::as_root::<&str>("unshare", &[])?;
+    qemu.args(["--net", "--", "sh", "-c", cards::LAUNCH, "launch", QEMU])
+        .args(cards.arguments(&cards::script(&kernel.folder)?));
+    Ok(qemu)
 }
 
 fn watch(kernel: &Kernel, lines: &Receiver<String>) -> Result<String> {

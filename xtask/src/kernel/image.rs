@@ -19,12 +19,14 @@ const INIT: &str = include_str!("init.sh");
 /// Programs of the host that the suites call and busybox has no full version of.
 const PROGRAMS: [&str; 5] = ["ip", "tc", "bpftool", "nsenter", "setpriv"];
 
-/// Writes the initramfs for `kernel` and returns its path.
+/// Writes the initramfs for `kernel` and returns its path. `cards` is what the suites are told of
+/// the machine's network cards, where it has any.
 pub fn build(
     kernel: &Kernel,
     built: &Built,
     suites: &[Suite],
     selection: &Selection<'_>,
+    cards: Option<&str>,
 ) -> Result<PathBuf> {
     let root = kernel.folder.join("initramfs");
     if root.exists() {
@@ -36,7 +38,8 @@ pub fn build(
     image.text("init", INIT, 0o755)?;
     image.text("etc/arguments", &selection.arguments(), 0o644)?;
     image.busybox()?;
-    image.modules(kernel)?;
+    image.modules(kernel, cards.is_some())?;
+    image.text("etc/cards", cards.unwrap_or_default(), 0o644)?;
     for program in PROGRAMS {
         let path = sbin(program);
         image.program(&path, &format!("usr/bin/{program}"))?;
@@ -69,9 +72,9 @@ impl Image {
         symlink("busybox", self.root.join("bin/sh")).context("bin/sh could not be made")
     }
 
-    fn modules(&mut self, kernel: &Kernel) -> Result<()> {
+    fn modules(&mut self, kernel: &Kernel, cards: bool) -> Result<()> {
         let mut order = String::new();
-        for module in modules::needed(kernel)? {
+        for module in modules::needed(kernel, cards)? {
             let file = module.file_name().unwrap_or_default().to_string_lossy();
             if let Some(name) = file.strip_suffix(".xz") {
                 // busybox's insmod reads no compressed modules.

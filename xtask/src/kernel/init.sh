@@ -29,6 +29,9 @@ echo "release: $(uname -r)"
 /portguard --version
 
 export PORTGUARD_BIN=/portguard PORTGUARD_BPF_OBJECT=/portguard.o RUST_BACKTRACE=1
+# The network cards of this machine; without any, none are tested.
+PORTGUARD_CARDS=$(cat /etc/cards)
+export PORTGUARD_CARDS
 # Nobody else is here to miss a processor.
 export PORTGUARD_DISPOSABLE_MACHINE=1
 for path in /suites/*; do

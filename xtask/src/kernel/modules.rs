@@ -20,8 +20,11 @@ const NEEDED: [&str; 7] = [
     "8021q",
 ];
 
+/// What drives network cards under QEMU.
+const FOR_CARDS: [&str; 4] = ["virtio_pci", "virtio_net", "vmxnet3", "e1000e"];
+
 /// The module files of `kernel` that the guest needs, each after those it depends on.
-pub fn needed(kernel: &Kernel) -> Result<Vec<PathBuf>> {
+pub fn needed(kernel: &Kernel, cards: bool) -> Result<Vec<PathBuf>> {
     let folder = kernel.root.join("lib/modules").join(&kernel.release);
     let read = |name: &str| {
         let path = folder.join(name);
@@ -32,7 +35,8 @@ pub fn needed(kernel: &Kernel) -> Result<Vec<PathBuf>> {
     let built_in = read("modules.builtin")?;
 
     let mut order = Vec::new();
-    for name in NEEDED {
+    let for_cards = FOR_CARDS.iter().filter(|_| cards);
+    for &name in NEEDED.iter().chain(for_cards) {
         if built_in.lines().any(|path| module_name(path) == name) {
             continue;
         }
