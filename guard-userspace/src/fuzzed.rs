@@ -194,9 +194,8 @@ fn proc_net(bytes: &[u8]) {
 fn rtnetlink(bytes: &[u8]) {
     let _ = dump::read(bytes, &mut |kind, payload: &[u8]| {
         let _ = attach::read_filter(payload).map(|filter| filter.ours());
-        match RouteNetlinkMessage::parse_with_param(payload, kind) {
-            Ok(message) => interfaces::read_any(&message),
-            Err(_) => {}
+        if let Ok(message) = RouteNetlinkMessage::parse_with_param(payload, kind) {
+            interfaces::read_any(&message);
         }
         Ok(())
     });

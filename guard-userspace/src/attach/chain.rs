@@ -247,8 +247,10 @@ mod tests {
     fn where_programs_stand_in_the_row_of_tcx() {
         use Last::{Idle, Missing, Passed, Settled};
 
+        type Ids = &'static [u32];
+
         // row, in front, behind, the copy that runs last
-        let table: [(&[u32], &[u32], &[u32], Last); 11] = [
+        let table: [(Ids, Ids, Ids, Last); 11] = [
             (&[1], &[], &[], Settled),
             (&[1, 9], &[], &[9], Missing),
             (&[9, 1], &[9], &[], Settled),

@@ -211,8 +211,6 @@ pub fn program_name(id: u32) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn the_program_that_does_nothing_is_two_instructions() {
         // Opcode, registers, offset, immediate, each as include/uapi/linux/bpf.h has it.
