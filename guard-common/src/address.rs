@@ -56,14 +56,8 @@ pub trait Address: Copy + Eq {
     /// net/ipv4/route.c).
     fn ends_here(self) -> bool;
 
-    /// Whether this is the address of a neighbour on the interface's link.
-    fn on_link(self, device: &Device) -> bool;
-
     /// Whether this is an address of the interface itself.
     fn is_own(self, device: &Device) -> bool;
-
-    /// The bits of the address that are set in `mask`.
-    fn masked(self, mask: Self) -> Self;
 
     /// The address in the room of the larger family: IPv4 fills half of the first word.
     fn widened(self) -> V6;
@@ -148,18 +142,8 @@ impl Address for V4 {
     }
 
     #[inline(always)]
-    fn on_link(self, device: &Device) -> bool {
-        config::shares_prefix(self, &device.ipv4)
-    }
-
-    #[inline(always)]
     fn is_own(self, device: &Device) -> bool {
         config::is_among(self, &device.ipv4)
-    }
-
-    #[inline(always)]
-    fn masked(self, mask: Self) -> Self {
-        Self(self.0 & mask.0)
     }
 
     #[inline(always)]
@@ -230,21 +214,8 @@ impl Address for V6 {
     }
 
     #[inline(always)]
-    fn on_link(self, device: &Device) -> bool {
-        config::shares_prefix(self, &device.ipv6)
-    }
-
-    #[inline(always)]
     fn is_own(self, device: &Device) -> bool {
         config::is_among(self, &device.ipv6)
-    }
-
-    #[inline(always)]
-    fn masked(self, mask: Self) -> Self {
-        Self {
-            high: self.high & mask.high,
-            low: self.low & mask.low,
-        }
     }
 
     #[inline(always)]

@@ -190,18 +190,9 @@ impl ConfigCell {
     }
 }
 
-/// Prefixes of one family on one interface.
-pub const MAX_PREFIXES: usize = 8;
-
-/// An address of an interface and the mask of its prefix, in network byte order.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(C)]
-pub struct Prefix<A> {
-    /// The interface's own address.
-    pub address: A,
-    /// Ones where neighbours share the address.
-    pub mask: A,
-}
+/// Addresses of one family that the programs know of an interface at hand. Others are in the map
+/// `local`.
+pub const MAX_OWN_ADDRESSES: usize = 8;
 
 /// What the programs know about one interface. Written by the daemon.
 #[derive(Clone, Copy, Debug)]
@@ -210,44 +201,41 @@ pub struct Device {
     /// The interface's name, padded with zeroes, for whoever reads the counters.
     pub name: [u8; 16],
     /// How the host sends on what comes in here: any of [`ROUTES`](Self::ROUTES),
-    /// [`CARRIES`](Self::CARRIES) and [`SHARES`](Self::SHARES), or 0.
+    /// [`CARRIES`](Self::CARRIES), [`SHARES`](Self::SHARES) and [`DIVERTS`](Self::DIVERTS), or 0.
     pub forwards: u32,
     /// Zero.
     pub reserved: u32,
     /// The index of the interface that the kernel takes what comes in here to have come in by when
     /// it routes IPv4, and IPv6: this one, or the bridge or bond that it is a port of.
     pub routes_by: [u32; 2],
-    /// Addresses of IPv4. Those with a mask of zero bits are not in use.
-    pub ipv4: [Prefix<V4>; MAX_PREFIXES],
-    /// Addresses of IPv6, as above.
-    pub ipv6: [Prefix<V6>; MAX_PREFIXES],
+    /// Its own addresses of IPv4, and as many unspecified ones as there is room for.
+    pub ipv4: [V4; MAX_OWN_ADDRESSES],
+    /// Those of IPv6, likewise.
+    pub ipv6: [V6; MAX_OWN_ADDRESSES],
+    /// Zeroes. Counters are taken over from another layout by the name of an interface, as long as
+    /// this is as long there.
+    pub unused: [u64; 20],
 }
+
+const _: () = assert!(size_of::<Device>() == 352);
 
 impl Device {
     /// In [`forwards`](Self::forwards): the host routes what comes in here by its own link
     /// addresses.
     pub const ROUTES: u32 = 1;
     /// In [`forwards`](Self::forwards): frames for other link addresses go on without being
-    /// routed, because the interface is a port of a bridge or carries those of containers.
+    /// routed, because the interface is a port of a bridge, or takes those of containers or guests.
     pub const CARRIES: u32 = 2;
     /// In [`forwards`](Self::forwards): others have the same link address as this host, so that
     /// nothing but the local table tells what is theirs.
     pub const SHARES: u32 = 4;
-}
-
-/// Whether `remote` shares one of the prefixes.
-#[inline(always)]
-pub(crate) fn shares_prefix<A: Address>(remote: A, prefixes: &[Prefix<A>; MAX_PREFIXES]) -> bool {
-    prefixes.iter().any(|prefix| {
-        prefix.mask != A::UNSPECIFIED
-            && remote.masked(prefix.mask) == prefix.address.masked(prefix.mask)
-    })
+    /// In [`forwards`](Self::forwards): marks of the firewall lead packets for other hosts to
+    /// sockets of this one, as transparent proxies need.
+    pub const DIVERTS: u32 = 8;
 }
 
 /// Whether `address` is one of the interface's own.
 #[inline(always)]
-pub(crate) fn is_among<A: Address>(address: A, prefixes: &[Prefix<A>; MAX_PREFIXES]) -> bool {
-    prefixes
-        .iter()
-        .any(|prefix| prefix.mask != A::UNSPECIFIED && address == prefix.address)
+pub(crate) fn is_among<A: Address>(address: A, own: &[A; MAX_OWN_ADDRESSES]) -> bool {
+    address != A::UNSPECIFIED && own.contains(&address)
 }

@@ -124,7 +124,7 @@ fn ports_and_protocol<A>(tuple: &Tuple<A>) -> u64 {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(C, packed(4))]
 pub struct AddressKey {
-    /// 4 or 6.
+    /// 4 or 6; where each interface has prefixes of its own, its slot stands above.
     pub family: u32,
     /// The address in network byte order; IPv4 fills the first four bytes.
     pub address: V6,
@@ -137,6 +137,17 @@ impl AddressKey {
     pub const FAMILY_BITS: u32 = 32;
     /// Bits of a whole key.
     pub const BITS: u32 = Self::FAMILY_BITS + 128;
+
+    /// The key of `address` among those of the interface in `slot`.
+    #[inline(always)]
+    pub fn of_interface<A: Address>(slot: u32, address: A) -> Self {
+        let key = Self::new(address);
+
+        Self {
+            family: slot << 8 | key.family,
+            ..key
+        }
+    }
 
     /// The key of `address`.
     #[inline(always)]

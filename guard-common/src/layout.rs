@@ -8,7 +8,7 @@ use crate::outcome::Judged;
 /// An upgrade copies flows and counters from maps of the same name with keys and values of the same
 /// sizes. So whoever changes what one of these maps holds, but not how long it is, gives it another
 /// name as well.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Interfaces that one set of maps can serve.
 pub const MAX_DEVICES: u32 = 32;
@@ -21,6 +21,17 @@ pub const MAX_REFUSED: u32 = 4096;
 
 /// Prefixes that the local table, and those that the user's trust, can hold.
 pub const MAX_ADDRESSES: u32 = 16_384;
+
+/// Prefixes of neighbours, of all interfaces together.
+pub const MAX_NEIGHBOURS: u32 = 16_384;
+
+/// In the map `local`: packets to such an address end here, by the kernel's local table.
+pub const LOCAL: u32 = 1;
+/// In the map `local`: another host's, unless the firewall marks a packet and so leads it to a
+/// socket here.
+pub const DIVERTED: u32 = 2;
+/// In the map `local`: the routes alone can tell.
+pub const UNDECIDED: u32 = 3;
 
 /// Link addresses that are this host's.
 pub const MAX_LINK_ADDRESSES: u32 = 16_384;

@@ -8,7 +8,7 @@ use crate::{
     packet::Packet,
     parse::{Transport, Tuple},
     route::RouteKey,
-    tables::Tables,
+    tables::{Locality, Tables},
 };
 
 /// Whether a received packet goes through this host to another. Broadcast, multicast and anycast
@@ -22,11 +22,16 @@ pub(crate) fn is_for_another<A: Address>(
     let Some(device) = tables.device() else {
         return false;
     };
-    device.forwards != 0
-        && !packet.destination.is_own(device)
-        && !packet.destination.ends_here()
-        && !tables.is_local(&AddressKey::new(packet.destination))
-        && goes_on(device, link::destination(frame), packet, tables)
+    if device.forwards == 0 || packet.destination.is_own(device) || packet.destination.ends_here() {
+        return false;
+    }
+
+    match tables.locality(&AddressKey::new(packet.destination)) {
+        Locality::Here => false,
+        // A packet that no mark leads to a socket is discarded by the kernel, or sent on.
+        Locality::Diverted => true,
+        Locality::Untold => goes_on(device, link::destination(frame), packet, tables),
+    }
 }
 
 /// Whether what passes through is another host's, which would get the answers. It is this host's
@@ -34,7 +39,7 @@ pub(crate) fn is_for_another<A: Address>(
 /// otherwise.
 #[inline(always)]
 pub(crate) fn is_of_another<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> bool {
-    !tables.is_local(&AddressKey::new(tuple.local))
+    tables.locality(&AddressKey::new(tuple.local)) != Locality::Here
         && tables.forwards(&RouteKey::received(tuple, 0))
 }
 
@@ -53,7 +58,7 @@ pub(crate) fn is_carried<A: Address>(
             .device()
             .is_some_and(|device| device.forwards & Device::CARRIES != 0)
         && link::source(frame).is_some_and(|link| !tables.is_own_link(link))
-        && !tables.is_local(&AddressKey::new(tuple.local))
+        && tables.locality(&AddressKey::new(tuple.local)) != Locality::Here
 }
 
 /// Whether a received packet is for the other host at `link`.

@@ -76,9 +76,8 @@ pub(crate) fn answers_query<A: Address>(
     tables: &impl Tables,
 ) -> bool {
     is_open(tuple, port, now, tables)
-        && tables
-            .device()
-            .is_some_and(|device| tuple.remote.on_link(device))
+        && tuple.remote != A::UNSPECIFIED
+        && tables.is_neighbour(tuple.remote)
 }
 
 /// Whether a packet that is quoted was a query to a group, and may be one whose answers are due.

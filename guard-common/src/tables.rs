@@ -65,6 +65,17 @@ pub enum Socket {
     Listener,
 }
 
+/// What the daemon has told of an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Locality {
+    /// It is in the local table.
+    Here,
+    /// It is another host's, unless the firewall leads a packet to a socket here.
+    Diverted,
+    /// Nothing: the routes have to tell.
+    Untold,
+}
+
 /// What is counted beside the frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
@@ -138,8 +149,12 @@ pub trait Tables {
     /// Whether the user trusts this remote address.
     fn trusts(&self, address: &AddressKey) -> bool;
 
-    /// Whether this address is in the local table, as far as the daemon has told.
-    fn is_local(&self, address: &AddressKey) -> bool;
+    /// Whether packets to this address end here, as far as the daemon has told.
+    fn locality(&self, address: &AddressKey) -> Locality;
+
+    /// Whether this address is that of a neighbour: a route leads to it by the interface, without a
+    /// gateway.
+    fn is_neighbour<A: Address>(&self, address: A) -> bool;
 
     /// Whether an interface of this host has this link address, as far as the daemon has told.
     fn is_own_link(&self, address: LinkAddress) -> bool;

@@ -15,7 +15,8 @@ use guard_common::{
     fragment::FragmentKey,
     key::{AddressKey, FlowKeyV4, FlowKeyV6},
     layout::{
-        Counters, DEFAULT_MAX_FLOWS, MAX_ADDRESSES, MAX_DEVICES, MAX_LINK_ADDRESSES, MAX_REFUSED,
+        Counters, DEFAULT_MAX_FLOWS, MAX_ADDRESSES, MAX_DEVICES, MAX_LINK_ADDRESSES,
+        MAX_NEIGHBOURS, MAX_REFUSED,
     },
     link::LinkAddress,
     state::Element,
@@ -74,10 +75,16 @@ pub static REFUSED: LruHashMap<FragmentKey, u32, { MAX_REFUSED as usize }> = Lru
 #[btf_map(name = "tallies")]
 pub static TALLIES: PerCpuArray<u64, { Tally::COUNT }> = PerCpuArray::new();
 
-/// Addresses of this host, broadcast and multicast included. Written by the daemon from the
-/// kernel's local table, asked only on hosts that forward.
+/// Addresses of this host, broadcast and multicast included, and those of other hosts that the
+/// firewall may lead here. Written by the daemon from the kernel's routes, asked only on hosts that
+/// forward, carry or divert.
 #[btf_map(name = "local")]
 pub static LOCAL: LpmTrie<AddressKey, u32, { MAX_ADDRESSES as usize }> = LpmTrie::new();
+
+/// Prefixes that an interface leads to without a gateway, by the slot of the interface. Written by the
+/// daemon from addresses and routes, asked about answers to queries.
+#[btf_map(name = "neighbours")]
+pub static NEIGHBOURS: LpmTrie<AddressKey, u32, { MAX_NEIGHBOURS as usize }> = LpmTrie::new();
 
 /// Link addresses of this host's interfaces. Written by the daemon, asked only where frames for
 /// others go on. Nobody else's may be in it, so it takes memory as it fills.

@@ -14,6 +14,7 @@ use guard_common::{
     flow::{Flow, FlowCell},
     fragment::{FragmentKey, RefusedAt},
     key::{AddressKey, SizedKey},
+    layout::{DIVERTED, LOCAL},
     link::LinkAddress,
     outcome::{Action, Family, Judged},
     owner::Owner,
@@ -21,7 +22,7 @@ use guard_common::{
     ports::{GuardedPorts, Occupancy},
     route::RouteKey,
     state::{Element, ElementCell},
-    tables::{Inserted, Socket, Tables, Tally, Use},
+    tables::{Inserted, Locality, Socket, Tables, Tally, Use},
 };
 
 use crate::{clock, kernel, maps, verifier};
@@ -247,8 +248,18 @@ impl<C: Context> Tables for KernelTables<C> {
     }
 
     #[inline(always)]
-    fn is_local(&self, address: &AddressKey) -> bool {
-        maps::LOCAL.get(&TrieKey::new(address).0).is_some()
+    fn locality(&self, address: &AddressKey) -> Locality {
+        match maps::LOCAL.get(&TrieKey::new(address).0) {
+            Some(&LOCAL) => Locality::Here,
+            Some(&DIVERTED) => Locality::Diverted,
+            Some(_) | None => Locality::Untold,
+        }
+    }
+
+    #[inline(always)]
+    fn is_neighbour<A: Address>(&self, address: A) -> bool {
+        let key = AddressKey::of_interface(maps::DEVICE.load(), address);
+        maps::NEIGHBOURS.get(&TrieKey::new(&key).0).is_some()
     }
 
     #[inline(always)]

@@ -4,6 +4,7 @@ mod accepted;
 mod local;
 mod onward;
 mod query;
+mod routes;
 
 use std::fmt;
 
@@ -15,6 +16,7 @@ pub use self::{
     local::{LocalAddresses, local_table},
     onward::{Layers, Onward},
     query::{changes, connect, find, list, look, program_name},
+    routes::{Routes, Rules},
 };
 use crate::failure::Failure;
 
@@ -26,7 +28,10 @@ pub(crate) fn read_any(message: &netlink_packet_route::RouteNetlinkMessage) {
     match message {
         RouteNetlinkMessage::NewLink(link) => drop(query::interface(link)),
         RouteNetlinkMessage::NewAddress(address) => drop(query::own_address(address)),
-        RouteNetlinkMessage::NewRoute(route) => drop(local::read_route(route)),
+        RouteNetlinkMessage::NewRoute(route) => {
+            let _ = (local::read_route(route), routes::concerns_us(route));
+        }
+        RouteNetlinkMessage::NewRule(rule) => Rules::default().add(rule),
         RouteNetlinkMessage::NewNeighbour(entry) => drop(accepted::read(entry)),
         _ => {}
     }
@@ -55,6 +60,8 @@ pub struct Interface {
     pub kind: Option<String>,
     /// Whether it is set up by the administrator.
     pub up: bool,
+    /// Whether it takes frames for every link address.
+    pub promiscuous: bool,
     /// Largest packet without the Ethernet header, in bytes.
     pub mtu: u32,
     /// The largest MTU that its driver takes, where it is limited.
@@ -211,6 +218,7 @@ mod tests {
             link_type,
             kind: None,
             up: true,
+            promiscuous: false,
             mtu: 1500,
             max_mtu: None,
             addresses: Vec::new(),

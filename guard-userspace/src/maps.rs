@@ -25,7 +25,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 pub use self::{
     flows::{FlowEntry, FlowMap},
     links::Links,
-    prefixes::Prefixes,
+    prefixes::{Entry, Prefixes},
     readings::{Counted, Readings},
     state::StateMemory,
     tuples::Tuples,
@@ -40,8 +40,10 @@ use crate::{
 pub struct Maps {
     /// What both programs ask of every frame.
     pub state: StateMemory,
-    /// Addresses of this host.
+    /// Addresses of this host, and those of others that may end here.
     pub local: Prefixes,
+    /// Prefixes of each interface's neighbours.
+    pub neighbours: Prefixes,
     /// Link addresses of this host.
     pub links: Links,
     /// Prefixes that the user trusts.
@@ -60,6 +62,7 @@ impl Maps {
         Ok(Self {
             state: StateMemory::open(pins)?,
             local: Prefixes::open(pins, "local")?,
+            neighbours: Prefixes::open(pins, "neighbours")?,
             links: Links::open(pins)?,
             trusted: Prefixes::open(pins, "trusted")?,
             devices: Array::try_from(Map::Array(open(&pins.map("devices"))?))

@@ -271,7 +271,8 @@ impl Model {
             || self.is_group(to) && rules.groups_are_local
             || to == Ipv4Addr::UNSPECIFIED && rules.nobody_is_local
             || self.in_local_table(to);
-        if host.some_forward && host.forwards() && !ours && self.goes_on(way) {
+        let diverted = rules.proxies_count && host.diverted.iter().any(|prefix| prefix.covers(to));
+        if host.some_forward && host.forwards() && !ours && (diverted || self.goes_on(way)) {
             return Some(Reason::NotLocal);
         }
         let mut trusted = self.policy.trusted.iter();

@@ -151,6 +151,7 @@ mutants! {
     "believes errors about whose they are": rules => rules.errors_go_by_destination = false;
     "takes its own address for another host's": rules => rules.own_is_local = false;
     "does not ask the local table": rules => rules.local_table_counts = false;
+    "cuts transparent proxies": rules => rules.proxies_count = false;
     "takes this host's link address for another's": rules => rules.links_count = false;
     "takes groups' link addresses for another's": rules => rules.group_links_are_nobodys = false;
     "records what containers send": rules => rules.containers_are_not_recorded = false;

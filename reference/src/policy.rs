@@ -100,6 +100,8 @@ pub struct Host {
     pub some_forward: bool,
     /// The local table, as far as the daemon has told it.
     pub local_table: Vec<Prefix>,
+    /// Prefixes of other hosts, packets to which the firewall may lead to sockets here.
+    pub diverted: Vec<Prefix>,
     /// Whether the kernel routes IPv4 and IPv6 that come in here.
     pub routing: (bool, bool),
     /// Addresses that the kernel's routes deliver to this host.
@@ -126,7 +128,7 @@ pub enum Taker {
 impl Host {
     /// Whether this interface has to do with other hosts' packets.
     pub fn forwards(&self) -> bool {
-        self.router || self.carries || self.shares
+        self.router || self.carries || self.shares || !self.diverted.is_empty()
     }
 
     /// Whether the kernel's routes clearly send on what goes from one address to another.

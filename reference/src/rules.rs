@@ -196,6 +196,8 @@ pub struct Rules {
     pub own_is_local: bool,
     /// The local table is asked.
     pub local_table_counts: bool,
+    /// A packet that the firewall may lead to a socket here is another host's.
+    pub proxies_count: bool,
     /// Where others' frames go on, whose a frame is shows by its link address.
     pub links_count: bool,
     /// A group's link address does not tell.
@@ -299,6 +301,7 @@ impl Default for Rules {
             errors_go_by_destination: true,
             own_is_local: true,
             local_table_counts: true,
+            proxies_count: true,
             links_count: true,
             group_links_are_nobodys: true,
             containers_are_not_recorded: true,

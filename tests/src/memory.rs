@@ -20,7 +20,7 @@ use guard_common::{
     ports::{GuardedPorts, Occupancy, PORTS},
     route::RouteKey,
     state::State,
-    tables::{Inserted, Socket, Tables, Tally, Use},
+    tables::{Inserted, Locality, Socket, Tables, Tally, Use},
 };
 
 use crate::setup::{self, Setup};
@@ -267,8 +267,12 @@ impl Tables for MemoryTables {
         self.surroundings.trusts(address)
     }
 
-    fn is_local(&self, address: &AddressKey) -> bool {
-        self.surroundings.is_local(address)
+    fn locality(&self, address: &AddressKey) -> Locality {
+        self.surroundings.locality(address)
+    }
+
+    fn is_neighbour<A: Address>(&self, address: A) -> bool {
+        self.surroundings.is_neighbour(&AddressKey::new(address))
     }
 
     fn is_own_link(&self, address: LinkAddress) -> bool {

@@ -120,6 +120,16 @@ impl Programs {
         state::set(self.state()?.bytes_mut(), setup);
         let mut devices: Array<_, Device> = self.array("devices")?;
         devices.set(setup::DEVICE, setup::device(), 0)?;
+        for (prefix, bits) in setup::neighbours() {
+            let bits = AddressKey::FAMILY_BITS + bits;
+            let prefix = AddressKey {
+                family: setup::DEVICE << 8 | prefix.family,
+                ..prefix
+            };
+            let map = self.map_mut("neighbours")?;
+            let mut neighbours: LpmTrie<_, AddressKey, u32> = map.try_into()?;
+            neighbours.insert(&Key::new(bits, prefix), 1, 0)?;
+        }
         for (prefix, bits) in setup::trusted() {
             let bits = AddressKey::FAMILY_BITS + bits;
             let map = self.map_mut("trusted")?;

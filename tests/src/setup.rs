@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use guard_common::{
     address::{V4, V6},
-    config::{Config, Device, MAX_PREFIXES, Prefix, Timeouts},
+    config::{Config, Device, MAX_OWN_ADDRESSES, Timeouts},
     filter::Filter,
     key::AddressKey,
     layout::{LAYOUT_VERSION, MAX_DEVICES},
@@ -103,35 +103,31 @@ impl Setup {
     }
 }
 
-/// The interface under test, with both prefixes of the guarded host.
+/// The interface under test, with both addresses of the guarded host.
 pub fn device() -> Device {
     let mut device = Device {
         name: *b"guarded\0\0\0\0\0\0\0\0\0",
         forwards: 0,
         reserved: 0,
         routes_by: [0; 2],
-        ipv4: [Prefix {
-            address: V4(0),
-            mask: V4(0),
-        }; MAX_PREFIXES],
-        ipv6: [Prefix {
-            address: V6 { high: 0, low: 0 },
-            mask: V6 { high: 0, low: 0 },
-        }; MAX_PREFIXES],
+        ipv4: [V4(0); MAX_OWN_ADDRESSES],
+        ipv6: [V6 { high: 0, low: 0 }; MAX_OWN_ADDRESSES],
+        unused: [0; 20],
     };
     // Not in the first slot: all of them are looked at.
-    device.ipv4[MAX_PREFIXES - 1] = Prefix {
-        address: G.ipv4.octets().into(),
-        mask: [255, 255, 255, 0].into(),
-    };
-    device.ipv6[MAX_PREFIXES - 1] = Prefix {
-        address: G.ipv6.octets().into(),
-        mask: V6 {
-            high: u64::MAX,
-            low: 0,
-        },
-    };
+    device.ipv4[MAX_OWN_ADDRESSES - 1] = G.ipv4.octets().into();
+    device.ipv6[MAX_OWN_ADDRESSES - 1] = G.ipv6.octets().into();
     device
+}
+
+/// The prefixes of neighbours and their lengths: 10.9.0.0/24 and fd09::/64.
+pub fn neighbours() -> [(AddressKey, u32); 2] {
+    let ipv4 = V4::from([10, 9, 0, 0]);
+    let ipv6 = V6 {
+        low: 0,
+        ..V6::from(G.ipv6.octets())
+    };
+    [(AddressKey::new(ipv4), 24), (AddressKey::new(ipv6), 64)]
 }
 
 /// The trusted prefixes and their lengths, where any are: 192.0.2.0/24 and 2001:db8::/64.

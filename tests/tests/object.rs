@@ -172,7 +172,7 @@ fn bpftool_loads_the_object_and_names_every_field() -> Result<()> {
             "state",
             &["config", "epoch", "timeouts", "tcp_established"][..],
         ),
-        ("devices", &["name", "ipv4", "address", "mask"]),
+        ("devices", &["name", "forwards", "routes_by", "ipv4"]),
         (
             "flows_tcp4",
             &["local_port", "remote_port", "last_seen", "fin_out"],

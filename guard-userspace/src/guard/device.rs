@@ -1,10 +1,10 @@
 //! One interface with its copy of the programs.
 
-use std::{collections::BTreeSet, io, path::PathBuf, time::Instant};
+use std::{collections::BTreeSet, io, net::IpAddr, path::PathBuf, time::Instant};
 
 use guard_common::{
     address::{V4, V6},
-    config::{Device, MAX_PREFIXES, Prefix},
+    config::{Device, MAX_OWN_ADDRESSES},
 };
 use ipnet::IpNet;
 use rtnetlink::Handle;
@@ -20,7 +20,7 @@ use crate::{
     driver::Facts,
     evidence::Comparison,
     failure::Failure,
-    interfaces::{self, Interface, Layers},
+    interfaces::{self, Interface, Layers, Routes},
     observation::{Attachment, EgressHook, Proof, XdpHook},
     pins::{Hook, Pins},
     programs::Programs,
@@ -353,9 +353,7 @@ impl GuardedDevice {
         self.egress.is_some() && (self.xdp.is_some() || !self.guarded)
     }
 
-    /// What the programs are to know about this interface, given all there are. The neighbours of
-    /// those above it, such as a bridge that it is a port of, are its own; one without addresses
-    /// has those of all others.
+    /// What the programs are to know about this interface, given all there are.
     ///
     /// # Errors
     /// When the kernel does not tell which link addresses the interface accepts.
@@ -364,12 +362,47 @@ impl GuardedDevice {
         interfaces: &[Interface],
         layers: &Layers<'_>,
     ) -> anyhow::Result<Device> {
-        let own = interfaces
-            .iter()
-            .find(|interface| interface.name == self.name);
-        let above = own.map(|own| layers.above(own)).unwrap_or_default();
+        let mut device = describe(&self.name, &self.addresses(interfaces, layers));
+        if let Some(own) = self.find(interfaces) {
+            let onward = layers.onward(own)?;
+            device.forwards = onward.forwards;
+            device.routes_by = onward.routes_by;
+        }
+
+        Ok(device)
+    }
+
+    /// The prefixes of its neighbours: those of its addresses, and those that routes lead to by this
+    /// interface, or one above it, without a gateway.
+    pub(super) fn neighbours(
+        &self,
+        interfaces: &[Interface],
+        layers: &Layers<'_>,
+        routes: &Routes,
+    ) -> BTreeSet<IpNet> {
+        let own = self.find(interfaces);
+        let above: BTreeSet<_> = own
+            .map(|own| layers.above(own))
+            .into_iter()
+            .flatten()
+            .map(|interface| interface.index)
+            .collect();
+        let leads = routes.on_link.iter();
+        let leads = leads.filter(|(interface, _)| above.contains(interface));
+        let prefixes = self.addresses(interfaces, layers);
+
+        (prefixes.iter().map(IpNet::trunc))
+            .chain(leads.map(|(_, net)| *net))
+            .collect()
+    }
+
+    /// The addresses of this interface and of those above it, such as a bridge that it is a port
+    /// of; where there are none, those of all others.
+    fn addresses(&self, interfaces: &[Interface], layers: &Layers<'_>) -> Vec<IpNet> {
+        let above = self.find(interfaces).map(|own| layers.above(own));
         let mut addresses: Vec<_> = above
             .iter()
+            .flatten()
             .flat_map(|interface| interface.addresses.iter().copied())
             .collect();
         if addresses.is_empty() {
@@ -378,14 +411,14 @@ impl GuardedDevice {
                 .filter(|interface| !interface.is_loopback());
             addresses.extend(others.flat_map(|interface| interface.addresses.iter().copied()));
         }
-        let mut device = describe(&self.name, &addresses);
-        if let Some(own) = own {
-            let onward = layers.onward(own)?;
-            device.forwards = onward.forwards;
-            device.routes_by = onward.routes_by;
-        }
 
-        Ok(device)
+        addresses
+    }
+
+    fn find<'a>(&self, interfaces: &'a [Interface]) -> Option<&'a Interface> {
+        interfaces
+            .iter()
+            .find(|interface| interface.name == self.name)
     }
 }
 
@@ -401,44 +434,31 @@ fn proof(comparison: &Comparison) -> Proof {
     }
 }
 
+/// An interface with these addresses, as far as there is room: the rest is in the local table.
 fn describe(name: &str, addresses: &[IpNet]) -> Device {
-    let unused_v4 = Prefix {
-        address: V4(0),
-        mask: V4(0),
-    };
-    let unused_v6 = Prefix {
-        address: V6::default(),
-        mask: V6::default(),
-    };
     let mut device = Device {
         name: [0; 16],
         forwards: 0,
         reserved: 0,
         routes_by: [0; 2],
-        ipv4: [unused_v4; MAX_PREFIXES],
-        ipv6: [unused_v6; MAX_PREFIXES],
+        ipv4: [V4(0); MAX_OWN_ADDRESSES],
+        ipv6: [V6::default(); MAX_OWN_ADDRESSES],
+        unused: [0; 20],
     };
     for (byte, of_name) in device.name.iter_mut().zip(name.bytes().take(15)) {
         *byte = of_name;
     }
     let (mut v4, mut v6) = (device.ipv4.iter_mut(), device.ipv6.iter_mut());
-    // Every neighbourhood comes before a second address in one of them: there is room for few.
-    let mut networks = BTreeSet::new();
-    let (first, more): (Vec<_>, Vec<_>) = addresses
-        .iter()
-        .partition(|address| networks.insert(address.trunc()));
-    for address in first.into_iter().chain(more) {
+    for address in addresses.iter().map(IpNet::addr) {
         match address {
-            IpNet::V4(net) => {
-                if let Some(prefix) = v4.next() {
-                    prefix.address = V4::from(net.addr().octets());
-                    prefix.mask = V4::from(net.netmask().octets());
+            IpAddr::V4(address) => {
+                if let Some(own) = v4.next() {
+                    *own = V4::from(address.octets());
                 }
             }
-            IpNet::V6(net) => {
-                if let Some(prefix) = v6.next() {
-                    prefix.address = V6::from(net.addr().octets());
-                    prefix.mask = V6::from(net.netmask().octets());
+            IpAddr::V6(address) => {
+                if let Some(own) = v6.next() {
+                    *own = V6::from(address.octets());
                 }
             }
         }
@@ -454,16 +474,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbours_share_a_prefix() {
+    fn an_interface_has_its_own_addresses() {
         let addresses = ["10.9.0.2/24", "fd09::2/64"].map(|net| net.parse().expect("is a prefix"));
         let device = describe("eth0", &addresses);
         assert_eq!(&device.name[..5], b"eth0\0");
-        assert!(V4::from([10, 9, 0, 77]).on_link(&device));
-        assert!(!V4::from([10, 9, 1, 1]).on_link(&device));
-        assert!(!V4::from([0, 0, 0, 0]).on_link(&device));
-        let neighbour: std::net::Ipv6Addr = "fd09::77".parse().expect("is an address");
-        let stranger: std::net::Ipv6Addr = "fd0a::77".parse().expect("is an address");
-        assert!(V6::from(neighbour.octets()).on_link(&device));
-        assert!(!V6::from(stranger.octets()).on_link(&device));
+        assert!(V4::from([10, 9, 0, 2]).is_own(&device));
+        assert!(!V4::from([10, 9, 0, 77]).is_own(&device));
+        assert!(!V4::from([0, 0, 0, 0]).is_own(&device));
+        let own: std::net::Ipv6Addr = "fd09::2".parse().expect("is an address");
+        assert!(V6::from(own.octets()).is_own(&device));
+        assert!(!V6::default().is_own(&device));
+    }
+
+    #[test]
+    fn more_addresses_than_there_is_room_for() {
+        let addresses: Vec<IpNet> = (1..=20)
+            .map(|last| format!("10.9.0.{last}/24").parse().expect("is a prefix"))
+            .collect();
+        let device = describe("eth0", &addresses);
+        assert!(V4::from([10, 9, 0, 8]).is_own(&device));
+        assert!(!V4::from([10, 9, 0, 9]).is_own(&device));
     }
 }

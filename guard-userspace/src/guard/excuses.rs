@@ -1,44 +1,69 @@
 //! What else than a flow may let a packet in: it is another host's, or its sender is trusted.
 
-use guard_common::config::Config;
+use std::collections::BTreeSet;
+
+use guard_common::{
+    config::{Config, Device},
+    layout::DIVERTED,
+};
 use ipnet::IpNet;
 
 use super::Guard;
 use crate::{
-    interfaces::{self, Interface, Layers},
+    interfaces::{self, Interface, Layers, Routes, Rules},
+    maps::Entry,
     settings::Settings,
 };
 
 impl Guard {
-    /// Tells the programs which addresses are this host's and which are on the interfaces' links,
-    /// and whether this host forwards, given all its `interfaces`. What one map has no room for keeps nobody from hearing the
-    /// rest: lines for the administrator are added to `notes`, once.
+    /// Tells the programs which addresses are this host's and which are its neighbours', and
+    /// whether this host forwards, given all its `interfaces`. If one map is full, the others are still
+    /// updated: lines for the administrator are added to `notes`, once.
     ///
     /// # Errors
-    /// When the kernel does not tell which link addresses they accept, or which addresses are its
-    /// own.
+    /// When the kernel does not tell which link addresses they accept, or which routes there are.
     pub fn refresh(
         &mut self,
         interfaces: &[Interface],
         notes: &mut Vec<String>,
     ) -> anyhow::Result<()> {
         let layers = Layers::new(interfaces);
-        let described = self
-            .devices
+        let (routes, rules) = (Routes::read()?, Rules::read()?);
+        let mut local = interfaces::local_table()?;
+        let elsewhere = interfaces
             .iter()
-            .map(|device| Ok((device.slot, device.describe(interfaces, &layers)?)))
-            .collect::<anyhow::Result<Vec<_>>>()?;
+            .filter(|one| one.up && layers.is_in_vrf(one));
+        let addresses = elsewhere.flat_map(|interface| &interface.addresses);
+        local.extend(addresses.map(|net| IpNet::from(net.addr())));
+        let destinations = routes.destinations(&local, &rules);
+        let diverts = destinations.values().any(|what| *what == DIVERTED);
+
+        let mut described = Vec::new();
+        let mut neighbours = BTreeSet::new();
+        for device in &self.devices {
+            let slot = device.slot;
+            let mut description = device.describe(interfaces, &layers)?;
+            if diverts {
+                description.forwards |= Device::DIVERTS;
+            }
+            described.push((slot, description));
+            let nets = device.neighbours(interfaces, &layers, &routes);
+            neighbours.extend(nets.into_iter().map(|net| Entry {
+                slot,
+                net,
+                value: 1,
+            }));
+        }
         let forwards = described.iter().any(|(_, device)| device.forwards != 0);
-        let mut told = Vec::new();
+        let mut told = vec![self.maps.neighbours.set(neighbours)];
         // Before the programs ask for it.
         if forwards {
-            let mut local = interfaces::local_table()?;
-            let elsewhere = interfaces
-                .iter()
-                .filter(|one| one.up && layers.is_in_vrf(one));
-            let addresses = elsewhere.flat_map(|interface| &interface.addresses);
-            local.extend(addresses.map(|net| IpNet::from(net.addr())));
-            told.push(self.maps.local.set(&local));
+            let destinations = destinations.into_iter().map(|(net, value)| Entry {
+                slot: 0,
+                net,
+                value,
+            });
+            told.push(self.maps.local.set(destinations));
             told.push(self.maps.links.set(layers.own_links()));
         }
         for (slot, device) in described {
@@ -60,7 +85,7 @@ impl Guard {
 
     /// Tells the programs which networks are trusted.
     pub(super) fn trust(&mut self, settings: &Settings) -> anyhow::Result<()> {
-        self.maps.trusted.set(&settings.trust)?;
+        self.maps.trusted.set(settings.trust.iter().copied())?;
         self.set_excuse(Config::TRUSTS, !settings.trust.is_empty());
 
         Ok(())

@@ -21,7 +21,7 @@ use crate::dump;
 const LOCAL: u8 = 255;
 
 /// `RTM_NEWROUTE`.
-const NEW_ROUTE: u16 = 24;
+pub(super) const NEW_ROUTE: u16 = 24;
 
 /// Addresses whose packets end on this host, to be asked about one by one.
 #[derive(Debug, Default)]
@@ -104,6 +104,11 @@ fn request(family: AddressFamily) -> Vec<u8> {
 
 /// Whether a route is in the local table.
 pub(super) fn is_local(route: &RouteMessage) -> bool {
+    table(route) == u32::from(LOCAL)
+}
+
+/// The table that a route is in.
+pub(super) fn table(route: &RouteMessage) -> u32 {
     let table = route
         .attributes
         .iter()
@@ -112,10 +117,11 @@ pub(super) fn is_local(route: &RouteMessage) -> bool {
             _ => None,
         });
 
-    table.unwrap_or(u32::from(route.header.table)) == u32::from(LOCAL)
+    table.unwrap_or(u32::from(route.header.table))
 }
 
-fn prefix(route: &RouteMessage) -> Option<IpNet> {
+/// Where a route leads, unless that is everywhere.
+pub(super) fn prefix(route: &RouteMessage) -> Option<IpNet> {
     let destination = route
         .attributes
         .iter()

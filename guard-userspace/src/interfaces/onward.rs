@@ -86,6 +86,10 @@ impl<'a> Layers<'a> {
             .iter()
             .map(|one| self.passes_on(one))
             .fold(0, |ways, way| ways | way);
+        // The kernel takes no frame for another link address, but a guest with a packet socket does.
+        if interface.promiscuous {
+            forwards |= Device::CARRIES;
+        }
         if forwards & Device::CARRIES == 0 {
             let carried = |link| !self.own.contains(link);
             if accepted(interface.index)?.iter().any(carried) {
@@ -200,6 +204,7 @@ mod tests {
             link_type: 1,
             kind: Some(kind.to_owned()),
             up: true,
+            promiscuous: false,
             mtu: 1500,
             max_mtu: None,
             addresses: Vec::new(),
@@ -268,6 +273,18 @@ mod tests {
         let layers = Layers::new(&all);
         assert_eq!(layers.above(&all[0]).len(), 2);
         layers.onward(&all[0]).expect("is for everybody to list");
+    }
+
+    #[test]
+    fn guests_of_a_promiscuous_interface_have_link_addresses_of_their_own() {
+        let own = Interface {
+            promiscuous: true,
+            ..interface(0, "veth", None, None)
+        };
+        let all = [own];
+        let found = Layers::new(&all).onward(&all[0]);
+        let found = found.expect("is for everybody to list");
+        assert_eq!(found.forwards, Device::CARRIES);
     }
 
     #[test]

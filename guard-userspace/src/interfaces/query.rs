@@ -15,7 +15,7 @@ use netlink_packet_route::{
 };
 use rtnetlink::{Handle, MulticastGroup};
 
-use super::{AttachedMode, Interface, Statistics, XdpProgram, local, pick};
+use super::{AttachedMode, Interface, Statistics, XdpProgram, pick, routes};
 use crate::failure::Failure;
 
 /// Opens an rtnetlink connection into the calling thread's network namespace.
@@ -33,7 +33,7 @@ pub fn connect() -> anyhow::Result<Handle> {
     Ok(handle)
 }
 
-/// Tells when links, addresses, routes to this host or filters of the calling thread's network
+/// Tells when links, addresses, routes to this host or to neighbours, rules or filters of the calling thread's network
 /// namespace change: a message each, whatever it says.
 ///
 /// # Errors
@@ -46,6 +46,8 @@ pub fn changes() -> anyhow::Result<impl Stream<Item = ()>> {
         MulticastGroup::Tc,
         MulticastGroup::Ipv4Route,
         MulticastGroup::Ipv6Route,
+        MulticastGroup::Ipv4Rule,
+        MulticastGroup::Ipv6Rule,
     ];
     let (connection, _, messages) =
         rtnetlink::new_multicast_connection(&groups).context("rtnetlink: listen for changes")?;
@@ -54,12 +56,12 @@ pub fn changes() -> anyhow::Result<impl Stream<Item = ()>> {
     Ok(messages.filter_map(|(message, _)| ready(concerns_us(&message).then_some(()))))
 }
 
-/// Routers hear of routes without end, hardly any of which lead here.
+/// Routers hear of routes without end, hardly any of which lead here or to neighbours.
 fn concerns_us(message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
     match &message.payload {
         NetlinkPayload::InnerMessage(
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
-        ) => local::is_local(route),
+        ) => routes::concerns_us(route),
         _ => true,
     }
 }
@@ -158,6 +160,7 @@ pub(super) fn interface(link: &LinkMessage) -> Interface {
         link_type: link.header.link_layer_type.into(),
         kind: None,
         up: link.header.flags.contains(LinkFlags::Up),
+        promiscuous: false,
         mtu: 0,
         max_mtu: None,
         addresses: Vec::new(),
@@ -175,6 +178,7 @@ pub(super) fn interface(link: &LinkMessage) -> Interface {
             }
             LinkAttribute::Mtu(mtu) => interface.mtu = *mtu,
             LinkAttribute::MaxMtu(mtu) => interface.max_mtu = Some(*mtu).filter(|mtu| *mtu > 0),
+            LinkAttribute::Promiscuity(count) => interface.promiscuous = *count != 0,
             LinkAttribute::LinkInfo(infos) => interface.kind = kind(infos),
             LinkAttribute::Controller(index) => interface.controller = Some(*index),
             LinkAttribute::Link(index) => interface.lower = Some(*index),

@@ -1,4 +1,4 @@
-//! The tries `local` and `trusted`.
+//! The tries `local`, `neighbours` and `trusted`.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -16,10 +16,31 @@ use ipnet::IpNet;
 use super::held::exchange;
 use crate::pins::Pins;
 
+/// A prefix in a trie.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Entry {
+    /// The slot of the interface that it is of, where each has its own; else 0.
+    pub slot: u32,
+    /// The prefix.
+    pub net: IpNet,
+    /// What is told of it.
+    pub value: u32,
+}
+
+impl From<IpNet> for Entry {
+    fn from(net: IpNet) -> Self {
+        Self {
+            slot: 0,
+            net,
+            value: 1,
+        }
+    }
+}
+
 /// A trie of prefixes, and what is in it.
 pub struct Prefixes {
     trie: LpmTrie<MapData, AddressKey, u32>,
-    held: BTreeSet<IpNet>,
+    held: BTreeSet<Entry>,
     name: &'static str,
 }
 
@@ -32,8 +53,9 @@ impl Prefixes {
         let trie = LpmTrie::try_from(Map::LpmTrie(super::open(&pins.map(name))?))
             .with_context(|| format!("{name}: not as this build lays it out"))?;
         let mut held = BTreeSet::new();
-        for key in trie.keys() {
-            held.extend(net(&key.context("prefixes: cannot be read")?));
+        for entry in trie.iter() {
+            let (key, value) = entry.with_context(|| format!("{name}: cannot be read"))?;
+            held.extend(entry_of(&key, value));
         }
 
         Ok(Self { trie, held, name })
@@ -43,12 +65,12 @@ impl Prefixes {
     ///
     /// # Errors
     /// When the kernel refuses one, for instance because the trie is full.
-    pub fn set(&mut self, wanted: &BTreeSet<IpNet>) -> anyhow::Result<()> {
+    pub fn set(&mut self, wanted: impl IntoIterator<Item: Into<Entry>>) -> anyhow::Result<()> {
         exchange(
             (&mut self.trie, &mut self.held),
-            wanted,
-            |trie, net| trie.remove(&key(*net)),
-            |trie, net| trie.insert(&key(*net), 1, 0),
+            &wanted.into_iter().map(Into::into).collect(),
+            |trie, entry| trie.remove(&key(entry)),
+            |trie, entry| trie.insert(&key(entry), entry.value, 0),
         )
         .with_context(|| format!("{}: not all can be told to the programs", self.name))
     }
@@ -59,30 +81,35 @@ impl Prefixes {
     }
 }
 
-fn key(net: IpNet) -> Key<AddressKey> {
-    let address = match net.network() {
-        IpAddr::V4(address) => AddressKey::new(V4::from(address.octets())),
-        IpAddr::V6(address) => AddressKey::new(V6::from(address.octets())),
+fn key(entry: &Entry) -> Key<AddressKey> {
+    let slot = entry.slot;
+    let address = match entry.net.network() {
+        IpAddr::V4(address) => AddressKey::of_interface(slot, V4::from(address.octets())),
+        IpAddr::V6(address) => AddressKey::of_interface(slot, V6::from(address.octets())),
     };
 
     Key::new(
-        AddressKey::FAMILY_BITS + u32::from(net.prefix_len()),
+        AddressKey::FAMILY_BITS + u32::from(entry.net.prefix_len()),
         address,
     )
 }
 
-/// The prefix of a key, unless it is none that [`key`] makes.
-fn net(key: &Key<AddressKey>) -> Option<IpNet> {
+/// What a key and its value stand for, unless the key is none that [`key`] makes.
+fn entry_of(key: &Key<AddressKey>, value: u32) -> Option<Entry> {
     let length = key.prefix_len().checked_sub(AddressKey::FAMILY_BITS)?;
     let length = u8::try_from(length).ok()?;
     let data = key.data();
     let octets = <[u8; 16]>::from(data.address);
-    let address: IpAddr = match data.family {
+    let address: IpAddr = match data.family & 0xff {
         4 => <[u8; 4]>::try_from(&octets[..4]).ok()?.into(),
         _ => octets.into(),
     };
 
-    IpNet::new(address, length).ok()
+    Some(Entry {
+        slot: data.family >> 8,
+        net: IpNet::new(address, length).ok()?,
+        value,
+    })
 }
 
 #[cfg(test)]
@@ -98,11 +125,16 @@ mod tests {
             "2001:db8::/32",
             "::1/128",
         ] {
-            let prefix: IpNet = text.parse().expect("is a prefix");
-            assert_eq!(net(&key(prefix)), Some(prefix), "{text}");
+            for (slot, value) in [(0, 1), (31, 3)] {
+                let net = text.parse().expect("is a prefix");
+                let entry = Entry { slot, net, value };
+                assert_eq!(entry_of(&key(&entry), value), Some(entry), "{text}");
+            }
         }
-        let mapped: IpNet = "::ffff:192.0.2.1/128".parse().expect("is a prefix");
-        let plain: IpNet = "192.0.2.1/32".parse().expect("is a prefix");
-        assert_ne!(key(mapped).data(), key(plain).data());
+        let key = |text: &str| key(&Entry::from(text.parse::<IpNet>().expect("is a prefix")));
+        assert_ne!(
+            key("::ffff:192.0.2.1/128").data(),
+            key("192.0.2.1/32").data()
+        );
     }
 }

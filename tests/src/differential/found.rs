@@ -60,6 +60,7 @@ pub fn plain() -> Session {
             own_links: places::OWN_LINKS.to_vec(),
             some_forward: false,
             local_table: Vec::new(),
+            diverted: Vec::new(),
             routing: (false, false),
             delivered: places::DELIVERED.to_vec(),
             routes: places::ROUTES.to_vec(),

@@ -6,7 +6,7 @@ use guard_common::{
     key::{AddressKey, SizedKey},
     link::LinkAddress,
     parse::Transport,
-    tables::Socket,
+    tables::{Locality, Socket},
 };
 use guard_reference::policy::{Host, Prefix, Taker};
 
@@ -35,8 +35,19 @@ impl Surroundings for Described {
         covers(&self.0.borrow().1, translate::ip(address))
     }
 
-    fn is_local(&self, address: &AddressKey) -> bool {
-        covers(&self.0.borrow().0.local_table, translate::ip(address))
+    fn locality(&self, address: &AddressKey) -> Locality {
+        let (host, address) = (&self.0.borrow().0, translate::ip(address));
+        if covers(&host.local_table, address) {
+            Locality::Here
+        } else if covers(&host.diverted, address) {
+            Locality::Diverted
+        } else {
+            Locality::Untold
+        }
+    }
+
+    fn is_neighbour(&self, address: &AddressKey) -> bool {
+        covers(&self.0.borrow().0.addresses, translate::ip(address))
     }
 
     fn is_own_link(&self, address: LinkAddress) -> bool {

@@ -10,6 +10,7 @@ use guard_common::{
     flow::Flow,
     fragment::FragmentKey,
     key::{FlowKeyV4, FlowKeyV6},
+    layout::{DIVERTED, LOCAL},
     link::LinkAddress,
     outcome::Judged,
     parse::Transport,
@@ -45,6 +46,7 @@ pub struct Kernel {
     refused: RawMap<FragmentKey, u32>,
     trusted: Trie,
     local: Trie,
+    neighbours: Trie,
     devices: RawMap<u32, Device>,
     links: RawMap<LinkAddress, u32>,
     counters: Vec<u64>,
@@ -59,7 +61,7 @@ impl Kernel {
         let programs = Programs::load(entry)?;
         let names = (0..places::FORWARDING.len()).map(|index| format!("v{index}"));
         // SAFETY: the maps have these keys and values.
-        let (flows4, flows6, refused, trusted, local, devices, links) = unsafe {
+        let (flows4, flows6, refused, trusted, local, neighbours, devices, links) = unsafe {
             (
                 [
                     RawMap::new(programs.map_fd("flows_udp4")?),
@@ -72,6 +74,7 @@ impl Kernel {
                 RawMap::new(programs.map_fd("refused")?),
                 RawMap::new(programs.map_fd("trusted")?),
                 RawMap::new(programs.map_fd("local")?),
+                RawMap::new(programs.map_fd("neighbours")?),
                 RawMap::new(programs.map_fd("devices")?),
                 RawMap::new(programs.map_fd("link_addresses")?),
             )
@@ -83,8 +86,9 @@ impl Kernel {
             flows4,
             flows6,
             refused,
-            trusted: Trie::new(trusted),
-            local: Trie::new(local),
+            trusted: Trie::new(trusted, 0),
+            local: Trie::new(local, 0),
+            neighbours: Trie::new(neighbours, setup::DEVICE),
             devices,
             links,
             counters: vec![0; Judged::SLOTS as usize * programs.processors()],
@@ -112,7 +116,12 @@ impl Kernel {
         for link in &host.own_links {
             self.links.set(&LinkAddress::new(*link), &1)?;
         }
-        self.local.hold(&host.local_table)?;
+        // No diverted prefix lies in one of the local table.
+        let diverted = host.diverted.iter().map(|prefix| (*prefix, DIVERTED));
+        let local = host.local_table.iter().map(|prefix| (*prefix, LOCAL));
+        self.local
+            .hold_values(&diverted.chain(local).collect::<Vec<_>>())?;
+        self.neighbours.hold(&host.addresses)?;
         self.configure(&session.policy, host)
     }
 

@@ -4,7 +4,11 @@ mod ip;
 
 use std::net::IpAddr;
 
-use super::{places::OWN_LINKS, random::Random, scene::Talk};
+use super::{
+    places::{ELSEWHERE, OWN_LINKS},
+    random::Random,
+    scene::Talk,
+};
 
 use ip::packet;
 
@@ -17,6 +21,9 @@ const FLAGS: [u8; 14] = [
 
 /// Numbers of protocols and extension headers.
 const NUMBERS: [u8; 15] = [0, 1, 2, 4, 6, 17, 33, 41, 43, 44, 47, 51, 58, 59, 60];
+
+/// A group of each family.
+const GROUPS: [IpAddr; 2] = [ELSEWHERE[0][4], ELSEWHERE[1][3]];
 
 /// Pieces among a hundred frames, where nothing else is asked for.
 pub const PIECES: usize = 10;
@@ -50,14 +57,20 @@ pub fn message(random: &mut Random, talk: &Talk, router: IpAddr) -> Vec<u8> {
         &[3, 3, 4, 5, 11, 12, 0, 8, 13, 2]
     };
     let mut bytes = vec![random.pick(kinds), random.byte() & 7, 0, 0, 0, 0, 5, 0];
-    let mut quoted = transport(random, talk, Sender::Here);
-    let mut number = talk.protocol;
+    let mut about = *talk;
+    if random.chance(15) {
+        // What this host may have asked a group.
+        about.remote.0 = GROUPS[usize::from(v6)];
+        about.protocol = random.pick(&[17, 17, 17, 136]);
+    }
+    let mut quoted = transport(random, &about, Sender::Here);
+    let mut number = about.protocol;
     if random.chance(10) {
         // An echo reply, or nearly.
         number = if v6 { 58 } else { random.pick(&[1, 1, 1, 58]) };
         quoted.insert(0, random.pick(&[0, 0, 8, 129]));
     }
-    let mut quoted = packet(random, talk, Sender::Here, number, quoted, PIECES);
+    let mut quoted = packet(random, &about, Sender::Here, number, quoted, PIECES);
     let header = if v6 { 40 } else { 20 };
     if random.chance(50) {
         quoted.truncate(header + 8);

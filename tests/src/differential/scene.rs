@@ -194,6 +194,14 @@ fn host(random: &mut Random, kernel: bool) -> Host {
             .chain([prefix(v4(127, 0, 0, 0), 8), prefix(v6(0xff00, 0, 0, 0), 8)])
             .collect(),
     };
+    let diverted = match random.below(8) {
+        0 => vec![prefix(v4(0, 0, 0, 0), 0), prefix(v6(0, 0, 0, 0), 0)],
+        1 => vec![
+            prefix(v4(198, 51, 100, 0), 24),
+            prefix(v6(0xfd20, 0, 0, 0), 32),
+        ],
+        _ => Vec::new(),
+    };
     let forwarding = if random.chance(50) {
         ENDS_HERE
     } else {
@@ -205,8 +213,9 @@ fn host(random: &mut Random, kernel: bool) -> Host {
         carries: forwarding.carries,
         shares: forwarding.shares,
         own_links: OWN_LINKS.to_vec(),
-        some_forward: forwarding != ENDS_HERE || random.chance(10),
+        some_forward: forwarding != ENDS_HERE || !diverted.is_empty() || random.chance(10),
         local_table,
+        diverted,
         routing: forwarding.routing,
         delivered: DELIVERED.to_vec(),
         routes: ROUTES.to_vec(),

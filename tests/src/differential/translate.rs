@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use guard_common::{
     address::{V4, V6},
-    config::{Config, Device, MAX_PREFIXES, Prefix, Timeouts},
+    config::{Config, Device, MAX_OWN_ADDRESSES, Timeouts},
     flow::{self, Phase},
     fragment::FragmentKey,
     key::{AddressKey, FlowKeyV4, FlowKeyV6, SizedKey},
@@ -225,40 +225,27 @@ pub fn device(host: &Host) -> Device {
         forwards: 0,
         reserved: 0,
         routes_by: [0; 2],
-        ipv4: [Prefix {
-            address: V4(0),
-            mask: V4(0),
-        }; MAX_PREFIXES],
-        ipv6: [Prefix {
-            address: V6 { high: 0, low: 0 },
-            mask: V6 { high: 0, low: 0 },
-        }; MAX_PREFIXES],
+        ipv4: [V4(0); MAX_OWN_ADDRESSES],
+        ipv6: [V6 { high: 0, low: 0 }; MAX_OWN_ADDRESSES],
+        unused: [0; 20],
     };
     for (applies, way) in [
         (host.router, Device::ROUTES),
         (host.carries, Device::CARRIES),
         (host.shares, Device::SHARES),
+        (!host.diverted.is_empty(), Device::DIVERTS),
     ] {
         device.forwards |= if applies { way } else { 0 };
     }
     let (mut fourth, mut sixth) = (0, 0);
     for prefix in &host.addresses {
-        let bits = u32::from(prefix.bits);
         match prefix.address {
             IpAddr::V4(address) => {
-                let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
-                device.ipv4[fourth] = Prefix {
-                    address: address.octets().into(),
-                    mask: mask.to_be_bytes().into(),
-                };
+                device.ipv4[fourth] = address.octets().into();
                 fourth += 1;
             }
             IpAddr::V6(address) => {
-                let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
-                device.ipv6[sixth] = Prefix {
-                    address: address.octets().into(),
-                    mask: mask.to_be_bytes().into(),
-                };
+                device.ipv6[sixth] = address.octets().into();
                 sixth += 1;
             }
         }

@@ -4,7 +4,7 @@ use guard_common::{
     key::{AddressKey, SizedKey},
     link::LinkAddress,
     parse::Transport,
-    tables::Socket,
+    tables::{Locality, Socket},
 };
 
 use crate::setup;
@@ -17,9 +17,16 @@ pub trait Surroundings {
     /// Whether the user trusts this address.
     fn trusts(&self, address: &AddressKey) -> bool;
 
-    /// Whether this address is in the local table. Without interfaces that forward, nobody asks.
-    fn is_local(&self, _address: &AddressKey) -> bool {
-        true
+    /// What the daemon has told of this address. Without interfaces that forward, nobody asks.
+    fn locality(&self, _address: &AddressKey) -> Locality {
+        Locality::Here
+    }
+
+    /// Whether this is the address of a neighbour.
+    fn is_neighbour(&self, address: &AddressKey) -> bool {
+        setup::neighbours()
+            .into_iter()
+            .any(|prefix| setup::covers(prefix, address))
     }
 
     /// Whether this host has this link address, likewise.

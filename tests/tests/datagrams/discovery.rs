@@ -3,7 +3,7 @@
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -97,6 +97,130 @@ fn d03_every_responder_on_the_link_is_heard() -> Result<()> {
             thread::sleep(EXPIRED);
             guard.expect([(DropNoFlow, 2)], send)?;
             ensure!(delivered(&socket) == 0, "{mode}, {family:?}: too late");
+        }
+    }
+    Ok(())
+}
+
+/// An address of its own may say nothing of the link, as that of a lease of DHCPv6 does, and be one of
+/// many.
+#[test]
+fn neighbours_are_those_that_routes_lead_to() -> Result<()> {
+    /// By the tenth address of the interface.
+    const TENTH: End = End {
+        ipv4: std::net::Ipv4Addr::new(10, 10, 9, 3),
+        ipv6: Ipv6Addr::new(0xfd10, 9, 0, 0, 0, 0, 0, 3),
+        ..N
+    };
+
+    for mode in MODES {
+        let lab = Lab::new()?;
+        let host = &lab.topology.guarded;
+        for command in [
+            "addr del 10.9.0.2/24 dev vg",
+            "addr add 10.9.0.2/32 dev vg",
+            "route add 10.9.0.0/24 dev vg src 10.9.0.2",
+            "addr del fd09::2/64 dev vg",
+            "addr add fd09::2/128 dev vg nodad",
+            "-6 route add fd09::/64 dev vg",
+        ] {
+            host.ip(command)?;
+        }
+        routed(&lab)?;
+        for number in 1..=9 {
+            host.ip(&format!("addr add 10.10.{number}.2/24 dev vg"))?;
+            host.ip(&format!("addr add fd10:{number}::2/64 dev vg nodad"))?;
+        }
+        let guard = lab.guard(mode, &[])?;
+        for family in FAMILIES {
+            let socket = lab.socket(family, PORT)?;
+            let query = group(&lab, &MDNS, family, 5353)?;
+            let asks = asks_from(&lab, query)?;
+            guard.expect([(PassNewFlow, 1)], || {
+                socket.send_to(b"_http._tcp.local", query)?;
+                Ok(())
+            })?;
+            let answer = |end| -> Result<()> {
+                let answer = udp(5353, PORT).from(end).to(asks);
+                lab.wire.send(&answer.received(family))
+            };
+            for neighbour in [N, TENTH] {
+                guard
+                    .expect([(PassKnownFlow, 1)], || answer(neighbour))
+                    .with_context(|| format!("{mode}, {family:?}, {neighbour:?}"))?;
+            }
+            // Nobody behind a router is one, until a route without a gateway says so.
+            guard.expect([(DropNoFlow, 1)], || answer(FAR))?;
+            let prefix = match family {
+                Family::Ipv6 => "2001:db8::/64",
+                Family::Ipv4 | Family::Other => "192.0.2.0/24",
+            };
+            host.ip(&format!("route add {prefix} dev vg"))?;
+            let deadline = Instant::now() + EXPIRED;
+            loop {
+                let before = guard.packets()?;
+                answer(FAR)?;
+                thread::sleep(Duration::from_millis(50));
+                if guard.packets()?.since(&before).of(PassKnownFlow) == 1 {
+                    break;
+                }
+                ensure!(
+                    Instant::now() < deadline,
+                    "{mode}, {family:?}: no neighbour"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A member of a group that it sends to hears itself, whatever its address looks like in generic mode,
+/// where it comes back without an Ethernet header.
+#[test]
+fn a_host_hears_what_it_sends_to_its_own_group() -> Result<()> {
+    const ADDRESSES: [&str; 3] = ["8.0.0.2", "134.221.0.2", "10.9.0.2"];
+    const ADDRESSES_V6: [&str; 3] = ["2001:db8:800::2", "2001:db8:86dd::2", "fd09::2"];
+
+    for mode in [None, Some("native"), Some("generic")] {
+        let lab = Lab::new()?;
+        routed(&lab)?;
+        let host = &lab.topology.guarded;
+        for address in &ADDRESSES[..2] {
+            host.ip(&format!("addr add {address}/24 dev vg"))?;
+        }
+        for address in &ADDRESSES_V6[..2] {
+            host.ip(&format!("addr add {address}/64 dev vg nodad"))?;
+        }
+        let _guard = mode.map(|mode| lab.guard(mode, &[])).transpose()?;
+        for family in FAMILIES {
+            let socket = lab.socket(family, PORT)?;
+            let mut to = group(&lab, &SSDP, family, PORT)?;
+            let addresses = match to {
+                SocketAddr::V4(to) => {
+                    for address in ADDRESSES {
+                        socket.join_multicast_v4(to.ip(), &address.parse()?).ok();
+                    }
+                    ADDRESSES
+                }
+                SocketAddr::V6(to) => {
+                    socket.join_multicast_v6(to.ip(), to.scope_id())?;
+                    ADDRESSES_V6
+                }
+            };
+            for address in addresses {
+                let address: IpAddr = address.parse()?;
+                let sender = host.run(|| UdpSocket::bind((address, 0)))?;
+                sender.send_to(b"to all of us", to)?;
+                let heard = delivered(&socket);
+                ensure!(heard == 1, "{mode:?}, from {address}: {heard} heard");
+            }
+            if family == Family::Ipv4 {
+                let sender = host.run(|| UdpSocket::bind(("8.0.0.2", 0)))?;
+                sender.set_broadcast(true)?;
+                to = "8.0.0.255:40000".parse()?;
+                sender.send_to(b"to all of us", to)?;
+                ensure!(delivered(&socket) == 1, "{mode:?}, a broadcast");
+            }
         }
     }
     Ok(())

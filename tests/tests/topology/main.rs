@@ -3,11 +3,14 @@
 mod asymmetric;
 mod behind;
 mod bridge;
+mod classes;
 mod containers;
 mod evicted;
 mod macvlan;
 mod older;
 mod own;
+mod promiscuous;
+mod proxy;
 mod rebridged;
 mod resets;
 mod stateful;

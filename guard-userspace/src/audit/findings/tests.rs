@@ -64,6 +64,7 @@ fn interface(name: &str, link_type: u16, kind: Option<&str>, address: &str) -> I
         link_type,
         kind: kind.map(str::to_owned),
         up: true,
+        promiscuous: false,
         mtu: 1500,
         max_mtu: None,
         addresses: vec![address.parse().expect("an address")],

@@ -13,36 +13,44 @@ pub type Key = [u32; 6];
 /// A trie, and what it holds.
 pub struct Trie {
     map: RawMap<Key, u32>,
-    present: Vec<Prefix>,
+    present: Vec<(Prefix, u32)>,
+    slot: u32,
 }
 
 impl Trie {
-    /// An empty trie.
-    pub const fn new(map: RawMap<Key, u32>) -> Self {
+    /// An empty trie, in which prefixes are those of the interface in this slot, or of none.
+    pub const fn new(map: RawMap<Key, u32>, slot: u32) -> Self {
         Self {
             map,
             present: Vec::new(),
+            slot,
         }
     }
 
     /// Lets it hold these prefixes, and no others.
     pub fn hold(&mut self, prefixes: &[Prefix]) -> Result<()> {
+        let prefixes: Vec<_> = prefixes.iter().map(|prefix| (*prefix, 1)).collect();
+        self.hold_values(&prefixes)
+    }
+
+    /// Lets it hold these values of prefixes, and no others. The last one of a prefix counts.
+    pub fn hold_values(&mut self, prefixes: &[(Prefix, u32)]) -> Result<()> {
         if self.present == prefixes {
             return Ok(());
         }
-        for prefix in self.present.drain(..) {
+        for (prefix, _) in self.present.drain(..) {
             // Two of them may be the same.
-            let _ = self.map.remove(&key(&prefix));
+            let _ = self.map.remove(&key(&prefix, self.slot));
         }
-        for prefix in prefixes {
-            self.map.set(&key(prefix), &1)?;
-            self.present.push(*prefix);
+        for (prefix, value) in prefixes {
+            self.map.set(&key(prefix, self.slot), value)?;
+            self.present.push((*prefix, *value));
         }
         Ok(())
     }
 }
 
-fn key(prefix: &Prefix) -> Key {
+fn key(prefix: &Prefix, slot: u32) -> Key {
     let mut octets = [0; 16];
     let family = match prefix.address {
         IpAddr::V4(address) => {
@@ -58,5 +66,12 @@ fn key(prefix: &Prefix) -> Key {
         u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]])
     };
     let bits = u32::from(prefix.bits) + 32;
-    [bits, family, word(0), word(4), word(8), word(12)]
+    [
+        bits,
+        slot << 8 | family,
+        word(0),
+        word(4),
+        word(8),
+        word(12),
+    ]
 }
