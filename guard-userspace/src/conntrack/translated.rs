@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context;
 use guard_common::config::Timeouts;
 
 use super::{Tracked, allowance::Allowance, begin, message, read, tracks_any};
@@ -123,13 +124,13 @@ impl Translated {
     ) -> anyhow::Result<Repaired> {
         let mut repaired = Repaired::default();
         // Asked again in the middle of the table, too: a reader of it keeps nothing alive.
-        if !tracks_any()? {
+        if !tracks_any().context("conntrack: how much it tracks cannot be read")? {
             (self.dump, self.shortest) = (None, [None; 2]);
             (self.began, self.period) = (Instant::now(), Duration::ZERO);
             return Ok(repaired);
         }
         if self.dump.is_none() {
-            self.dump = begin()?;
+            self.dump = begin().context("conntrack: cannot be asked")?;
             self.begin_walk(surroundings.flows.len());
         }
         let Some(dump) = &mut self.dump else {
@@ -157,7 +158,7 @@ impl Translated {
             Ok(())
         };
         loop {
-            match dump.next(&mut visit)? {
+            match dump.next(&mut visit).context("conntrack: cannot be read")? {
                 Progress::More if processor_time()?.saturating_sub(before) < granted => {}
                 Progress::More => break,
                 Progress::Done => {
