@@ -81,9 +81,10 @@ fn is_wanted(metadata: &Metadata<'_>) -> bool {
         _ => LevelFilter::DEBUG,
     };
     let target = metadata.target();
-    let most = if target.starts_with("aya::") {
+    let most = if target.starts_with("aya::") || target.starts_with("netlink_proto") {
         // aya warns of what it tries, such as to lift the limit of locked memory. Where that matters,
-        // an error follows, which says all of it in one line.
+        // an error follows, which says all of it in one line. Of changes that the kernel has lost
+        // while hundreds of interfaces come and go, a look at all of them tells.
         LevelFilter::ERROR
     } else if target.starts_with("guard_userspace") || target.starts_with("portguard") {
         level
