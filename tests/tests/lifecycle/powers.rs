@@ -42,11 +42,6 @@ impl Listening {
         program.arg("60").stdin(OwnedFd::from(socket)).uid(user);
         Ok(Self(program.spawn().context("run sleep")?))
     }
-
-    /// What is said of it.
-    fn name(&self, port: u16) -> String {
-        format!("tcp port {port} (sleep, pid {})", self.0.id())
-    }
 }
 
 impl Drop for Listening {
@@ -92,7 +87,7 @@ fn a_humble_daemon_does_all_that_it_is_there_for() -> Result<()> {
         let later = [(0, 41_000), (NOBODY, 41_001)];
         let start = |&(user, port)| Ok((Listening::start(host, port, user)?, port));
         for (program, port) in later.iter().map(start).collect::<Result<Vec<_>>>()? {
-            says(&guard, &program.name(port), NOTICED).with_context(|| row("listener"))?;
+            knows(&guard, port, program.0.id()).with_context(|| row("listener"))?;
         }
 
         host.ip("link del vg")?;

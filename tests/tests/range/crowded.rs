@@ -50,11 +50,21 @@ fn y04_a_hundred_thousand_sockets_delay_no_change() -> Result<()> {
     let peer = SocketAddrV4::new(P.ipv4, 9000);
     let _crowd = Crowd::of_sockets(&topology.guarded, peer, (2000, 40_000), 95_000)?;
     let flags = ["--xdp-mode", "generic", "--max-flows", "262144"];
-    let _guard = Guard::start(&topology.guarded, topology.interface(), &flags)?;
+    let guard = Guard::start(&topology.guarded, topology.interface(), &flags)?;
     // Nearly all of them come to be on guarded ports.
     let ranges = ("60000 60999", "1024 65535");
     let best = best_lag(&topology, (&wire, &listener), ranges)?;
     println!("Y04, 95,000 sockets: in force after {best:?}");
+    let learned = |line: &str| {
+        let count = line
+            .split_once("older flows: ")?
+            .1
+            .split_whitespace()
+            .next()?;
+        count.parse::<usize>().ok()
+    };
+    let all: usize = guard.said().lines().filter_map(learned).sum();
+    ensure!(all > 90_000, "only {all} were there: {}", guard.said());
     ensure!(best <= SOON, "in force only after {best:?}");
     Ok(())
 }
