@@ -208,13 +208,3 @@ pub fn program_name(id: u32) -> Option<String> {
 
     (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())
 }
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_program_that_does_nothing_is_two_instructions() {
-        // Opcode, registers, offset, immediate, each as include/uapi/linux/bpf.h has it.
-        let wanted = [0xb7, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
-        assert_eq!(0xffff_ffff_0000_00b7_u64.to_le_bytes(), wanted);
-    }
-}

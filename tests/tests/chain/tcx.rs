@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use guard_tests::{
     guard::Guard,
-    neighbour::{End, NEXT, PASS, Program, add_filter, row},
+    neighbour::{End, NEXT, PASS, Program, add_filter, row, tc},
     netns::Direct,
 };
 
@@ -104,6 +104,48 @@ fn who_wants_to_be_first_as_well_is_an_alarm_and_no_fight() -> Result<()> {
     ensure!(alarm.is_some_and(|line| line.contains(&named)), "{said}");
     drop(link);
     within(LOOK, "the alarm stays", || Ok(health(host)? == 200))
+}
+
+/// The daemon looks at the first filters, and finds its own behind them all the same.
+#[test]
+fn a_thousand_filters_are_not_all_looked_at() -> Result<()> {
+    if !has_tcx() {
+        return Ok(());
+    }
+    let topology = Direct::new()?;
+    let (host, interface) = (&topology.guarded, topology.interface());
+    let nowhere = "match ip dst 192.0.2.1/32 classid 1:1";
+    add_filter(
+        host,
+        (interface, "egress"),
+        &format!("prio 9 protocol ip u32 {nowhere}"),
+    )?;
+    let batch: String = (0..1_000)
+        .map(|_| format!("filter add dev {interface} egress prio 9 protocol ip u32 {nowhere}\n"))
+        .collect();
+    let file = std::env::temp_dir().join(format!("chain-{}.tc", std::process::id()));
+    std::fs::write(&file, batch)?;
+    tc(host, &format!("-batch {}", file.display()))?;
+    std::fs::remove_file(&file)?;
+
+    let mut guard = Guard::start(host, interface, &[])?;
+    require_answers(&topology, "behind a thousand")?;
+    let said = status(host, &guard)?;
+    ensure!(said.contains(" more\n"), "{said}");
+    let copies = || -> Result<usize> {
+        let shown = tc(
+            host,
+            &format!("filter show dev {interface} egress prio 65535"),
+        )?;
+        Ok(shown.matches("egress_last direct-action").count())
+    };
+    ensure!(copies()? == 1, "{} copies", copies()?);
+    // Two looks later there is no other.
+    std::thread::sleep(Duration::from_secs(5));
+    ensure!(copies()? == 1, "{} copies", copies()?);
+    ensure!(guard.end()?.success(), "{}", guard.said());
+    ensure!(copies()? == 0, "a copy is left");
+    Ok(())
 }
 
 #[test]
