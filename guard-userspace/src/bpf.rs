@@ -28,7 +28,7 @@ const LINK_UPDATE: libc::c_int = 29;
 /// `BPF_LINK_DETACH`.
 const LINK_DETACH: libc::c_int = 34;
 
-pub use self::elements::{insert_new, lookup, replace, take, walk};
+pub use self::elements::HashMap;
 
 /// Runs a classifier once on `frame`, which it may rewrite, and returns its return value.
 ///

@@ -2,8 +2,14 @@
 
 use std::{
     io,
+    marker::PhantomData,
     mem::MaybeUninit,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+};
+
+use aya::{
+    Pod,
+    maps::{MapData, MapType},
 };
 
 use super::bpf;
@@ -22,156 +28,185 @@ const NO_EXIST: u64 = 1;
 /// `BPF_EXIST`: the entry must be there.
 const EXIST: u64 = 2;
 
-/// Calls `visit` with every entry of a hash map whose keys and values have these types.
+/// A hash map whose keys and values are of these types.
 ///
-/// Reads bucket by bucket and so misses none that is there all along; entries that come or go
-/// meanwhile may be seen or not. Does not count as use of an entry, so it leaves the order of an
-/// LRU map as it is.
-///
-/// # Errors
-/// When the kernel refuses, for instance before 5.6.
-pub fn walk<K: Copy, V: Copy>(
-    map: BorrowedFd<'_>,
-    mut visit: impl FnMut(&K, &V),
-) -> io::Result<()> {
-    #[repr(C)]
-    struct LookupBatch {
-        in_batch: u64,
-        out_batch: u64,
-        keys: u64,
-        values: u64,
-        count: u32,
-        map: u32,
-        element_flags: u64,
-        flags: u64,
+/// Their sizes are compared when it is made, and as `Pod` they may have any bits, so whatever the
+/// kernel writes is a value.
+#[derive(Debug)]
+pub struct HashMap<K, V> {
+    map: MapData,
+    types: PhantomData<(K, V)>,
+}
+
+impl<K: Pod, V: Pod> HashMap<K, V> {
+    /// Takes `map` for one of such keys and values.
+    ///
+    /// # Errors
+    /// When it is of another kind, or its keys or values are longer or shorter.
+    pub fn new(map: MapData) -> io::Result<Self> {
+        let info = map.info().map_err(io::Error::other)?;
+        let kind = info.map_type().map_err(io::Error::other)?;
+        // Values of maps for each processor are as many as there are processors.
+        let hash = matches!(kind, MapType::Hash | MapType::LruHash);
+        let sizes = (info.key_size() as usize, info.value_size() as usize);
+        if !hash || sizes != (size_of::<K>(), size_of::<V>()) {
+            return Err(io::Error::other("not as this build lays it out"));
+        }
+
+        Ok(Self {
+            map,
+            types: PhantomData,
+        })
     }
 
-    let mut capacity = 4096_usize;
-    let mut keys: Vec<MaybeUninit<K>> = Vec::with_capacity(capacity);
-    let mut values: Vec<MaybeUninit<V>> = Vec::with_capacity(capacity);
-    // Where the kernel goes on: for hash maps the index of a bucket.
-    let mut position = 0_u64;
-    let mut next = 0_u64;
-    let mut started = false;
-    loop {
-        let mut attr = LookupBatch {
-            in_batch: if started {
-                &raw const position as u64
-            } else {
-                0
-            },
-            out_batch: &raw mut next as u64,
-            keys: keys.as_mut_ptr() as u64,
-            values: values.as_mut_ptr() as u64,
-            count: capacity as u32,
-            map: map.as_raw_fd() as u32,
-            element_flags: 0,
-            flags: 0,
-        };
-        // SAFETY: both vectors have room for `count` elements, and the kernel checks that the map
-        // has keys and values, whose sizes the caller vouches for by opening it from a pin of
-        // this layout.
-        let result = unsafe { bpf(MAP_LOOKUP_BATCH, &mut attr) };
-        let finished = match result {
-            Ok(_) => false,
-            Err(error) => match error.raw_os_error() {
-                Some(libc::ENOENT) => true,
-                // One bucket holds more than there is room for.
-                Some(libc::ENOSPC) => {
-                    capacity *= 2;
-                    keys = Vec::with_capacity(capacity);
-                    values = Vec::with_capacity(capacity);
-                    continue;
-                }
-                Some(libc::EINTR | libc::EAGAIN) => continue,
-                _ => return Err(error),
-            },
-        };
+    /// The map itself.
+    pub const fn data(&self) -> &MapData {
+        &self.map
+    }
 
-        for index in 0..attr.count as usize {
-            // SAFETY: the kernel has written `count` keys and values, which are integers.
-            let (key, value) = unsafe {
-                (
-                    keys.as_ptr().add(index).read().assume_init(),
-                    values.as_ptr().add(index).read().assume_init(),
-                )
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.map.fd().as_fd()
+    }
+
+    /// Calls `visit` with every entry.
+    ///
+    /// Reads bucket by bucket and so misses none that is there all along; entries that come or go
+    /// meanwhile may be seen or not. Does not count as use of an entry, so it leaves the order of an
+    /// LRU map as it is.
+    ///
+    /// # Errors
+    /// When the kernel refuses, for instance before 5.6.
+    pub fn walk(&self, mut visit: impl FnMut(&K, &V)) -> io::Result<()> {
+        #[repr(C)]
+        struct LookupBatch {
+            in_batch: u64,
+            out_batch: u64,
+            keys: u64,
+            values: u64,
+            count: u32,
+            map: u32,
+            element_flags: u64,
+            flags: u64,
+        }
+
+        let mut capacity = 4096_usize;
+        let mut keys: Vec<MaybeUninit<K>> = Vec::with_capacity(capacity);
+        let mut values: Vec<MaybeUninit<V>> = Vec::with_capacity(capacity);
+        // Where the kernel goes on: for hash maps the index of a bucket.
+        let mut position = 0_u64;
+        let mut next = 0_u64;
+        let mut started = false;
+        loop {
+            let mut attr = LookupBatch {
+                in_batch: if started {
+                    &raw const position as u64
+                } else {
+                    0
+                },
+                out_batch: &raw mut next as u64,
+                keys: keys.as_mut_ptr() as u64,
+                values: values.as_mut_ptr() as u64,
+                count: capacity as u32,
+                map: self.fd().as_raw_fd() as u32,
+                element_flags: 0,
+                flags: 0,
             };
-            visit(&key, &value);
+            // SAFETY: both vectors have room for `count` elements, which are as long as those of the map.
+            let result = unsafe { bpf(MAP_LOOKUP_BATCH, &mut attr) };
+            let finished = match result {
+                Ok(_) => false,
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::ENOENT) => true,
+                    // One bucket holds more than there is room for.
+                    Some(libc::ENOSPC) => {
+                        capacity *= 2;
+                        keys = Vec::with_capacity(capacity);
+                        values = Vec::with_capacity(capacity);
+                        continue;
+                    }
+                    Some(libc::EINTR | libc::EAGAIN) => continue,
+                    _ => return Err(error),
+                },
+            };
+
+            for index in 0..attr.count as usize {
+                // SAFETY: the kernel has written `count` keys and values, of whatever bits.
+                let (key, value) = unsafe {
+                    (
+                        keys.as_ptr().add(index).read().assume_init(),
+                        values.as_ptr().add(index).read().assume_init(),
+                    )
+                };
+                visit(&key, &value);
+            }
+            if finished {
+                return Ok(());
+            }
+            position = next;
+            started = true;
         }
-        if finished {
-            return Ok(());
+    }
+
+    /// The value of an entry, if it is there. Does not count as use of the entry either.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn lookup(&self, key: &K) -> io::Result<Option<V>> {
+        self.value(MAP_LOOKUP_ELEM, key)
+    }
+
+    /// Takes an entry out, and returns the value that it had in that moment, if it was there.
+    ///
+    /// # Errors
+    /// When the kernel refuses, for instance before 5.14:
+    /// <https://github.com/torvalds/linux/commit/3e87f192b405>.
+    pub fn take(&self, key: &K) -> io::Result<Option<V>> {
+        self.value(MAP_LOOKUP_AND_DELETE_ELEM, key)
+    }
+
+    fn value(&self, command: libc::c_int, key: &K) -> io::Result<Option<V>> {
+        let mut value = MaybeUninit::<V>::uninit();
+        let mut attr = Element::new(self.fd(), key, value.as_mut_ptr() as u64, 0);
+        // SAFETY: both outlive the call, and are as long as those of the map.
+        match unsafe { bpf(command, &mut attr) } {
+            // SAFETY: the kernel has written the value, of whatever bits.
+            Ok(_) => Ok(Some(unsafe { value.assume_init() })),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error),
         }
-        position = next;
-        started = true;
     }
-}
 
-/// The value of an entry, if it is there. Does not count as use of the entry either.
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn lookup<K: Copy, V: Copy>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
-    value(MAP_LOOKUP_ELEM, map, key)
-}
-
-/// Takes an entry out, and returns the value that it had in that moment, if it was there.
-///
-/// # Errors
-/// When the kernel refuses, for instance before 5.14:
-/// <https://github.com/torvalds/linux/commit/3e87f192b405>.
-pub fn take<K: Copy, V: Copy>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
-    value(MAP_LOOKUP_AND_DELETE_ELEM, map, key)
-}
-
-fn value<K: Copy, V: Copy>(
-    command: libc::c_int,
-    map: BorrowedFd<'_>,
-    key: &K,
-) -> io::Result<Option<V>> {
-    let mut value = MaybeUninit::<V>::uninit();
-    let mut attr = Element::new(map, key, value.as_mut_ptr() as u64, 0);
-    // SAFETY: both outlive the call, and the caller vouches for their sizes by opening the map
-    // from a pin of this layout.
-    match unsafe { bpf(command, &mut attr) } {
-        // SAFETY: the kernel has written the value, which is integers.
-        Ok(_) => Ok(Some(unsafe { value.assume_init() })),
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
-        Err(error) => Err(error),
+    /// Puts in a new entry. Returns whether it was new; an entry that is there already stays as it is.
+    ///
+    /// # Errors
+    /// When the kernel refuses, for instance when the map is full.
+    pub fn insert_new(&self, key: &K, value: &V) -> io::Result<bool> {
+        match self.update(key, value, NO_EXIST) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+            Err(error) => Err(error),
+            Ok(()) => Ok(true),
+        }
     }
-}
 
-/// Puts a new entry into a hash map whose keys and values have these types. Returns whether it
-/// was new; an entry that is there already stays as it is.
-///
-/// # Errors
-/// When the kernel refuses, for instance when the map is full.
-pub fn insert_new<K: Copy, V: Copy>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<bool> {
-    match update(map, key, value, NO_EXIST) {
-        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
-        Err(error) => Err(error),
-        Ok(()) => Ok(true),
+    /// Replaces the value of an entry. Returns whether the entry was there.
+    ///
+    /// The kernel takes a fresh element for it, so an LRU map that is full evicts another entry.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn replace(&self, key: &K, value: &V) -> io::Result<bool> {
+        match self.update(key, value, EXIST) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            Err(error) => Err(error),
+            Ok(()) => Ok(true),
+        }
     }
-}
 
-/// Replaces the value of an entry. Returns whether the entry was there.
-///
-/// The kernel takes a fresh element for it, so an LRU map that is full evicts another entry.
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn replace<K: Copy, V: Copy>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<bool> {
-    match update(map, key, value, EXIST) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-        Err(error) => Err(error),
-        Ok(()) => Ok(true),
+    fn update(&self, key: &K, value: &V, flags: u64) -> io::Result<()> {
+        let mut attr = Element::new(self.fd(), key, std::ptr::from_ref(value) as u64, flags);
+        // SAFETY: both outlive the call, and are as long as those of the map.
+        unsafe { bpf(MAP_UPDATE_ELEM, &mut attr) }.map(drop)
     }
-}
-
-fn update<K: Copy, V: Copy>(map: BorrowedFd<'_>, key: &K, value: &V, flags: u64) -> io::Result<()> {
-    let mut attr = Element::new(map, key, std::ptr::from_ref(value) as u64, flags);
-    // SAFETY: both outlive the call, and the caller vouches for their sizes by opening the map
-    // from a pin of this layout.
-    unsafe { bpf(MAP_UPDATE_ELEM, &mut attr) }.map(drop)
 }
 
 /// What the commands on one element take.

@@ -1,11 +1,11 @@
 //! The flow maps, as user space walks them.
 
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::AsFd,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use aya::maps::{MapData, MapInfo};
 use guard_common::{
     address::{Address, V4, V6},
@@ -36,7 +36,39 @@ pub struct FlowMap {
     /// Entries there is room for.
     pub capacity: u32,
     name: &'static str,
-    map: MapData,
+    map: Entries,
+}
+
+/// The map itself, by the family of its keys.
+#[derive(Debug)]
+enum Entries {
+    V4(bpf::HashMap<FlowKeyV4, Flow>),
+    V6(bpf::HashMap<FlowKeyV6, Flow>),
+}
+
+impl Entries {
+    fn new(family: Family, map: MapData) -> io::Result<Self> {
+        Ok(match family {
+            Family::Ipv4 | Family::Other => Self::V4(bpf::HashMap::new(map)?),
+            Family::Ipv6 => Self::V6(bpf::HashMap::new(map)?),
+        })
+    }
+
+    fn foreign(&self, entry: &FlowEntry) -> anyhow::Error {
+        let family = match self {
+            Self::V4(_) => "IPv4",
+            Self::V6(_) => "IPv6",
+        };
+
+        anyhow!("{} and {}: not of {family}", entry.local, entry.remote)
+    }
+
+    const fn data(&self) -> &MapData {
+        match self {
+            Self::V4(map) => map.data(),
+            Self::V6(map) => map.data(),
+        }
+    }
 }
 
 /// One entry of a flow map, in user space's terms.
@@ -68,7 +100,8 @@ impl FlowMap {
                     family,
                     protocol,
                     capacity: info.max_entries(),
-                    map: super::open(&path)?,
+                    map: Entries::new(family, super::open(&path)?)
+                        .with_context(|| path.display().to_string())?,
                 })
             })
             .collect()
@@ -76,11 +109,11 @@ impl FlowMap {
 
     /// The map of the same flows that is pinned elsewhere, unless it holds them in another form.
     pub fn counterpart(&self, pins: &Pins) -> Option<Self> {
-        let info = super::alike(self.name, &self.map.info().ok()?, pins)?;
+        let info = super::alike(self.name, &self.map.data().info().ok()?, pins)?;
 
         Some(Self {
             capacity: info.max_entries(),
-            map: super::open(&pins.map(self.name)).ok()?,
+            map: Entries::new(self.family, super::open(&pins.map(self.name)).ok()?).ok()?,
             ..*self
         })
     }
@@ -90,13 +123,12 @@ impl FlowMap {
     /// # Errors
     /// When the kernel refuses.
     pub fn walk(&self, mut visit: impl FnMut(FlowEntry)) -> anyhow::Result<()> {
-        let map = self.map.fd().as_fd();
-        match self.family {
-            Family::Ipv4 | Family::Other => bpf::walk(map, |key: &FlowKeyV4, flow: &Flow| {
+        match &self.map {
+            Entries::V4(map) => map.walk(|key, flow| {
                 let ends = (key.local, key.local_port, key.remote, key.remote_port);
                 visit(entry(key.protocol, ends, ip_v4, *flow));
             }),
-            Family::Ipv6 => bpf::walk(map, |key: &FlowKeyV6, flow: &Flow| {
+            Entries::V6(map) => map.walk(|key, flow| {
                 let ends = (key.local, key.local_port, key.remote, key.remote_port);
                 visit(entry(key.protocol, ends, ip_v6, *flow));
             }),
@@ -120,10 +152,10 @@ impl FlowMap {
     /// # Errors
     /// When the kernel refuses, or the ends are of two families.
     pub fn insert(&self, entry: &FlowEntry) -> anyhow::Result<bool> {
-        let map = self.map.fd().as_fd();
-        match Key::of(entry)? {
-            Key::V4(key) => bpf::insert_new(map, &key, &entry.flow),
-            Key::V6(key) => bpf::insert_new(map, &key, &entry.flow),
+        match (&self.map, Key::of(entry)?) {
+            (Entries::V4(map), Key::V4(key)) => map.insert_new(&key, &entry.flow),
+            (Entries::V6(map), Key::V6(key)) => map.insert_new(&key, &entry.flow),
+            (map, _) => return Err(map.foreign(entry)),
         }
         .context("flows: cannot be written")
     }
@@ -133,10 +165,10 @@ impl FlowMap {
     /// # Errors
     /// As [`insert`](Self::insert).
     pub fn find(&self, entry: &FlowEntry) -> anyhow::Result<Option<Flow>> {
-        let map = self.map.fd().as_fd();
-        match Key::of(entry)? {
-            Key::V4(key) => bpf::lookup(map, &key),
-            Key::V6(key) => bpf::lookup(map, &key),
+        match (&self.map, Key::of(entry)?) {
+            (Entries::V4(map), Key::V4(key)) => map.lookup(&key),
+            (Entries::V6(map), Key::V6(key)) => map.lookup(&key),
+            (map, _) => return Err(map.foreign(entry)),
         }
         .context("flows: cannot be read")
     }
@@ -147,10 +179,10 @@ impl FlowMap {
     /// # Errors
     /// As [`insert`](Self::insert).
     pub fn replace(&self, entry: &FlowEntry) -> anyhow::Result<bool> {
-        let map = self.map.fd().as_fd();
-        match Key::of(entry)? {
-            Key::V4(key) => bpf::replace(map, &key, &entry.flow),
-            Key::V6(key) => bpf::replace(map, &key, &entry.flow),
+        match (&self.map, Key::of(entry)?) {
+            (Entries::V4(map), Key::V4(key)) => map.replace(&key, &entry.flow),
+            (Entries::V6(map), Key::V6(key)) => map.replace(&key, &entry.flow),
+            (map, _) => return Err(map.foreign(entry)),
         }
         .context("flows: cannot be written")
     }
@@ -197,10 +229,10 @@ impl FlowMap {
     /// # Errors
     /// As [`insert`](Self::insert), and before Linux 5.14.
     pub fn take(&self, entry: &FlowEntry) -> anyhow::Result<Option<Flow>> {
-        let map = self.map.fd().as_fd();
-        match Key::of(entry)? {
-            Key::V4(key) => bpf::take(map, &key),
-            Key::V6(key) => bpf::take(map, &key),
+        match (&self.map, Key::of(entry)?) {
+            (Entries::V4(map), Key::V4(key)) => map.take(&key),
+            (Entries::V6(map), Key::V6(key)) => map.take(&key),
+            (map, _) => return Err(map.foreign(entry)),
         }
         .context("flows: cannot be taken out")
     }

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     path::PathBuf,
     process::{Child, Stdio},
     thread,
@@ -9,7 +10,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use guard_common::outcome::{Family, Outcome::PassKnownFlow};
+use aya::maps::MapData;
+use guard_common::{
+    flow::{Flow, Phase},
+    key::{FlowKeyV4, FlowKeyV6},
+    outcome::{Family, Outcome::PassKnownFlow},
+    parse::Transport,
+};
 use guard_tests::{
     bad_input::{Host, Twist},
     build,
@@ -17,6 +24,12 @@ use guard_tests::{
     guard::Guard,
     netns::Direct,
     peers::{Exchange, Talk},
+};
+use guard_userspace::{
+    bpf::HashMap,
+    maps::{FlowEntry, FlowMap},
+    namespace,
+    pins::Pins,
 };
 
 use super::{
@@ -259,4 +272,33 @@ impl Drop for Group {
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.0);
     }
+}
+
+/// Whatever is pinned under a name is only read as what this build lays out there.
+#[test]
+fn a_map_is_opened_as_what_it_is() -> Result<()> {
+    let lab = Lab::new()?;
+    let guard = lab.guard(&[])?;
+    let pinned = folder(&guard)?;
+    let map = |name: &str| Ok::<_, anyhow::Error>(MapData::from_pin(pinned.join(name))?);
+    ensure!(HashMap::<FlowKeyV4, Flow>::new(map("flows_udp4")?).is_ok());
+    ensure!(HashMap::<FlowKeyV6, Flow>::new(map("flows_udp4")?).is_err());
+    ensure!(HashMap::<FlowKeyV4, u32>::new(map("flows_udp4")?).is_err());
+    // Of a map for each processor, more is written than one value.
+    ensure!(HashMap::<u32, u64>::new(map("tallies")?).is_err());
+
+    let namespace = lab.topology.guarded.run(namespace::name)?;
+    let maps = FlowMap::open_all(&Pins::new(guard.pins(), &namespace))?;
+    let ends = |text: &str| text.parse::<SocketAddr>();
+    let entry = FlowEntry {
+        transport: Transport::Udp,
+        local: ends("[fd09::2]:40000")?,
+        remote: ends("[fd09::1]:53")?,
+        flow: Flow::new(Phase::Datagram, 1),
+    };
+    for map in maps {
+        let taken = map.family == Family::Ipv6;
+        ensure!(map.insert(&entry).is_ok() == taken, "{:?}", map.family);
+    }
+    Ok(())
 }
