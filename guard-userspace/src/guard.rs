@@ -33,7 +33,7 @@ use crate::{
     clock::Clock,
     failure::Failure,
     interfaces,
-    maps::{Counted, Maps},
+    maps::{Counted, Kept, Maps},
     observation::Attachment,
     pins::{Hook, Pins},
     range::GuardedPorts,
@@ -46,6 +46,7 @@ use crate::{
 pub struct Guard {
     pins: Pins,
     maps: Maps,
+    kept: Kept,
     clock: Arc<Clock>,
     timers: Arc<Timers>,
     seeder: Arc<Seeder>,
@@ -105,10 +106,12 @@ impl Guard {
         let timers = Timers::new(settings, clock.hertz());
         timers.publish(&mut loaded.maps.state);
         let clock = Arc::new(clock);
+        let kept = Kept::open(&pins)?;
         let seeder = Seeder::open(&pins, Arc::clone(&clock), workings)?;
         let mut guard = Self {
             pins,
             maps: loaded.maps,
+            kept,
             clock,
             seeder: Arc::new(seeder),
             timers: Arc::new(timers),

@@ -142,6 +142,36 @@ impl Maps {
     }
 }
 
+/// The maps themselves, to pin them anew where others remove their pins.
+#[derive(Debug)]
+pub struct Kept(Vec<(&'static str, MapData)>);
+
+impl Kept {
+    /// Opens all that are pinned.
+    ///
+    /// # Errors
+    /// Names the map that is missing.
+    pub fn open(pins: &Pins) -> anyhow::Result<Self> {
+        let maps = MAPS.map(|name| Ok((name, open(&pins.map(name))?)));
+
+        Ok(Self(maps.into_iter().collect::<anyhow::Result<_>>()?))
+    }
+
+    /// Pins those of these names, which must not be pinned there.
+    ///
+    /// # Errors
+    /// Names the map that the kernel refuses to pin.
+    pub fn pin(&self, pins: &Pins, names: &[&str]) -> anyhow::Result<()> {
+        for (name, map) in self.0.iter().filter(|(name, _)| names.contains(name)) {
+            let path = pins.map(name);
+            map.pin(&path)
+                .with_context(|| format!("{}: cannot be pinned", path.display()))?;
+        }
+
+        Ok(())
+    }
+}
+
 /// Every kind of frame that has a counter. Passing outcomes never drop.
 fn kinds() -> impl Iterator<Item = (Judged, Action)> {
     let outcomes = Outcome::ALL.iter().flat_map(|&outcome| {

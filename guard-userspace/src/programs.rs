@@ -230,22 +230,6 @@ impl Programs {
             .filter_map(|(name, map)| Some((name, data(map)?.info().ok()?)))
     }
 
-    /// Pins the maps of these names, which must not be pinned there.
-    ///
-    /// # Errors
-    /// Names the map that the kernel refuses to pin.
-    pub fn pin_maps(&self, pins: &Pins, names: &[&str]) -> anyhow::Result<()> {
-        for (name, map) in self.sending.maps().filter(|(name, _)| names.contains(name)) {
-            let path = pins.map(name);
-            data(map)
-                .with_context(|| format!("{name}: of an unknown kind"))?
-                .pin(&path)
-                .with_context(|| format!("{}: cannot be pinned", path.display()))?;
-        }
-
-        Ok(())
-    }
-
     /// Loads the program that tells the time.
     ///
     /// # Errors

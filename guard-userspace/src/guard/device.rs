@@ -132,11 +132,6 @@ impl GuardedDevice {
         Ok(note.map(|reason| format!("{reason}; recording by clsact")))
     }
 
-    /// Pins the maps of these names.
-    pub(super) fn pin_maps(&self, pins: &Pins, names: &[&str]) -> anyhow::Result<()> {
-        self.programs.pin_maps(pins, names)
-    }
-
     /// Ends what an earlier run records beside this one.
     pub(super) fn settle(&mut self, pins: &Pins) -> Result<(), Failure> {
         let spot = Spot {

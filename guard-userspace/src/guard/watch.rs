@@ -114,9 +114,7 @@ impl Guard {
         if !self.pins.is_held_by(&self.held) {
             self.held = self.pins.hold()?;
         }
-        if let Some(device) = self.devices.first() {
-            device.pin_maps(&self.pins, &missing)?;
-        }
+        self.kept.pin(&self.pins, &missing)?;
         notes.push(format!(
             "{}: somebody else has removed maps from it, which are pinned again; find out who does this",
             self.pins.folder().display()
