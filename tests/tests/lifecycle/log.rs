@@ -16,7 +16,9 @@ fn line<'a>(said: &'a str, start: &str) -> Result<&'a str> {
 #[test]
 fn a_guard_that_drops_nothing_does_not_say_that_it_guards() -> Result<()> {
     let host = Host::new()?;
-    let mut daemon = host.run(&["--mode", "monitor"]).says("monitoring vg (")?;
+    let mut daemon = host
+        .run(&["--xdp-mode", "native", "--mode", "monitor"])
+        .says("monitoring vg (")?;
     ensure!(!daemon.said().contains("guarding"), "{}", daemon.said());
     ensure!(
         daemon.said().contains(": nothing is dropped\n"),
@@ -101,7 +103,9 @@ fn lines_are_json_and_few_where_that_is_asked_for() -> Result<()> {
     let host = Host::new()?;
     let file = host.write("guard.toml", "log-format = \"json\"\niface = [\"eth7\"]\n")?;
     let config = ["--config", &file.display().to_string()];
-    let daemon = host.run(&[]).flags(&config).says("\"guarding vg")?;
+    // On a veth, the mode that is chosen else has a warning.
+    let native = ["--xdp-mode", "native"];
+    let daemon = host.run(&native).flags(&config).says("\"guarding vg")?;
     let log = daemon.log().to_owned();
     daemon.stop()?;
     let said = fs::read_to_string(log)?;
@@ -115,7 +119,17 @@ fn lines_are_json_and_few_where_that_is_asked_for() -> Result<()> {
 
     for (flags, all) in [
         (&["--log-level", "error"][..], true),
-        (&["--log-level", "warning", "--trust", "::/0"], false),
+        (
+            &[
+                "--xdp-mode",
+                "native",
+                "--log-level",
+                "warning",
+                "--trust",
+                "::/0",
+            ],
+            false,
+        ),
     ] {
         let daemon = host.run(flags).starts()?;
         let answers = || {
