@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, io, net::IpAddr, path::PathBuf, time::Instant};
 use guard_common::{
     address::{V4, V6},
     config::{Device, MAX_OWN_ADDRESSES},
+    outcome::Family,
 };
 use ipnet::IpNet;
 use rtnetlink::Handle;
@@ -365,6 +366,17 @@ impl GuardedDevice {
         }
 
         Ok(device)
+    }
+
+    /// Whether this host routes what comes in by it, if it is there.
+    pub(super) fn routes<'a>(
+        &self,
+        interfaces: &'a [Interface],
+        layers: &Layers<'a>,
+        family: Family,
+    ) -> bool {
+        self.find(interfaces)
+            .is_none_or(|own| layers.routes(own, family))
     }
 
     /// The prefixes of its neighbours: those of its addresses, and those that routes lead to by this

@@ -35,7 +35,11 @@ impl Guard {
             .filter(|one| one.up && layers.is_in_vrf(one));
         let addresses = elsewhere.flat_map(|interface| &interface.addresses);
         local.extend(addresses.map(|net| IpNet::from(net.addr())));
-        let destinations = routes.destinations(&local, &rules);
+        let routed = |family| {
+            let mut devices = self.devices.iter();
+            devices.all(|device| device.routes(interfaces, &layers, family))
+        };
+        let destinations = routes.destinations(&local, &rules, routed);
         let diverts = destinations.values().any(|what| *what == DIVERTED);
 
         let mut described = Vec::new();

@@ -97,23 +97,31 @@ impl<'a> Layers<'a> {
             }
         }
 
-        let receiver = self.receiver(interface);
-        let routers = self.above(receiver);
-        let routes_by = [Family::Ipv4, Family::Ipv6].map(|family| {
-            let mut asked = routers.iter().take(ASKED);
-            match asked.find(|one| one.routes(family)) {
+        let routes_by =
+            [Family::Ipv4, Family::Ipv6].map(|family| match self.router(interface, family) {
                 Some(router) => {
                     forwards |= Device::ROUTES;
                     router.index
                 }
-                None => receiver.index,
-            }
-        });
+                None => self.receiver(interface).index,
+            });
 
         Ok(Onward {
             forwards,
             routes_by,
         })
+    }
+
+    /// Whether this host routes what comes in by an interface.
+    pub fn routes(&self, interface: &'a Interface, family: Family) -> bool {
+        self.router(interface, family).is_some()
+    }
+
+    /// The interface, of all that get frames from this one, that the kernel routes by.
+    fn router(&self, interface: &'a Interface, family: Family) -> Option<&'a Interface> {
+        let above = self.above(self.receiver(interface));
+
+        above.into_iter().take(ASKED).find(|one| one.routes(family))
     }
 
     /// How an interface passes on what it gets.

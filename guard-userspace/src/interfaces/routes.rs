@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::Context;
-use guard_common::layout::{DIVERTED, LOCAL, UNDECIDED};
+use guard_common::{
+    layout::{DIVERTED, LOCAL, UNDECIDED},
+    outcome::Family,
+};
 use ipnet::IpNet;
 use netlink_packet_core::Parseable;
 use netlink_packet_route::{
@@ -143,16 +146,30 @@ impl Routes {
 
     /// What the programs are told of destinations, given the `local` table: which are this host's,
     /// and which are other hosts' and yet taken by sockets here, where a rule for marked packets
-    /// leads to a route to this host, as transparent proxies need.
-    pub fn destinations(&self, local: &BTreeSet<IpNet>, rules: &Rules) -> BTreeMap<IpNet, u32> {
+    /// leads to a route to this host, as transparent proxies need. Where the kernel routes a family
+    /// by all interfaces, its routes can be asked about that family instead.
+    pub fn destinations(
+        &self,
+        local: &BTreeSet<IpNet>,
+        rules: &Rules,
+        routed: impl Fn(Family) -> bool,
+    ) -> BTreeMap<IpNet, u32> {
         let mut told: BTreeMap<_, _> = local.iter().map(|net| (*net, LOCAL)).collect();
         let by_mark = |table: &u32| rules.marked.contains(table) && !rules.unmarked.contains(table);
-        if !self.delivered.iter().any(|(table, _)| by_mark(table)) {
+        let (routed4, routed6) = (routed(Family::Ipv4), routed(Family::Ipv6));
+        let open = |net: &IpNet| {
+            !if net.addr().is_ipv4() {
+                routed4
+            } else {
+                routed6
+            }
+        };
+        if !(self.delivered.iter()).any(|(table, net)| by_mark(table) && open(net)) {
             return told;
         }
         // Whatever is more certain of a prefix, or of one around it, has the last word.
         let undecided = |(table, _): &&(u32, IpNet)| rules.unmarked.contains(table);
-        let diverted = |(table, _): &&(u32, IpNet)| by_mark(table);
+        let diverted = |(table, net): &&(u32, IpNet)| by_mark(table) && open(net);
         let certain: Vec<(IpNet, u32)> = (self.delivered.iter().filter(undecided))
             .map(|(_, net)| (*net, UNDECIDED))
             .chain((self.delivered.iter().filter(diverted)).map(|(_, net)| (*net, DIVERTED)))
@@ -342,7 +359,12 @@ mod tests {
             delivered: delivered.iter().copied().collect(),
         };
         let more = |routes: &Routes, rules: &Rules| {
-            let told = routes.destinations(&local, rules);
+            let told = routes.destinations(&local, rules, |_| false);
+            // Where the kernel routes, it knows by itself what it sends on.
+            assert_eq!(
+                routes.destinations(&local, rules, |_| true).len(),
+                local.len()
+            );
             assert!(local.iter().all(|net| told[net] == LOCAL));
             let more = told.into_iter().filter(|(net, _)| !local.contains(net));
             more.collect::<Vec<_>>()
