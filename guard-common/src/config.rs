@@ -83,8 +83,8 @@ pub struct Config {
     pub any_remote_port: u32,
     /// 1 when a flow that is not in the map may be looked up among the kernel's sockets.
     pub rescue: u32,
-    /// Questions to ask before a drop: 1 when some interface forwards or bridges, 2 when the user
-    /// trusts somebody, 3 for both.
+    /// Questions to ask before a drop: any of [`FORWARDS`](Self::FORWARDS),
+    /// [`TRUSTS`](Self::TRUSTS) and [`KERNEL_PORTS`](Self::KERNEL_PORTS).
     pub excuses: u32,
     /// How often the daemon came to doubt the [`filter`](Self::filter). No program reads it.
     pub doubts: u32,
@@ -137,10 +137,13 @@ impl Config {
     pub const FORWARDS: u32 = 1;
     /// In [`excuses`](Self::excuses): the user trusts somebody.
     pub const TRUSTS: u32 = 2;
+    /// In [`excuses`](Self::excuses): the kernel itself receives on some guarded ports.
+    pub const KERNEL_PORTS: u32 = 4;
 
-    /// The window that these ports get: none while anything but the flow decides about a drop.
+    /// The window that these ports get: none while anything but the flow decides about a drop at
+    /// any port. Those on which the kernel receives are in no window.
     pub fn window_on(&self, guarded: &GuardedPorts) -> Window {
-        if self.excuses | self.monitor != 0 {
+        if self.excuses & !Self::KERNEL_PORTS | self.monitor != 0 {
             Window::NONE
         } else {
             Window::of(guarded)

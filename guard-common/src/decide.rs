@@ -2,7 +2,7 @@
 
 use crate::{
     address::{Address, V4, V6},
-    excuse::{excuse, tally_would_drop},
+    excuse::{excuse, is_for_kernel, tally_would_drop},
     flood::{Port, ask_window, in_use, lost, lost_behind_tag},
     flow::FlowCell,
     fragment::FragmentKey,
@@ -249,6 +249,9 @@ fn judge_packet<A: Address>(
         }
     }
     if tables.config().asks_before_drop() {
+        if is_for_kernel(tuple, port, tables) {
+            return Outcome::PassExempt;
+        }
         if let Some(outcome) = excuse(frame, &RouteKey::received(tuple, ip.class), tables) {
             return outcome;
         }
@@ -272,15 +275,17 @@ fn judge_quote<A: Address>(tuple: &Tuple<A>, tables: &impl Tables) -> Option<Out
     {
         return Some(Outcome::PassIcmpOutside);
     }
-    if !in_use(tuple.transport, tuple.remote, port, tables) {
-        return None;
+    if in_use(tuple.transport, tuple.remote, port, tables) {
+        if is_query(tuple, port, tables) {
+            return Some(Outcome::PassIcmpRelated);
+        }
+        let known = look_up(tuple, tables);
+        if let Some(outcome) = judge_flow(tuple, port, known, None, tables) {
+            return Some(outcome);
+        }
     }
-    if is_query(tuple, port, tables) {
-        return Some(Outcome::PassIcmpRelated);
-    }
-    let known = look_up(tuple, tables);
 
-    judge_flow(tuple, port, known, None, tables)
+    is_for_kernel(tuple, port, tables).then_some(Outcome::PassIcmpOutside)
 }
 
 #[inline(always)]

@@ -3,7 +3,7 @@
 use crate::{
     address::Address,
     config::Config,
-    key::{AddressKey, FlowKey},
+    key::{AddressKey, FlowKey, KernelPortKey},
     onward::is_for_another,
     outcome::Outcome,
     packet::Packet,
@@ -29,6 +29,21 @@ pub(crate) fn excuse<A: Address>(
     }
 
     None
+}
+
+/// Whether a packet is for a port and an address at which the kernel itself receives: a tunnel's,
+/// which hears every peer.
+#[inline(always)]
+pub(crate) fn is_for_kernel<A: Address>(
+    tuple: &Tuple<A>,
+    port: usize,
+    tables: &impl Tables,
+) -> bool {
+    let at = |address: A| tables.kernel_receives(&KernelPortKey::new(address, tuple.local_port));
+
+    tables.config().excuses() & Config::KERNEL_PORTS != 0
+        && tables.guarded().kernel_receives(tuple.transport, port)
+        && (at(A::UNSPECIFIED) || at(tuple.local))
 }
 
 /// In monitor mode the packet passes, and whoever takes it would have lost it.

@@ -162,6 +162,39 @@ impl AddressKey {
     }
 }
 
+/// A local UDP port and an address at which the kernel itself receives there, or the unspecified
+/// address for all of a family.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(C)]
+pub struct KernelPortKey {
+    /// The address in network byte order; IPv4 fills the first four bytes.
+    pub address: V6,
+    /// The port in network byte order.
+    pub port: u16,
+    /// 4 or 6.
+    pub family: u16,
+    /// Zero.
+    pub padding: u32,
+}
+
+const _: () = assert!(size_of::<KernelPortKey>() == 24);
+
+impl KernelPortKey {
+    /// The key of `port`, in network byte order, at `address`.
+    #[inline(always)]
+    pub fn new<A: Address>(address: A, port: u16) -> Self {
+        Self {
+            address: address.widened(),
+            port,
+            family: match A::FAMILY {
+                Family::Ipv4 | Family::Other => 4,
+                Family::Ipv6 => 6,
+            },
+            padding: 0,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

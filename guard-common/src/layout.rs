@@ -36,6 +36,9 @@ pub const UNDECIDED: u32 = 3;
 /// Link addresses that are this host's.
 pub const MAX_LINK_ADDRESSES: u32 = 16_384;
 
+/// Ports and addresses at which the kernel itself receives.
+pub const MAX_KERNEL_PORTS: u32 = 1024;
+
 /// Counters of one interface: an element of the counter map.
 pub type Counters = [u64; Judged::SLOTS as usize];
 
@@ -47,7 +50,7 @@ mod user {
         config::Device,
         flow::Flow,
         fragment::FragmentKey,
-        key::{AddressKey, FlowKeyV4, FlowKeyV6},
+        key::{AddressKey, FlowKeyV4, FlowKeyV6, KernelPortKey},
         link::LinkAddress,
     };
 
@@ -61,6 +64,8 @@ mod user {
     unsafe impl Pod for FragmentKey {}
     // SAFETY: integers at multiples of their size, without padding.
     unsafe impl Pod for AddressKey {}
+    // SAFETY: integers at multiples of their size, without padding.
+    unsafe impl Pod for KernelPortKey {}
     // SAFETY: integers at multiples of their size, without padding.
     unsafe impl Pod for Device {}
     // SAFETY: an integer.

@@ -26,9 +26,16 @@ pub struct GuardedPorts {
     /// Remote UDP ports whose answers never come back to the source port: tunnels, which choose
     /// it to spread load.
     pub unrecorded: [u32; PORTS / 32],
-    /// Zeroes, which make a page a power of two: finding it takes no multiplication.
-    pub padding: [u32; 2046],
+    /// Guarded UDP ports on which the kernel itself receives at some addresses, without those below
+    /// [`FIRST_KERNEL_PORT`]: a page is a power of two, so that finding it takes no multiplication.
+    pub kernel: [u32; KERNEL_WORDS],
 }
+
+/// The lowest port on which the kernel can be known to receive: a tunnel has no lower one.
+pub const FIRST_KERNEL_PORT: usize = 64;
+
+/// Words of [`GuardedPorts::kernel`].
+pub const KERNEL_WORDS: usize = (PORTS - FIRST_KERNEL_PORT) / 32;
 
 const _: () = assert!(size_of::<GuardedPorts>() == 1 << 15);
 
@@ -47,6 +54,19 @@ impl GuardedPorts {
     pub fn leaves_unrecorded(&self, transport: Transport, remote_port: usize) -> bool {
         match transport {
             Transport::Udp => contains(&self.unrecorded, remote_port),
+            Transport::Tcp | Transport::UdpLite => false,
+        }
+    }
+
+    /// Whether the kernel itself receives on this port, by its index, at some address.
+    #[inline(always)]
+    pub fn kernel_receives(&self, transport: Transport, port: usize) -> bool {
+        match transport {
+            Transport::Udp => {
+                let port = (port & (PORTS - 1)).wrapping_sub(FIRST_KERNEL_PORT);
+                let word = self.kernel.get(port / 32);
+                word.is_some_and(|word| (word >> (port % 32)) & 1 != 0)
+            }
             Transport::Tcp | Transport::UdpLite => false,
         }
     }
@@ -81,12 +101,15 @@ impl Window {
         Self(first as u64 | (more as u64) << 32)
     }
 
-    /// The longest run of ports that are guarded for every protocol.
+    /// The longest run of ports that are guarded for every protocol and at every address.
     pub fn of(guarded: &GuardedPorts) -> Self {
         let (mut longest, mut run) = (0, 0);
         let mut window = Self::NONE;
         for port in 0..PORTS {
-            if guarded.guards(Transport::Tcp, port) && guarded.guards(Transport::Udp, port) {
+            if guarded.guards(Transport::Tcp, port)
+                && guarded.guards(Transport::Udp, port)
+                && !guarded.kernel_receives(Transport::Udp, port)
+            {
                 run += 1;
             } else {
                 run = 0;
@@ -182,7 +205,7 @@ mod tests {
         tcp: [0; PORTS / 32],
         udp: [0; PORTS / 32],
         unrecorded: [0; PORTS / 32],
-        padding: [0; 2046],
+        kernel: [0; KERNEL_WORDS],
     };
 
     fn guarding(tcp: &[usize], udp: &[usize]) -> GuardedPorts {
@@ -219,5 +242,22 @@ mod tests {
             [PORTS - 1, PORTS - 1]
         );
         assert!((0..PORTS).all(|port| !Window::NONE.contains(port)));
+        let mut tunnel = guarding(&all, &all);
+        tunnel.kernel[(4789 - FIRST_KERNEL_PORT) / 32] |= 1 << (4789 % 32);
+        assert_eq!(window(&tunnel), [4790, PORTS - 1]);
+    }
+
+    #[test]
+    fn ports_on_which_the_kernel_receives() {
+        for port in [FIRST_KERNEL_PORT, 4789, 6081, PORTS - 1] {
+            let mut ports = NOTHING;
+            ports.kernel[(port - FIRST_KERNEL_PORT) / 32] |= 1 << (port % 32);
+            for other in 0..PORTS {
+                let receives = ports.kernel_receives(Transport::Udp, other);
+                assert_eq!(receives, other == port, "{port} {other}");
+            }
+            assert!(!ports.kernel_receives(Transport::Tcp, port));
+            assert!(!ports.kernel_receives(Transport::UdpLite, port));
+        }
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     filter::Line,
     flow::{Flow, FlowCell},
     fragment::{FragmentKey, RefusedAt},
-    key::{AddressKey, SizedKey},
+    key::{AddressKey, KernelPortKey, SizedKey},
     link::LinkAddress,
     owner::Owner,
     parse::Transport,
@@ -148,6 +148,9 @@ pub trait Tables {
 
     /// Whether the user trusts this remote address.
     fn trusts(&self, address: &AddressKey) -> bool;
+
+    /// Whether the kernel itself receives at this port and address, as far as the daemon has told.
+    fn kernel_receives(&self, port: &KernelPortKey) -> bool;
 
     /// Whether packets to this address end here, as far as the daemon has told.
     fn locality(&self, address: &AddressKey) -> Locality;

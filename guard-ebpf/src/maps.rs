@@ -13,10 +13,10 @@ use guard_common::{
     config::Device,
     flow::Flow,
     fragment::FragmentKey,
-    key::{AddressKey, FlowKeyV4, FlowKeyV6},
+    key::{AddressKey, FlowKeyV4, FlowKeyV6, KernelPortKey},
     layout::{
-        Counters, DEFAULT_MAX_FLOWS, MAX_ADDRESSES, MAX_DEVICES, MAX_LINK_ADDRESSES,
-        MAX_NEIGHBOURS, MAX_REFUSED,
+        Counters, DEFAULT_MAX_FLOWS, MAX_ADDRESSES, MAX_DEVICES, MAX_KERNEL_PORTS,
+        MAX_LINK_ADDRESSES, MAX_NEIGHBOURS, MAX_REFUSED,
     },
     link::LinkAddress,
     state::Element,
@@ -90,6 +90,12 @@ pub static NEIGHBOURS: LpmTrie<AddressKey, u32, { MAX_NEIGHBOURS as usize }> = L
 /// others go on. Nobody else's may be in it, so it takes memory as it fills.
 #[btf_map(name = "link_addresses")]
 pub static LINK_ADDRESSES: HashMap<LinkAddress, u32, { MAX_LINK_ADDRESSES as usize }, NO_PREALLOC> =
+    HashMap::new();
+
+/// Ports and addresses at which the kernel itself receives. Written by the daemon, asked only about
+/// ports of which one is in it.
+#[btf_map(name = "kernel_ports")]
+pub static KERNEL_PORTS: HashMap<KernelPortKey, u32, { MAX_KERNEL_PORTS as usize }, NO_PREALLOC> =
     HashMap::new();
 
 /// Prefixes that the user trusts. Written by the daemon.

@@ -13,7 +13,7 @@ use guard_common::{
     filter::Line,
     flow::{Flow, FlowCell},
     fragment::{FragmentKey, RefusedAt},
-    key::{AddressKey, SizedKey},
+    key::{AddressKey, KernelPortKey, SizedKey},
     layout::{DIVERTED, LOCAL},
     link::LinkAddress,
     outcome::{Action, Family, Judged},
@@ -245,6 +245,11 @@ impl<C: Context> Tables for KernelTables<C> {
     #[inline(always)]
     fn trusts(&self, address: &AddressKey) -> bool {
         maps::TRUSTED.get(&TrieKey::new(address).0).is_some()
+    }
+
+    #[inline(always)]
+    fn kernel_receives(&self, port: &KernelPortKey) -> bool {
+        maps::KERNEL_PORTS.get_ptr(port).is_some()
     }
 
     #[inline(always)]

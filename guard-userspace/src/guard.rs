@@ -15,7 +15,7 @@ mod watch;
 use std::{fs::File, mem, sync::Arc};
 
 use anyhow::Context;
-use guard_common::parse::Transport;
+use guard_common::{config::Config, parse::Transport};
 use nix::fcntl::Flock;
 use rtnetlink::Handle;
 
@@ -204,9 +204,22 @@ impl Guard {
 
     /// Puts other ports in force.
     pub fn guard_ports(&mut self, settings: &Settings, ports: &GuardedPorts) {
+        // Before the page that asks for them, and taken out after the one that did. What cannot be
+        // told stays guarded.
+        let added = self.maps.kernel_ports.add(ports.kernel());
+        if !ports.kernel().is_empty() {
+            self.set_excuse(Config::KERNEL_PORTS, true);
+        }
         self.maps
             .state
             .guard_ports(ports, settings.unrecorded.iter().copied());
+        if ports.kernel().is_empty() {
+            self.set_excuse(Config::KERNEL_PORTS, false);
+        }
+        let left = self.maps.kernel_ports.set(ports.kernel());
+        if let Err(error) = added.and(left) {
+            tracing::warn!("{error:#}");
+        }
     }
 
     /// Applies what a reload can change, but for the `ports`, which are in force.

@@ -56,6 +56,9 @@ pub struct Listener {
     pub owner: Owner,
     /// A remote peer it has a TCP connection with at this moment.
     pub serves: Option<SocketAddr>,
+    /// What helps, where exposing the port does not.
+    #[serde(skip)]
+    pub advice: Option<String>,
     /// Its sockets.
     #[serde(skip)]
     sockets: Vec<Open>,
@@ -189,6 +192,7 @@ pub fn find(
                 addresses: Vec::new(),
                 owner: Owner::Unknown,
                 serves: None,
+                advice: None,
                 sockets: Vec::new(),
             });
         listener.addresses.push(socket.local.ip());

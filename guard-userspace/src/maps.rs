@@ -2,6 +2,7 @@
 
 mod flows;
 mod held;
+mod kernel_ports;
 mod links;
 mod prefixes;
 mod readings;
@@ -24,6 +25,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 
 pub use self::{
     flows::{FlowEntry, FlowMap},
+    kernel_ports::KernelPorts,
     links::Links,
     prefixes::{Entry, Prefixes},
     readings::{Counted, Readings},
@@ -48,6 +50,8 @@ pub struct Maps {
     pub links: Links,
     /// Prefixes that the user trusts.
     pub trusted: Prefixes,
+    /// Where the kernel itself receives.
+    pub kernel_ports: KernelPorts,
     devices: Array<MapData, Device>,
     counters: PerCpuArray<MapData, Counters>,
     tallies: PerCpuArray<MapData, u64>,
@@ -65,6 +69,7 @@ impl Maps {
             neighbours: Prefixes::open(pins, "neighbours")?,
             links: Links::open(pins)?,
             trusted: Prefixes::open(pins, "trusted")?,
+            kernel_ports: KernelPorts::open(pins)?,
             devices: Array::try_from(Map::Array(open(&pins.map("devices"))?))
                 .context("devices: not as this build lays it out")?,
             counters: PerCpuArray::try_from(Map::PerCpuArray(open(&pins.map("counters"))?))

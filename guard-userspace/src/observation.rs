@@ -81,6 +81,8 @@ pub struct BlockedListener {
     pub port: u16,
     /// The owner's name and process id, where they could be found.
     pub process: Option<(String, u32)>,
+    /// What helps, where exposing the port does not.
+    pub advice: Option<String>,
 }
 
 /// Frames of one kind on one interface.

@@ -197,6 +197,7 @@ fn within(local: &LocalPorts) -> Vec<PortRange> {
 
 fn blocked(listener: &Listener) -> BlockedListener {
     BlockedListener {
+        advice: listener.advice.clone(),
         protocol: listener.transport.label(),
         port: listener.port,
         process: match &listener.owner {

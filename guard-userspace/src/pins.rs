@@ -25,7 +25,7 @@ pub use self::place::{Place, is_plain};
 use crate::{bpf, failure::Failure};
 
 /// The maps that outlive the daemon, by their names in the object.
-pub const MAPS: [&str; 13] = [
+pub const MAPS: [&str; 14] = [
     "flows_tcp4",
     "flows_udp4",
     "flows_tcp6",
@@ -38,6 +38,7 @@ pub const MAPS: [&str; 13] = [
     "local",
     "neighbours",
     "link_addresses",
+    "kernel_ports",
     "trusted",
 ];
 

@@ -3,10 +3,10 @@
 mod bitmap;
 mod sysctl;
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr};
 
 use anyhow::{Context, bail, ensure};
-use guard_common::parse::Transport;
+use guard_common::{parse::Transport, ports::FIRST_KERNEL_PORT};
 use serde::{Deserialize, Serialize};
 
 use self::sysctl::Sysctl;
@@ -172,6 +172,7 @@ pub struct GuardedPorts {
     range: PortRange,
     tcp: PortBitmap,
     udp: PortBitmap,
+    kernel: BTreeSet<(u16, IpAddr)>,
 }
 
 impl GuardedPorts {
@@ -190,6 +191,7 @@ impl GuardedPorts {
             range: local.range,
             tcp: ports.clone(),
             udp: ports,
+            kernel: BTreeSet::new(),
         };
         for (transport, exposed) in exposed {
             match transport {
@@ -198,6 +200,23 @@ impl GuardedPorts {
             }
         }
         guarded
+    }
+
+    /// The same ports, but for UDP at these addresses, where the kernel itself receives. Those that
+    /// are not guarded are left out.
+    #[must_use]
+    pub fn but_for_kernel(mut self, ends: impl IntoIterator<Item = (u16, IpAddr)>) -> Self {
+        self.kernel = ends
+            .into_iter()
+            .filter(|(port, _)| usize::from(*port) >= FIRST_KERNEL_PORT && self.udp.contains(*port))
+            .collect();
+
+        self
+    }
+
+    /// Where the kernel itself receives on guarded ports.
+    pub fn kernel(&self) -> &BTreeSet<(u16, IpAddr)> {
+        &self.kernel
     }
 
     /// Those of these ports that are not guarded by `other`, if there are any.

@@ -297,6 +297,7 @@ fn listener_cells(listener: &Listener) -> [String; 3] {
         port,
         process,
         pid,
+        advice,
     } = listener;
     let owner = match (process, pid) {
         (Some(process), Some(pid)) => format!("{} (pid {pid})", plain(process)),
@@ -309,7 +310,10 @@ fn listener_cells(listener: &Listener) -> [String; 3] {
     [
         format!("{protocol} port {port}"),
         owner,
-        format!("--expose {port}/{exposed}"),
+        match advice {
+            Some(advice) => plain(advice),
+            None => format!("--expose {port}/{exposed}"),
+        },
     ]
 }
 

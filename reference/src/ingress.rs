@@ -89,6 +89,9 @@ impl Model {
         if let Some(reason) = self.expected(talk, true) {
             return reason;
         }
+        if self.is_for_kernel(talk) {
+            return Reason::Exempt;
+        }
         let way = Way {
             from: talk.remote.0,
             to: talk.local.0,
@@ -159,6 +162,9 @@ impl Model {
         }
         if self.is_open_query(&talk) || self.expected(&talk, false).is_some() {
             return Ok(Reason::IcmpRelated);
+        }
+        if self.is_for_kernel(&talk) {
+            return Ok(Reason::IcmpOutside);
         }
         let sender = if self.rules.sender_of_error_is_trusted {
             packet.source
@@ -260,6 +266,19 @@ impl Model {
 
     fn taker(&self, talk: &Conversation) -> Taker {
         self.host.taker(talk.protocol, talk.local, talk.remote)
+    }
+
+    /// Whether the kernel itself receives where a conversation ends here.
+    fn is_for_kernel(&self, talk: &Conversation) -> bool {
+        let (to, port) = talk.local;
+        let mut ends = self.policy.kernel.iter();
+
+        (talk.protocol == self.rules.udp || !self.rules.kernel_by_protocol)
+            && ends.any(|&(address, received)| {
+                let everywhere = address.is_unspecified() && address.is_ipv4() == to.is_ipv4();
+                let here = address == to || everywhere || !self.rules.kernel_address_counts;
+                here && received == port
+            })
     }
 
     /// Why a packet that answers nothing passes all the same.

@@ -98,6 +98,8 @@ mutants! {
     "guards reserved ports": rules => rules.reserved_exempt = false;
     "exposes ports for every protocol": rules => rules.exposed_by_protocol = false;
     "exposes UDP-Lite with TCP": rules => rules.udp_lite_as_udp = false;
+    "opens a tunnel's port at any address": rules => rules.kernel_address_counts = false;
+    "opens a tunnel's port for any protocol": rules => rules.kernel_by_protocol = false;
 
     "does not ask for occupancy": rules => rules.occupancy_counts = false;
     "forgets the epoch before": rules => rules.fresh_back = 0;

@@ -58,6 +58,9 @@ pub struct Policy {
     pub exposed_tcp: Vec<u16>,
     /// Ports exposed for UDP, and for UDP-Lite.
     pub exposed_udp: Vec<u16>,
+    /// Addresses and UDP ports at which the kernel itself receives; an unspecified address stands
+    /// for all of its family.
+    pub kernel: Vec<(IpAddr, u16)>,
     /// Remote UDP ports whose answers never come back.
     pub unrecorded: Vec<u16>,
     /// `--udp-filter address`.

@@ -101,6 +101,10 @@ pub struct Rules {
     pub exposed_by_protocol: bool,
     /// UDP-Lite ports are exposed with those of UDP.
     pub udp_lite_as_udp: bool,
+    /// The kernel receives at one address, or at those of one family.
+    pub kernel_address_counts: bool,
+    /// What the kernel receives on a port is UDP.
+    pub kernel_by_protocol: bool,
 
     /// A port that no flow uses has none.
     pub occupancy_counts: bool,
@@ -257,6 +261,8 @@ impl Default for Rules {
             reserved_exempt: true,
             exposed_by_protocol: true,
             udp_lite_as_udp: true,
+            kernel_address_counts: true,
+            kernel_by_protocol: true,
             occupancy_counts: true,
             fresh_back: 1,
             fresh_ahead: 1,

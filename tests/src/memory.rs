@@ -13,7 +13,7 @@ use guard_common::{
     filter::{LINE, Line, TUPLES},
     flow::{Flow, FlowCell},
     fragment::{FragmentKey, RefusedAt},
-    key::{AddressKey, SizedKey},
+    key::{AddressKey, KernelPortKey, SizedKey},
     link::LinkAddress,
     owner::{Owner, Users},
     parse::Transport,
@@ -265,6 +265,10 @@ impl Tables for MemoryTables {
 
     fn trusts(&self, address: &AddressKey) -> bool {
         self.surroundings.trusts(address)
+    }
+
+    fn kernel_receives(&self, port: &KernelPortKey) -> bool {
+        self.surroundings.kernel_receives(port)
     }
 
     fn locality(&self, address: &AddressKey) -> Locality {

@@ -8,7 +8,7 @@ use guard_common::{
     filter::Filter,
     key::AddressKey,
     layout::{LAYOUT_VERSION, MAX_DEVICES},
-    ports::{GuardedPorts, Occupancy, PORTS, Window},
+    ports::{GuardedPorts, KERNEL_WORDS, Occupancy, PORTS, Window},
 };
 
 use crate::frames::{FAR, G};
@@ -155,7 +155,7 @@ const NOTHING: GuardedPorts = GuardedPorts {
     tcp: [0; PORTS / 32],
     udp: [0; PORTS / 32],
     unrecorded: [0; PORTS / 32],
-    padding: [0; 2046],
+    kernel: [0; KERNEL_WORDS],
 };
 
 static GUARDED: LazyLock<Box<GuardedPorts>> = LazyLock::new(|| {

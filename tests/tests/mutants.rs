@@ -11,7 +11,7 @@ use guard_tests::differential::{
 };
 
 /// Sessions in which each mistake must show: as many steps as every change is tried on.
-const SESSIONS: u64 = 500;
+const SESSIONS: u64 = 1000;
 
 #[test]
 fn every_mistake_is_noticed() {

@@ -83,6 +83,9 @@ pub struct Listener {
     pub process: Option<String>,
     /// The owner's process id.
     pub pid: Option<u32>,
+    /// What helps, where exposing the port does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
 }
 
 /// How the guard sits on an interface.
@@ -187,6 +190,7 @@ impl From<&BlockedListener> for Listener {
             port: listener.port,
             process,
             pid,
+            advice: listener.advice.clone(),
         }
     }
 }

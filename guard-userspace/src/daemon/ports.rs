@@ -123,16 +123,12 @@ impl PortsInForce {
     /// The guarded ports.
     pub fn guarded(&self) -> GuardedPorts {
         let listening = self.listening.iter().chain(&self.kept);
-        let kernel = self
-            .kernel
-            .iter()
-            .filter_map(|port| Some((Transport::Udp, PortRange::new(port.port, port.port).ok()?)));
         let exposed = listening
             .map(|exposed| (exposed.transport, exposed.ports))
-            .chain(self.configured.iter().copied())
-            .chain(kernel);
+            .chain(self.configured.iter().copied());
+        let kernel = self.kernel.iter().map(|port| (port.port, port.address));
 
-        GuardedPorts::new(&self.local, exposed)
+        GuardedPorts::new(&self.local, exposed).but_for_kernel(kernel)
     }
 
     /// The ports that would be guarded, whatever listens there at the moment.

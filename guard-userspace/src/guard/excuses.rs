@@ -95,7 +95,7 @@ impl Guard {
         Ok(())
     }
 
-    fn set_excuse(&mut self, excuse: u32, applies: bool) {
+    pub(super) fn set_excuse(&mut self, excuse: u32, applies: bool) {
         let others = self.maps.state.excuses() & !excuse;
         self.maps
             .state

@@ -131,30 +131,20 @@ fn line(mut about: String, listeners: &[&Listener], terms: Terms<'_>) -> Warning
     };
     let it = if one { "it" } else { "them" };
     let range = terms.range;
-    let advice = match (
-        listeners.iter().find_map(|one| advice(&one.owner)),
-        &choices,
-    ) {
-        (Some(advice), _) => {
+    let helps = listeners.iter().find_map(|one| one.advice.as_deref());
+    let advice = match helps {
+        Some(advice) => {
             // Which ports they are at the moment helps nobody.
-            about.push_str(", known");
-            ports.clear();
-            format!("its ports are chosen anew at each start: {advice}, outside of {range}")
-        }
-        (None, choices) if choices.contains(&Choice::Changing) => {
             about.push_str(", changing");
             ports.clear();
-            format!(
-                "its ports change, so exposing one does not last: give it ports outside of \
-                 {range}, or let its peers in with --trust"
-            )
+            format!("its ports change, so exposing one does not last: {advice}")
         }
-        (None, choices) if choices.contains(&Choice::Unknown) => format!(
+        None if choices.contains(&Choice::Unknown) => format!(
             "{}; a port that nobody fixed is another at the next start: fix it outside of {range}, \
              or let its peers in with --trust",
             lets_them(listeners)
         ),
-        (None, _) => lets_them(listeners),
+        None => lets_them(listeners),
     };
 
     Warning {
@@ -263,11 +253,19 @@ fn runs(listeners: &[&Listener], counts: impl Fn(&Listener) -> bool) -> Vec<Port
     runs
 }
 
-fn advice(owner: &Owner) -> Option<&'static str> {
-    match owner {
+/// What helps a listener whose port is another one at the next start.
+pub fn advice(listener: &Listener, terms: Terms<'_>) -> Option<String> {
+    let range = terms.range;
+    let known = match &listener.owner {
         Owner::Process { name, .. } => known(name),
         Owner::Unknown => None,
+    };
+    if let Some(known) = known {
+        return Some(format!("{known}, outside of {range}"));
     }
+
+    (terms.programs.choice(listener, range) == Choice::Changing)
+        .then(|| format!("give it ports outside of {range}, or let its peers in with --trust"))
 }
 
 /// The program, whichever of its processes it is.
@@ -321,7 +319,10 @@ mod tests {
     }
 
     fn lines(programs: &Programs, listeners: &[Listener]) -> Vec<String> {
-        blocked(listeners, terms(programs, Mode::Enforce))
+        let terms = terms(programs, Mode::Enforce);
+        let judged = judge(terms, Moment::Watch, listeners).expect("no refusal");
+        judged
+            .warnings
             .into_iter()
             .map(|warning| warning.text)
             .collect()
@@ -346,7 +347,7 @@ mod tests {
                 "tcp port 5001 (server, pid 7): listens in the guarded range, strangers cannot reach it; --expose 5001/tcp lets them; a port that nobody fixed is another at the next start: fix it outside of 1024-65535, or let its peers in with --trust",
                 "tcp port 2222 (sshd, pid 812): listens in the guarded range, strangers cannot reach it; --expose 2222/tcp lets them",
                 "udp ports 5000-5002, 6000 (unbound, pid 9 and 1 more process): open in the guarded range; if it is a server and no client, strangers cannot reach them; --expose 5000-5002/udp lets them, with --expose 6000/udp for the other ports; a port that nobody fixed is another at the next start: fix it outside of 1024-65535, or let its peers in with --trust",
-                "tcp port 1024 (vsftpd, pid 20): listens in the guarded range, strangers cannot reach it; its ports are chosen anew at each start: set pasv_min_port and pasv_max_port in vsftpd.conf, outside of 1024-65535",
+                "tcp port 1024 (vsftpd, pid 20): listens in the guarded range, strangers cannot reach it; its ports change, so exposing one does not last: set pasv_min_port and pasv_max_port in vsftpd.conf, outside of 1024-65535",
             ]
         );
     }

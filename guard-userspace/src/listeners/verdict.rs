@@ -92,7 +92,10 @@ pub fn judge(terms: Terms<'_>, moment: Moment, listeners: &[Listener]) -> Result
     let mut refused = Vec::new();
     for listener in listeners {
         match fate(terms, moment, listener) {
-            Fate::Block => verdict.blocked.push(listener.clone()),
+            Fate::Block => verdict.blocked.push(Listener {
+                advice: lines::advice(listener, terms),
+                ..listener.clone()
+            }),
             Fate::Expose => {
                 verdict.exposures.extend(listener.exposure());
                 verdict.warnings.push(lines::exposed(listener));

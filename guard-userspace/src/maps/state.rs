@@ -11,7 +11,7 @@ use guard_common::{
     layout::LAYOUT_VERSION,
     owner::Users,
     parse::Transport,
-    ports::{Occupancy, PORTS, Window},
+    ports::{FIRST_KERNEL_PORT, KERNEL_WORDS, Occupancy, PORTS, Window},
     reach::Reach,
     state::{State, StateCell},
     tables::Use,
@@ -100,6 +100,12 @@ impl StateMemory {
         for port in unrecorded {
             leave[usize::from(port / 32)] |= 1 << (port % 32);
         }
+        let mut kernel = [0; KERNEL_WORDS];
+        for (port, _) in ports.kernel() {
+            if let Some(place) = usize::from(*port).checked_sub(FIRST_KERNEL_PORT) {
+                kernel[place / 32] |= 1 << (place % 32);
+            }
+        }
         // SAFETY: the memory is mapped for as long as `self` lives, and is a `State`. The programs
         // read the other page, and have done so since the last change, which is many frames ago.
         unsafe {
@@ -109,6 +115,7 @@ impl StateMemory {
             (&raw mut (*page).tcp).write_volatile(*ports.bitmap(Transport::Tcp).words());
             (&raw mut (*page).udp).write_volatile(*ports.bitmap(Transport::Udp).words());
             (&raw mut (*page).unrecorded).write_volatile(leave);
+            (&raw mut (*page).kernel).write_volatile(kernel);
         }
         self.expect_users(ports);
         // Whoever sees the new page must see what is on it.

@@ -119,11 +119,13 @@ pub(crate) fn observation(mode: Mode) -> Observation {
                 protocol: Protocol::Tcp,
                 port: 45000,
                 process: Some(("dbus\u{1b}[2J".to_owned(), 812)),
+                advice: None,
             },
             BlockedListener {
                 protocol: Protocol::UdpLite,
                 port: 45001,
                 process: None,
+                advice: None,
             },
         ],
         interfaces: vec![

@@ -37,6 +37,7 @@ pub fn plain() -> Session {
             reserved: Vec::new(),
             exposed_tcp: Vec::new(),
             exposed_udp: Vec::new(),
+            kernel: Vec::new(),
             unrecorded: vec![4789, 8472, 6081],
             by_address: false,
             rescue: true,

@@ -176,6 +176,7 @@ fn reload(random: &mut Random, scene: &mut Scene) -> Step {
         3 => {
             policy.exposed_tcp = new.exposed_tcp;
             policy.exposed_udp = new.exposed_udp;
+            policy.kernel = new.kernel;
         }
         4 => policy.timers = new.timers,
         5 => policy.by_address = new.by_address,

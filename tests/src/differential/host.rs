@@ -3,7 +3,7 @@
 use std::{cell::RefCell, net::IpAddr, rc::Rc};
 
 use guard_common::{
-    key::{AddressKey, SizedKey},
+    key::{AddressKey, KernelPortKey, SizedKey},
     link::LinkAddress,
     parse::Transport,
     tables::{Locality, Socket},
@@ -16,8 +16,8 @@ use crate::memory::{MemoryTables, Surroundings};
 /// Flows that the tables have room for.
 const ROOM: usize = 2048;
 
-/// The host, and whom the user trusts.
-pub type Around = Rc<RefCell<(Host, Vec<Prefix>)>>;
+/// The host, whom the user trusts, and where the kernel receives.
+pub type Around = Rc<RefCell<(Host, Vec<Prefix>, Vec<(IpAddr, u16)>)>>;
 
 struct Described(Around);
 
@@ -50,6 +50,12 @@ impl Surroundings for Described {
         covers(&self.0.borrow().0.addresses, translate::ip(address))
     }
 
+    fn kernel_receives(&self, port: &KernelPortKey) -> bool {
+        let around = self.0.borrow();
+        let mut kernel = around.2.iter();
+        kernel.any(|end| translate::kernel_port(*end) == *port)
+    }
+
     fn is_own_link(&self, address: LinkAddress) -> bool {
         self.0.borrow().0.own_links.contains(&address.octets())
     }
@@ -67,7 +73,8 @@ fn covers(prefixes: &[Prefix], address: IpAddr) -> bool {
 /// The tables that a session begins with, and what is around them.
 pub fn tables(session: &Session) -> (MemoryTables, Around) {
     let (policy, host) = (&session.policy, &session.host);
-    let around = Rc::new(RefCell::new((host.clone(), policy.trusted.clone())));
+    let around = (host.clone(), policy.trusted.clone(), policy.kernel.clone());
+    let around = Rc::new(RefCell::new(around));
     let tables = MemoryTables::with(
         translate::config(policy, host),
         translate::ports(policy),

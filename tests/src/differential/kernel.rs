@@ -9,7 +9,7 @@ use guard_common::{
     config::{Config, Device},
     flow::Flow,
     fragment::FragmentKey,
-    key::{FlowKeyV4, FlowKeyV6},
+    key::{FlowKeyV4, FlowKeyV6, KernelPortKey},
     layout::{DIVERTED, LOCAL},
     link::LinkAddress,
     outcome::Judged,
@@ -49,6 +49,7 @@ pub struct Kernel {
     neighbours: Trie,
     devices: RawMap<u32, Device>,
     links: RawMap<LinkAddress, u32>,
+    kernel_ports: RawMap<KernelPortKey, u32>,
     counters: Vec<u64>,
     page: u32,
 }
@@ -61,7 +62,7 @@ impl Kernel {
         let programs = Programs::load(entry)?;
         let names = (0..places::FORWARDING.len()).map(|index| format!("v{index}"));
         // SAFETY: the maps have these keys and values.
-        let (flows4, flows6, refused, trusted, local, neighbours, devices, links) = unsafe {
+        let (flows4, flows6, refused, trusted, local, neighbours, devices, links, kernel_ports) = unsafe {
             (
                 [
                     RawMap::new(programs.map_fd("flows_udp4")?),
@@ -77,6 +78,7 @@ impl Kernel {
                 RawMap::new(programs.map_fd("neighbours")?),
                 RawMap::new(programs.map_fd("devices")?),
                 RawMap::new(programs.map_fd("link_addresses")?),
+                RawMap::new(programs.map_fd("kernel_ports")?),
             )
         };
         Ok(Self {
@@ -91,6 +93,7 @@ impl Kernel {
             neighbours: Trie::new(neighbours, setup::DEVICE),
             devices,
             links,
+            kernel_ports,
             counters: vec![0; Judged::SLOTS as usize * programs.processors()],
             page: 0,
             programs,
@@ -128,6 +131,10 @@ impl Kernel {
     /// Puts another policy in force, at the same epoch.
     pub fn configure(&mut self, policy: &Policy, host: &Host) -> Result<()> {
         self.trusted.hold(&policy.trusted)?;
+        self.kernel_ports.drain(ROOM)?;
+        for end in &policy.kernel {
+            self.kernel_ports.set(&translate::kernel_port(*end), &1)?;
+        }
         self.page ^= 1;
         let config = Config {
             page: self.page,

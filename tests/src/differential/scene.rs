@@ -1,5 +1,7 @@
 //! What a session is about: a policy, a host, and conversations that come up again and again.
 
+use std::net::IpAddr;
+
 use guard_reference::policy::{Host, Policy, Timers};
 
 use super::{
@@ -138,6 +140,13 @@ pub fn policy(random: &mut Random) -> Policy {
     if random.chance(20) {
         reserved.extend([range.0, range.1]);
     }
+    let addresses = [
+        IpAddr::from([0; 4]),
+        IpAddr::from([0; 16]),
+        OWN[0][0],
+        OWN[1][0],
+        v4(224, 0, 0, 81),
+    ];
     let trusted = [
         prefix(v4(192, 0, 2, 0), 24),
         prefix(v4(10, 9, 1, 1), 32),
@@ -154,11 +163,27 @@ pub fn policy(random: &mut Random) -> Policy {
         multicast: timer(20),
         fragment: timer(20),
     };
+    let exposed_tcp = some(random);
+    // By what was drawn already, beside ports that conversations are about.
+    let kernel = match timers.udp % 4 {
+        1 => exposed_tcp
+            .iter()
+            .zip(timers.multicast as usize..)
+            .map(|(port, which)| {
+                (
+                    addresses[which % addresses.len()],
+                    port.saturating_add(1).max(64),
+                )
+            })
+            .collect(),
+        _ => Vec::new(),
+    };
     Policy {
         range,
         reserved,
-        exposed_tcp: some(random),
+        exposed_tcp,
         exposed_udp: some(random),
+        kernel,
         unrecorded: random.pick(&[vec![4789, 8472, 6081], vec![4789], vec![], vec![53]]),
         by_address: random.chance(30),
         rescue: random.chance(70),

@@ -181,11 +181,12 @@ impl<F: FnMut(&Session) -> bool> Shrinker<F> {
 }
 
 /// What makes a policy plainer, one thing at a time.
-const POLICIES: [fn(&mut Policy, &Policy); 10] = [
+const POLICIES: [fn(&mut Policy, &Policy); 11] = [
     |policy, plain| policy.range = plain.range,
     |policy, plain| policy.reserved.clone_from(&plain.reserved),
     |policy, plain| policy.exposed_tcp.clone_from(&plain.exposed_tcp),
     |policy, plain| policy.exposed_udp.clone_from(&plain.exposed_udp),
+    |policy, plain| policy.kernel.clone_from(&plain.kernel),
     |policy, plain| policy.unrecorded.clone_from(&plain.unrecorded),
     |policy, plain| policy.by_address = plain.by_address,
     |policy, plain| policy.rescue = plain.rescue,

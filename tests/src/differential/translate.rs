@@ -8,10 +8,10 @@ use guard_common::{
     config::{Config, Device, MAX_OWN_ADDRESSES, Timeouts},
     flow::{self, Phase},
     fragment::FragmentKey,
-    key::{AddressKey, FlowKeyV4, FlowKeyV6, SizedKey},
+    key::{AddressKey, FlowKeyV4, FlowKeyV6, KernelPortKey, SizedKey},
     layout::LAYOUT_VERSION,
     outcome::Family,
-    ports::{GuardedPorts, Occupancy, PORTS, Window},
+    ports::{FIRST_KERNEL_PORT, GuardedPorts, KERNEL_WORDS, Occupancy, PORTS, Window},
     tables::Use,
 };
 use guard_reference::{
@@ -129,6 +129,14 @@ pub fn address(address: IpAddr) -> AddressKey {
     }
 }
 
+/// A port and an address at which the kernel receives.
+pub fn kernel_port((address, port): (IpAddr, u16)) -> KernelPortKey {
+    match address {
+        IpAddr::V4(address) => KernelPortKey::new(V4::from(address.octets()), port.to_be()),
+        IpAddr::V6(address) => KernelPortKey::new(V6::from(address.octets()), port.to_be()),
+    }
+}
+
 /// An address from a trie.
 pub fn ip(key: &AddressKey) -> IpAddr {
     let octets = <[u8; 16]>::from(key.address);
@@ -151,6 +159,11 @@ pub fn config(policy: &Policy, host: &Host) -> Config {
     } else {
         Config::TRUSTS
     };
+    let kernel = if policy.kernel.is_empty() {
+        0
+    } else {
+        Config::KERNEL_PORTS
+    };
     let timers = &policy.timers;
     let config = Config {
         layout: LAYOUT_VERSION,
@@ -159,7 +172,7 @@ pub fn config(policy: &Policy, host: &Host) -> Config {
         monitor: u32::from(policy.monitor),
         any_remote_port: u32::from(policy.by_address),
         rescue: u32::from(policy.rescue),
-        excuses: forwards | trusts,
+        excuses: forwards | trusts | kernel,
         doubts: 0,
         window: Window::NONE,
         filter: crate::setup::FILTER,
@@ -194,7 +207,7 @@ pub fn ports(policy: &Policy) -> Box<GuardedPorts> {
         tcp: range,
         udp: range,
         unrecorded: [0; PORTS / 32],
-        padding: [0; 2046],
+        kernel: [0; KERNEL_WORDS],
     });
     for port in &policy.reserved {
         put(&mut ports.tcp, *port, false);
@@ -205,6 +218,9 @@ pub fn ports(policy: &Policy) -> Box<GuardedPorts> {
     }
     for port in &policy.exposed_udp {
         put(&mut ports.udp, *port, false);
+    }
+    for (_, port) in &policy.kernel {
+        ports.kernel[(usize::from(*port) - FIRST_KERNEL_PORT) / 32] |= 1 << (port % 32);
     }
     for port in &policy.unrecorded {
         put(&mut ports.unrecorded, *port, true);

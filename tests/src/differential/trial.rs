@@ -166,6 +166,7 @@ impl Trial {
             Step::Reload(policy) => {
                 self.model.policy = (**policy).clone();
                 self.around.borrow_mut().1.clone_from(&policy.trusted);
+                self.around.borrow_mut().2.clone_from(&policy.kernel);
                 let config = translate::config(policy, &self.model.host);
                 self.tables.configure(config, translate::ports(policy));
             }

@@ -1,7 +1,7 @@
 //! What a guard finds around it.
 
 use guard_common::{
-    key::{AddressKey, SizedKey},
+    key::{AddressKey, KernelPortKey, SizedKey},
     link::LinkAddress,
     parse::Transport,
     tables::{Locality, Socket},
@@ -16,6 +16,11 @@ pub trait Surroundings {
 
     /// Whether the user trusts this address.
     fn trusts(&self, address: &AddressKey) -> bool;
+
+    /// Whether the kernel itself receives there.
+    fn kernel_receives(&self, _port: &KernelPortKey) -> bool {
+        false
+    }
 
     /// What the daemon has told of this address. Without interfaces that forward, nobody asks.
     fn locality(&self, _address: &AddressKey) -> Locality {

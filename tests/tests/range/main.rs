@@ -5,8 +5,10 @@ mod boundaries;
 mod changes;
 mod crowded;
 mod harden;
+mod kernel;
 mod listeners;
 mod lockout;
+mod programs;
 mod survival;
 
 use std::{

@@ -83,6 +83,11 @@ fn policy(f: &mut fmt::Formatter<'_>, verb: &str, ours: &Policy, plain: &Policy)
             writeln!(f, "                policy.{name} = vec!{ours:?};")?;
         }
     }
+    if ours.kernel != plain.kernel {
+        let ends = ours.kernel.iter();
+        let ends: Vec<_> = ends.map(|(ip, port)| (ip.to_string(), port)).collect();
+        writeln!(f, "                policy.kernel = ends(&{ends:?});")?;
+    }
     writeln!(f, "            }})")
 }
 
