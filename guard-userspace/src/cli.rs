@@ -310,10 +310,6 @@ mod tests {
             ),
             ("protect", "unrecognized subcommand 'protect'; see --help"),
             (
-                "stauts",
-                "unrecognized subcommand 'stauts'; a similar subcommand exists: 'status'",
-            ),
-            (
                 "run --verbose",
                 "unexpected argument '--verbose' found; --log-level debug says more",
             ),
