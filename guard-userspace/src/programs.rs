@@ -42,6 +42,12 @@ pub const EGRESS: &str = "egress";
 /// Name of the copy of it that runs last.
 pub const EGRESS_LAST: &str = "egress_last";
 
+/// Name of the XDP program.
+const INGRESS: &str = "ingress";
+
+/// Name of the XDP program that reads frames in several pieces.
+const INGRESS_FRAGS: &str = "ingress_frags";
+
 /// Name of the program that tells the time.
 const CLOCK: &str = "clock";
 
@@ -68,20 +74,20 @@ enum Receiving {
 }
 
 impl Programs {
-    /// Loads the programs for the interface in `slot` of the device table; whether the kernel
-    /// takes the XDP program is only known after [`wait`](Self::wait). Creates and pins the maps
+    /// Loads the programs for the interface in `slot` of the device table, the XDP program reading
+    /// frames in several pieces or not; whether the kernel takes the XDP program is only known after [`wait`](Self::wait). Creates and pins the maps
     /// unless they are pinned already, which must then fit.
     ///
     /// # Errors
     /// When the kernel refuses a map or a program: exit code 77 when for want of a privilege,
     /// else 69. Nothing is pinned then that was not before.
-    pub fn load(slot: u32, pins: &Pins, max_flows: u32) -> Result<Self, Failure> {
+    pub fn load((slot, frags): (u32, bool), pins: &Pins, max_flows: u32) -> Result<Self, Failure> {
         let fresh = !pins.exist();
         let mut loader = without_kernel_types();
         for name in MAPS {
             loader.map_pin_path(name, pins.map(name));
         }
-        let programs = Self::load_with(loader, &slot, max_flows);
+        let programs = Self::load_with(loader, (&slot, frags), max_flows);
         if programs.is_err() && fresh {
             // The failure to load is worth more than one to clean up.
             let _ = pins.remove_maps();
@@ -96,7 +102,8 @@ impl Programs {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn try_out() -> Result<Self, Failure> {
-        let mut programs = Self::load_with(without_kernel_types(), &0, TRIAL_FLOWS)?;
+        let mut programs =
+            Self::load_with(without_kernel_types(), (&0, reads_frags()), TRIAL_FLOWS)?;
         programs.wait()?;
 
         Ok(programs)
@@ -104,7 +111,7 @@ impl Programs {
 
     fn load_with<'a>(
         mut loader: EbpfLoader<'a>,
-        slot: &'a u32,
+        (slot, frags): (&'a u32, bool),
         max_flows: u32,
     ) -> Result<Self, Failure> {
         loader.override_global("DEVICE", slot, true);
@@ -115,11 +122,7 @@ impl Programs {
         // Frames in several pieces need a program that says it can read them, and drivers that
         // have such frames refuse a larger MTU under one that cannot.
         // https://github.com/torvalds/linux/commit/c2f2cdbeffda
-        let ingress = if reads_frags() {
-            "ingress_frags"
-        } else {
-            "ingress"
-        };
+        let ingress = if frags { INGRESS_FRAGS } else { INGRESS };
         let receiving = loader.load(OBJECT).map_err(refused)?;
         #[cfg(feature = "bpf-log")]
         let (receiving, said_by_ingress) = log::listen(receiving)?;
@@ -178,6 +181,11 @@ impl Programs {
                 Err(Failure::runtime("the XDP program is not loaded"))
             }
         }
+    }
+
+    /// Whether the XDP program reads frames in several pieces.
+    pub fn reads_frags(&self) -> bool {
+        self.ingress == INGRESS_FRAGS
     }
 
     /// The TC program.

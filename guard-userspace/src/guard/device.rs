@@ -227,7 +227,7 @@ impl GuardedDevice {
     ) -> Result<Option<String>, Failure> {
         self.mtu = interface.mtu;
         let mode = self.cure.unwrap_or(mode);
-        let plan = Plan::new(mode, &interface.name, &Facts::observe(interface, all));
+        let plan = self.plan(mode, (interface, all));
         let pin = pins.link(self.index, Hook::Xdp);
         let program = self.programs.ingress()?;
         let (hold, fallback) = attach::xdp(program, interface, &plan, (&pin, left))?;
@@ -237,6 +237,14 @@ impl GuardedDevice {
         self.xdp = Some(hold);
 
         Ok(fallback.or_else(|| plan.note(&interface.name, mode)))
+    }
+
+    /// Where the program that is loaded is to run.
+    fn plan(&self, mode: settings::XdpMode, (interface, all): (&Interface, &[Interface])) -> Plan {
+        let mut facts = Facts::observe(interface, all);
+        facts.host.frags = self.programs.reads_frags();
+
+        Plan::new(mode, &interface.name, &facts)
     }
 
     /// Goes to the mode that suits another MTU than the one it was chosen at: before a driver loses
@@ -260,7 +268,7 @@ impl GuardedDevice {
         self.mtu = interface.mtu;
         let name = &interface.name;
         let mode = self.cure.unwrap_or(mode);
-        let plan = Plan::new(mode, name, &Facts::observe(interface, all));
+        let plan = self.plan(mode, (interface, all));
         let why = plan.note(name, mode);
         if plan.hook == hook {
             // What is worth knowing of native mode although it stays.

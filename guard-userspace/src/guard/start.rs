@@ -11,14 +11,16 @@ use super::{
     inherit::Inheritance,
 };
 use crate::{
-    attach,
+    attach::{self, Plan},
     clock::Clock,
+    driver::Facts,
     failure::Failure,
     interfaces::{self, Interface, Layers},
     maps::Maps,
+    observation::XdpHook,
     pins::{Hook, Pins},
-    programs::Programs,
-    settings::Settings,
+    programs::{self, Programs},
+    settings::{Settings, XdpMode},
 };
 
 /// An interface of the settings.
@@ -30,6 +32,11 @@ pub struct Wanted {
     pub guarded: bool,
     /// The interface, if it is there.
     pub interface: Option<Interface>,
+    /// Whether its XDP program is to read frames in several pieces, as in native mode it has to.
+    /// In generic mode the kernel makes one piece of a frame for a program that does not, and a
+    /// copy for one that does, of which programs of traffic control on ingress get to see no Ethernet
+    /// header: `skb_pp_cow_data`, net/core/skbuff.c, does not copy `mac_len`.
+    pub frags: bool,
 }
 
 impl Wanted {
@@ -66,10 +73,19 @@ pub fn find_wanted(settings: &Settings, all: &[Interface]) -> Result<Vec<Wanted>
                 .remedy("name each interface once"));
             }
         }
+        let hook = match &interface {
+            Some(interface) => {
+                let facts = Facts::observe(interface, all);
+                Plan::new(settings.xdp_mode, &interface.name, &facts).hook
+            }
+            None if settings.xdp_mode == XdpMode::Generic => XdpHook::Generic,
+            None => XdpHook::Native,
+        };
         found.push(Wanted {
             asked: asked.clone(),
             guarded,
             interface,
+            frags: hook == XdpHook::Native && programs::reads_frags(),
         });
     }
 
@@ -205,7 +221,7 @@ fn load(settings: &Settings, pins: &Pins, wanted: &[Wanted]) -> Result<(Loaded, 
         // Each program that is still being loaded has its maps open.
         let loading = devices.iter_mut().rev().nth(LOADING - 1);
         loading.map_or(Ok(()), GuardedDevice::wait)?;
-        let mut programs = Programs::load(slot, pins, settings.max_flows.get())?;
+        let mut programs = Programs::load((slot, wanted.frags), pins, settings.max_flows.get())?;
         if clock.is_none() {
             clock = Some(programs.clock()?);
         }

@@ -50,7 +50,7 @@ fn a_tcx_program_changes_the_port_that_was_recorded() -> Result<()> {
     if !has_tcx() {
         return Ok(());
     }
-    for early in [true, false] {
+    for (early, mode) in [(true, "native"), (false, "native"), (true, "generic")] {
         let topology = Direct::new()?;
         let (host, interface) = (&topology.guarded, topology.interface());
         changed_back(&topology)?;
@@ -60,13 +60,16 @@ fn a_tcx_program_changes_the_port_that_was_recorded() -> Result<()> {
         if !early {
             drop(link);
         }
-        let mut guard = Guard::start(host, interface, &["--xdp-mode", "native"])?;
+        let mut guard = Guard::start(host, interface, &["--xdp-mode", mode])?;
         let _link = changes.attach(host, interface, End::Last);
         within(LOOK, "no copy runs last", || {
             Ok(row(host, interface)?.len() == 3)
         })?;
         let heard = answers(&topology)?;
-        ensure!(heard == 4, "early {early}: {heard} of 4 are answered");
+        ensure!(
+            heard == 4,
+            "early {early}, {mode}: {heard} of 4 are answered"
+        );
 
         // One that comes behind the copy.
         let later = Program::returning(NEXT)?;
@@ -87,7 +90,7 @@ fn a_tcx_program_changes_the_port_that_was_recorded() -> Result<()> {
         ensure!(row(host, interface)?.len() == last.len() + 1);
         let heard = answers_from(&topology, PORTS.1 + 1)?;
         ensure!(heard == 0, "{heard} are answered by no record");
-        guard.start_again(&["--xdp-mode", "native"])?;
+        guard.start_again(&["--xdp-mode", mode])?;
         let heard = answers_from(&topology, PORTS.1 + 1)?;
         ensure!(heard == 4, "taken over: {heard} of 4");
         ensure!(guard.end()?.success(), "{}", guard.said());
@@ -99,13 +102,13 @@ fn a_tcx_program_changes_the_port_that_was_recorded() -> Result<()> {
 #[test]
 fn a_filter_changes_the_port_that_was_recorded() -> Result<()> {
     for hook in hooks() {
-        {
+        for mode in ["native", "generic"] {
             let topology = Direct::new()?;
             let (host, interface) = (&topology.guarded, topology.interface());
             changed_back(&topology)?;
             changes()?.add_filter(host, (interface, "egress"), "prio 7")?;
             control(&topology)?;
-            let flags = ["--egress-hook", hook, "--xdp-mode", "native"];
+            let flags = ["--egress-hook", hook, "--xdp-mode", mode];
             let mut guard = Guard::start(host, interface, &flags)?;
             let heard = answers(&topology)?;
             ensure!(heard == 4, "{flags:?}: {heard} of 4: {}", guard.said());
