@@ -161,11 +161,6 @@ pub fn maps_are_locked_memory() -> bool {
     KernelVersion::current().is_ok_and(|kernel| kernel < KernelVersion::new(5, 11, 0))
 }
 
-/// Whether this process may see what files others have open.
-pub fn may_look_into_others() -> bool {
-    holds(Capability::CAP_SYS_PTRACE)
-}
-
 fn holds(capability: Capability) -> bool {
     caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
 }

@@ -72,10 +72,10 @@ impl Plan {
         let unfit = self.unfit.as_ref()?;
         match (mode, unfit.obstacle) {
             (settings::XdpMode::Auto, Obstacle::Worse) => {
-                Some(format!("{interface}: guarding in generic mode: {unfit}"))
+                Some(format!("{interface}: XDP runs in generic mode: {unfit}"))
             }
             (settings::XdpMode::Auto, _) => Some(format!(
-                "{interface}: guarding in generic mode, which is slower: {unfit}"
+                "{interface}: XDP runs in generic mode, which is slower: {unfit}"
             )),
             (settings::XdpMode::Native, Obstacle::Unsafe) => Some(format!(
                 "{interface}: native mode, as asked for, but {}; leave --xdp-mode at auto",
@@ -124,7 +124,7 @@ pub fn xdp(
             match attempt(program, XdpMode::Driver) {
                 Err(error) if plan.fallback && native_refused(&error) => {
                     let reason = format!(
-                        "{name}: guarding in generic mode, which is slower: the driver takes no \
+                        "{name}: XDP runs in generic mode, which is slower: the driver takes no \
                          XDP program: {}",
                         cause(&error)
                     );

@@ -75,12 +75,7 @@ pub(super) enum Answer {
     /// These are open in these processes.
     Owners(Vec<(u32, Owner)>),
     /// These are open in no process.
-    Nobodys {
-        /// Their inodes.
-        inodes: Vec<u32>,
-        /// Whether every process of this host could be looked into.
-        complete: bool,
-    },
+    Nobodys(Vec<u32>),
 }
 
 /// Processes that find out who has sockets open. They end with this value, and with the process
@@ -373,11 +368,7 @@ fn report(channel: BorrowedFd<'_>, found: Found) -> anyhow::Result<bool> {
         }
     }
     for inodes in found.nobodys.chunks(AT_ONCE) {
-        let answer = Answer::Nobodys {
-            inodes: inodes.to_vec(),
-            complete: found.complete,
-        };
-        if !tell(channel, &answer)? {
+        if !tell(channel, &Answer::Nobodys(inodes.to_vec()))? {
             return Ok(false);
         }
     }

@@ -164,7 +164,7 @@ impl Names {
                     self.note(inode, Who::Process(owner));
                 }
             }
-            Ok(Answer::Nobodys { inodes, .. }) => {
+            Ok(Answer::Nobodys(inodes)) => {
                 for inode in inodes {
                     self.note(inode, Who::Nobody);
                 }

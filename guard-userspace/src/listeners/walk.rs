@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     fs::{self, File, ReadDir},
-    io::{self, ErrorKind},
+    io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -16,10 +16,6 @@ use std::{
 use nix::fcntl::readlink;
 
 use super::owner::Owner;
-use crate::privileges;
-
-/// The inode of the first process namespace: `PROC_PID_INIT_INO`, include/linux/proc_ns.h.
-const FIRST_PID_NAMESPACE: u64 = 0xefff_fffc;
 
 /// Descriptors to look at before the clock is.
 const AT_ONCE: usize = 64;
@@ -43,8 +39,6 @@ pub(super) struct Found {
     pub(super) owners: Vec<(u32, Owner)>,
     /// Sockets that no process has open which could be looked into.
     pub(super) nobodys: Vec<u32>,
-    /// Whether every process of this host could be looked into, where some are nobody's.
-    pub(super) complete: bool,
 }
 
 /// A walk through the descriptors of all processes.
@@ -60,8 +54,6 @@ pub(super) struct Walk {
     inside: Option<Inside>,
     /// Whether a round is under way.
     begun: bool,
-    /// Whether every process of this round could be looked into.
-    complete: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -130,7 +122,6 @@ impl Walk {
 
     fn begin_round(&mut self) {
         self.begun = true;
-        self.complete = sees_all_processes() && privileges::may_look_into_others();
         for whole_round in self.wanted.values_mut() {
             whole_round.1 = true;
         }
@@ -144,10 +135,7 @@ impl Walk {
                     Some((likely, pid))
                 })
                 .collect(),
-            Err(_) => {
-                self.complete = false;
-                Vec::new()
-            }
+            Err(_) => Vec::new(),
         };
         // Taken from the end: users of sockets first, and young processes before old ones.
         processes.sort_unstable();
@@ -162,7 +150,6 @@ impl Walk {
 
     /// Nobody has those open that were looked for from the beginning of the round on.
     fn note_missing(&mut self, found: &mut Found) {
-        found.complete = self.complete;
         let nobodys = &mut found.nobodys;
         self.wanted.retain(|&inode, &mut (_, whole_round)| {
             if whole_round {
@@ -175,17 +162,13 @@ impl Walk {
 
     fn enter(&mut self, pid: i32) {
         let folder = PathBuf::from(format!("/proc/{pid}/fd"));
-        match fs::read_dir(&folder) {
-            Ok(entries) => {
-                self.inside = Some(Inside {
-                    pid,
-                    folder,
-                    entries,
-                });
-            }
-            // It has ended, and its sockets are closed.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(_) => self.complete = false,
+        // Otherwise it has ended, and its sockets are closed, or it is out of sight.
+        if let Ok(entries) = fs::read_dir(&folder) {
+            self.inside = Some(Inside {
+                pid,
+                folder,
+                entries,
+            });
         }
     }
 
@@ -196,11 +179,7 @@ impl Walk {
         };
         for _ in 0..AT_ONCE {
             let entry = match inside.entries.next() {
-                None => return,
-                Some(Err(_)) => {
-                    self.complete = false;
-                    return;
-                }
+                None | Some(Err(_)) => return,
                 Some(Ok(entry)) => entry,
             };
             let link = inside.folder.join(entry.file_name());
@@ -262,12 +241,6 @@ fn name(pid: i32) -> Option<String> {
 
     Some(String::from_utf8_lossy(&name).into_owned())
 }
-
-/// Whether /proc shows the processes of all containers, and not just those of this one.
-fn sees_all_processes() -> bool {
-    fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() == FIRST_PID_NAMESPACE)
-}
-
 #[cfg(test)]
 mod tests {
     use std::{

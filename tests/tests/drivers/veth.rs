@@ -41,7 +41,7 @@ fn auto_takes_generic_mode_on_a_veth_and_says_why() -> Result<()> {
         let guard = Guard::start(host, "vg", &["--xdp-mode", asked])?;
         ensure!(told(&guard, "vg")? == mode, "{asked}: {}", guard.said());
         ensure!(shown(host, "vg")? == Some(mode), "{asked}: another mode");
-        let why = "vg: guarding in generic mode: frames that other programs redirect";
+        let why = "vg: XDP runs in generic mode: frames that other programs redirect";
         ensure!(
             guard.said().contains(why) == (asked == "auto"),
             "{asked}: {}",
