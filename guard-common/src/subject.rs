@@ -86,9 +86,13 @@ fn quoted<A: Address>(frame: &(impl Packet + ?Sized), ip: &Ip<A>) -> Subject<A> 
 fn quoted_other<A: Address>(frame: &(impl Packet + ?Sized), quoted: &Ip<A>) -> Subject<A> {
     if let Some(unreported) = A::ICMP_UNREPORTED
         && quoted.protocol == A::ICMP
-        && frame.read::<u8>(quoted.transport) == Some(unreported)
     {
-        return Subject::Unreported;
+        match frame.read::<u8>(quoted.transport) {
+            // Fewer than the 8 bytes that every error quotes (RFC 792).
+            None => return Subject::Itself(Outcome::DropMalformed),
+            Some(kind) if kind == unreported => return Subject::Unreported,
+            Some(_) => {}
+        }
     }
 
     Subject::Itself(Outcome::PassIcmpOutside)

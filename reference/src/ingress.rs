@@ -140,10 +140,11 @@ impl Model {
         };
         let icmp = self.icmp(packet);
         if !self.is_guarded(quoted.number) {
-            let unreported = Some(&self.rules.unreported);
-            let forged = packet.source.is_ipv4() && quoted.body.first() == unreported;
-            if quoted.number == icmp && forged {
-                return Ok(self.error_about_nothing(&way, way.from));
+            if quoted.number == icmp && packet.source.is_ipv4() {
+                let kind = *quoted.body.first().ok_or(Broken::Cut)?;
+                if kind == self.rules.unreported {
+                    return Ok(self.error_about_nothing(&way, way.from));
+                }
             }
             return Ok(Reason::IcmpOutside);
         }

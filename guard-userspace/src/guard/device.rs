@@ -196,10 +196,13 @@ impl GuardedDevice {
             pins,
         };
         self.neighbours = Neighbours::default();
-        if self.egress.take().is_none() {
+        self.egress = None;
+        if self.index == 0 {
             return Ok(());
         }
 
+        // Also where it was taken for gone: a look that meets a move finds no chain, and the link is
+        // in force elsewhere.
         attach::release_links(spot)
     }
 

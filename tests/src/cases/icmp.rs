@@ -123,7 +123,7 @@ fn of_error(error: Error) -> Vec<Case> {
                 )
                 .receives(
                     icmp_error(error, icmp([0, 129], ID)).v4().quoting(0),
-                    PassIcmpOutside,
+                    DropMalformed,
                 ),
             case("an error about an echo reply, which may be too long for a link over IPv6")
                 .receives(icmp_error(error, icmp([0, 129], ID)).v6(), PassIcmpOutside),

@@ -2,8 +2,7 @@
 
 use std::{
     fs,
-    net::TcpListener,
-    os::{fd::OwnedFd, unix::process::CommandExt},
+    os::unix::process::CommandExt,
     path::PathBuf,
     process::{Child, Command},
     thread,
@@ -32,15 +31,19 @@ use super::{Lab, PATIENCE, PORT, egress_hooks, hooks, interfaces};
 const NOTICED: Duration = Duration::from_secs(15);
 const NOBODY: u32 = 65_534;
 
-/// A program that has a listening socket for its input.
+/// A program that listens.
 struct Listening(Child);
 
 impl Listening {
     fn start(host: &Namespace, port: u16, user: u32) -> Result<Self> {
-        let socket = host.run(|| TcpListener::bind(("0.0.0.0", port)))?;
-        let mut program = Command::new("sleep");
-        program.arg("60").stdin(OwnedFd::from(socket)).uid(user);
-        Ok(Self(program.spawn().context("run sleep")?))
+        // It opens the socket itself: who has it open when it is found is who is named.
+        let program = host.run(|| {
+            Command::new("socat")
+                .args([&format!("TCP4-LISTEN:{port}"), "PIPE"])
+                .uid(user)
+                .spawn()
+        });
+        Ok(Self(program.context("run socat")?))
     }
 }
 
