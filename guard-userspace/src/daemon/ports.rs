@@ -178,14 +178,12 @@ impl PortsInForce {
         let local = self.files.read(settings.range)?;
         let configured: Vec<_> = settings.exposures().collect();
         if local == self.local && configured == self.configured {
-            self.complaint = None;
             return Ok(None);
         }
 
         let mut next = Self {
             local,
             configured,
-            complaint: None,
             ..self.clone()
         };
         let (before, after) = (self.regardless(), next.regardless());
@@ -216,8 +214,10 @@ impl PortsInForce {
         has_flows: impl Fn(Transport, u16) -> bool,
     ) -> anyhow::Result<()> {
         self.judge(settings, Moment::Watch, names, has_flows)
-            .await
-            .map_err(Into::into)
+            .await?;
+        self.complaint = None;
+
+        Ok(())
     }
 
     /// Judges the listeners as if their ports had only now become guarded.

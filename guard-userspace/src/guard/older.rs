@@ -45,7 +45,9 @@ impl Older {
 /// Puts older flows into the maps. Has whatever that takes, so that it can do it on any thread.
 pub(super) struct Seeder {
     flows: Vec<FlowMap>,
-    state: StateMemory,
+    /// For the memory of the state, which is mapped for as long as it is needed: each mapping is
+    /// half a MiB of what the process is seen to have.
+    pins: Pins,
     clock: Arc<Clock>,
     workings: Workings,
 }
@@ -58,7 +60,7 @@ impl Seeder {
     pub(super) fn open(pins: &Pins, clock: Arc<Clock>, workings: Workings) -> anyhow::Result<Self> {
         Ok(Self {
             flows: FlowMap::open_all(pins)?,
-            state: StateMemory::open(pins)?,
+            pins: pins.clone(),
             clock,
             workings,
         })
@@ -71,9 +73,10 @@ impl Seeder {
     /// # Errors
     /// When the sockets cannot be read. That conntrack cannot is part of what is returned.
     pub(super) fn seed(&self, settings: &Settings, ports: &GuardedPorts) -> anyhow::Result<Older> {
+        let state = StateMemory::open(&self.pins)?;
         let target = Target {
             flows: &self.flows,
-            state: &self.state,
+            state: &state,
             now: self.clock.now()?,
             any_remote_port: settings.udp_filter.any_remote_port(),
         };
@@ -95,9 +98,10 @@ impl Seeder {
     /// # Errors
     /// When the sockets cannot be read.
     fn seed_sockets(&self, settings: &Settings, ports: &GuardedPorts) -> anyhow::Result<()> {
+        let state = StateMemory::open(&self.pins)?;
         let target = Target {
             flows: &self.flows,
-            state: &self.state,
+            state: &state,
             now: self.clock.now()?,
             any_remote_port: settings.udp_filter.any_remote_port(),
         };
@@ -113,7 +117,8 @@ impl Seeder {
     /// # Errors
     /// When a map cannot be read.
     pub(super) fn widen(&self) -> anyhow::Result<()> {
-        let (now, timeouts) = (self.clock.now()?, self.state.timeouts());
+        let timeouts = StateMemory::open(&self.pins)?.timeouts();
+        let now = self.clock.now()?;
         let udp = |map: &&FlowMap| map.protocol == Protocol::Udp;
         for map in self.flows.iter().filter(udp) {
             map.walk(|entry| {

@@ -34,6 +34,10 @@ const BUFFER: usize = 8 * 1024;
 /// Time for answers under way when the server stops.
 const GRACE: Duration = Duration::from_millis(50);
 
+/// Time for a new client to begin, for each connection that may be open. So no more than 6,700 clients a
+/// second are accepted and closed again unheard, and the thousandth in a row waits 150 ms.
+const FRESH: Duration = Duration::from_micros(150);
+
 /// What clients may claim of the daemon.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -111,21 +115,22 @@ struct Open {
 struct ByAge(VecDeque<Open>);
 
 impl ByAge {
-    /// Closes the oldest of those that have come least far, unless that is to have asked.
-    fn close_one_that_has_not_asked(&mut self) {
-        let place = [Stage::Silent, Stage::Asking].iter().find_map(|stage| {
-            let mut all = self.0.iter();
-            all.position(|open| open.progress.stage() == *stage)
-        });
-        if let Some(open) = place.and_then(|place| self.0.remove(place)) {
-            open.task.abort();
-        }
+    /// Where the one is whose place a new one takes, and from when on: the oldest that has not asked,
+    /// and where all have, the oldest of all.
+    fn next_to_go(&self, limits: Limits) -> Option<(usize, Instant)> {
+        let silent = |open: &Open| open.progress.stage() != Stage::Asked;
+        let (place, time) = match self.0.iter().position(silent) {
+            Some(place) => (place, FRESH * limits.connections as u32),
+            None => (0, limits.patience),
+        };
+
+        self.0.get(place).map(|open| (place, open.since + time))
     }
 
-    fn all_have_asked(&self) -> bool {
-        self.0
-            .iter()
-            .all(|open| open.progress.stage() == Stage::Asked)
+    fn close(&mut self, place: usize) {
+        if let Some(open) = self.0.remove(place) {
+            open.task.abort();
+        }
     }
 }
 
@@ -147,18 +152,20 @@ pub(crate) async fn serve<L: Listener>(
     loop {
         by_age.0.retain(|open| !open.task.is_finished());
         let full = by_age.0.len() >= limits.connections;
-        let stuck = full && by_age.all_have_asked();
-        let oldest = by_age
-            .0
-            .front()
-            .map_or_else(Instant::now, |open| open.since);
+        let next_to_go = by_age.next_to_go(limits).filter(|_| full);
+        let free_at = next_to_go.map_or_else(Instant::now, |(_, free_at)| free_at);
+        let stuck = free_at > Instant::now();
         select! {
             biased;
             () = &mut stop => break,
             Some(_) = connections.join_next() => {}
             (io, _) = listener.accept(), if !stuck => {
-                if full {
-                    by_age.close_one_that_has_not_asked();
+                // Some may have asked, or ended, while this one was waited for.
+                by_age.0.retain(|open| !open.task.is_finished());
+                let full = by_age.0.len() >= limits.connections;
+                let next_to_go = by_age.next_to_go(limits).filter(|_| full);
+                if let Some((place, _)) = next_to_go {
+                    by_age.close(place);
                 }
                 let progress = Arc::new(Progress::new());
                 let routes = routes(&io);
@@ -171,11 +178,7 @@ pub(crate) async fn serve<L: Listener>(
                 // What it has sent already is to be read before others take its place.
                 yield_now().await;
             }
-            () = sleep_until(oldest + limits.patience), if stuck => {
-                if let Some(open) = by_age.0.pop_front() {
-                    open.task.abort();
-                }
-            }
+            () = sleep_until(free_at), if stuck => {}
         }
     }
 

@@ -1,6 +1,11 @@
 //! Every query and every alert of the README, on a real Prometheus server.
 
-use std::{collections::BTreeSet, net::UdpSocket, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{TcpListener, UdpSocket},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use guard_common::outcome::Family;
@@ -8,7 +13,7 @@ use guard_tests::{
     frames::{G, P, tcp, udp},
     guard::Guard,
     netns::Direct,
-    wire::{Listener, Wire},
+    wire::Wire,
 };
 
 use super::{
@@ -55,6 +60,7 @@ fn m_every_query_and_alert_of_the_readme_works() -> Result<()> {
     let _listener = trouble(&troubled)?;
     servers[0].wait_until(r#"rate(portguard_packets_total{reason="no_flow"}[1m]) > 0"#)?;
     servers[1].wait_until("increase(portguard_would_drop_live_total[1m]) > 0")?;
+    servers[1].wait_until("portguard_blocked_listeners > 0")?;
     thread::sleep(Duration::from_secs(1));
 
     let queries = queries();
@@ -99,9 +105,9 @@ fn keep_healthy(topology: &Direct) -> Result<()> {
 
 /// A listener that strangers do not reach, a map that is nearly full, and a connected socket
 /// whose flow has expired.
-fn trouble(topology: &Direct) -> Result<Listener> {
+fn trouble(topology: &Direct) -> Result<TcpListener> {
     let host = &topology.guarded;
-    let listener = Listener::new(host, 40_000)?;
+    let listener = host.run(|| TcpListener::bind((G.ipv4, 40_000)))?;
     let wire = Wire::open(host, "vg")?;
     for port in 0..950 {
         wire.send(&tcp(45_000 + port, 443).syn().sent(Family::Ipv4))?;

@@ -75,7 +75,7 @@ fn y01_a_tunnel_is_exposed_where_it_receives_while_it_does() -> Result<()> {
         wire.send(&udp(53, VXLAN).received(Family::Ipv6))?;
         ensure!(delivered(&other) == 1, "{mode}: the control hears nothing");
         host.ip("link add vx type vxlan id 5 dstport 4789 remote 10.9.0.1 dev vg")?;
-        host.ip("link set vx up")?;
+        set_up(host)?;
         let guard = Guard::start(host, topology.interface(), &["--xdp-mode", mode])?;
 
         // Of its own family alone, whoever has the port of the other.
@@ -108,11 +108,23 @@ fn y01_a_tunnel_is_exposed_where_it_receives_while_it_does() -> Result<()> {
         // One that comes while the guard is there, over the other family.
         drop((next, other));
         host.ip("link add vx type vxlan id 5 dstport 4789 remote fd09::1 dev vg")?;
-        host.ip("link set vx up")?;
+        set_up(host)?;
         becomes(&guard, &wire, Family::Ipv6, PassExempt).with_context(|| row("IPv6"))?;
         becomes(&guard, &wire, Family::Ipv4, DropNoFlow).with_context(|| row("IPv6"))?;
     }
     Ok(())
+}
+
+/// Sets the tunnel up. A process that another test is just starting may have had a copy of the socket
+/// that held its port.
+fn set_up(host: &Namespace) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match host.ip("link set vx up") {
+            Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(20)),
+            done => return done,
+        }
+    }
 }
 
 /// Whoever has a socket open that /proc does not show.
