@@ -14,6 +14,7 @@ use guard_tests::{
     metrics,
     netns::{Direct, Namespace},
     peers::{Exchange, Talk},
+    rounds::emulated,
     wire::{Listener, QUIET, Wire},
 };
 
@@ -21,6 +22,11 @@ use super::{FAMILIES, MODES, PATIENCE, PORT, attachments, egress_hooks, hooks};
 
 /// How soon an interface must be guarded again.
 const PROMISED: Duration = Duration::from_secs(2);
+
+/// The same on an emulated machine, whose processors are tens of times slower.
+fn promised() -> Duration {
+    if emulated() { 3 * PROMISED } else { PROMISED }
+}
 
 /// What the guard says about a hook of an interface.
 fn attached(guard: &Guard, interface: &str, hook: &str) -> Result<bool> {
@@ -38,7 +44,7 @@ pub fn guarded_again(guard: &Guard, host: &Namespace, interface: &str) -> Result
             return Ok(());
         }
         ensure!(
-            since.elapsed() < PROMISED,
+            since.elapsed() < promised(),
             "not guarded again, there: {there}, told: {told}: {}",
             guard.said()
         );
@@ -168,7 +174,7 @@ fn f10_nothing_is_guarded_where_nothing_can_be_recorded() -> Result<()> {
         || attached(&guard, "vg", "xdp")?
         || attached(&guard, "vg", "egress")?
     {
-        ensure!(since.elapsed() < PROMISED, "{}", guard.said());
+        ensure!(since.elapsed() < promised(), "{}", guard.said());
         thread::sleep(Duration::from_millis(20));
     }
     let words = ["-n", host.name(), "qdisc", "del", "dev", "vg", "ingress"];
@@ -191,7 +197,7 @@ fn f10_an_interface_that_moves_away_is_let_go() -> Result<()> {
             return Ok(());
         }
         ensure!(
-            since.elapsed() < PROMISED,
+            since.elapsed() < promised(),
             "not let go, there: {there}, told: {told}: {}",
             guard.said()
         );

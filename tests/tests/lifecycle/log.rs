@@ -103,8 +103,8 @@ fn lines_are_json_and_few_where_that_is_asked_for() -> Result<()> {
     let host = Host::new()?;
     let file = host.write("guard.toml", "log-format = \"json\"\niface = [\"eth7\"]\n")?;
     let config = ["--config", &file.display().to_string()];
-    // On a veth, the mode that is chosen else has a warning.
-    let native = ["--xdp-mode", "native"];
+    // On a veth, the mode that is chosen else has a warning, and so has the hook before Linux 6.6.
+    let native = ["--xdp-mode", "native", "--egress-hook", "clsact"];
     let daemon = host.run(&native).flags(&config).says("\"guarding vg")?;
     let log = daemon.log().to_owned();
     daemon.stop()?;
@@ -123,6 +123,8 @@ fn lines_are_json_and_few_where_that_is_asked_for() -> Result<()> {
             &[
                 "--xdp-mode",
                 "native",
+                "--egress-hook",
+                "clsact",
                 "--log-level",
                 "warning",
                 "--trust",
