@@ -73,7 +73,7 @@ struct Cli {
     /// Write bench/recorded.json, for later checks
     #[arg(long, conflicts_with_all = ["check", "only", "filter"])]
     record: bool,
-    /// Put the figures into the README, and their picture beside the bench
+    /// Put the figures into README.md and docs/performance.md, and their picture beside the bench
     #[arg(long, conflicts_with_all = ["only", "filter", "short"])]
     readme: bool,
     /// The processor to measure on; the last one unless told otherwise
@@ -140,7 +140,7 @@ fn run(cli: &Cli) -> Result<()> {
         folder.display()
     );
     if cli.readme {
-        report::refresh_readme(&results)?;
+        report::refresh_documents(&results)?;
     }
     if cli.record {
         Recorded::of(&results).write()?;

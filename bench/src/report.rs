@@ -1,10 +1,10 @@
 //! What was measured, as a whole: judged by targets, compared with what was recorded, written
 //! down as JSON and as tables, and drawn.
 
+mod documents;
 mod judgement;
 mod machine;
 mod plot;
-mod readme;
 mod recorded;
 mod table;
 mod targets;
@@ -15,8 +15,8 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 pub use self::{
+    documents::refresh as refresh_documents,
     judgement::{Extent, Judgement},
-    readme::refresh as refresh_readme,
     recorded::{Recorded, cost_name},
     targets::{Mark, has_target, marks},
 };

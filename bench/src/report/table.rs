@@ -1,4 +1,4 @@
-//! The results as the README shows them, in Markdown.
+//! The results as the documents show them, in Markdown.
 
 use std::fmt::Write;
 
@@ -33,61 +33,117 @@ const COSTS: [&str; 8] = [
     "egress new_flow, SYN",
 ];
 
-/// Both tables.
+/// Those that the introduction shows: the limits, portguard, and the fastest peers of each kind.
+const FOREMOST: [Contender; 7] = [
+    Contender::BareDrop,
+    Contender::BareUdpDrop,
+    Contender::Portguard,
+    Contender::NftPrerouting,
+    Contender::NftIngress,
+    Contender::IptablesRaw,
+    Contender::XdpFilter,
+];
+
+/// Columns of the table of contenders.
+#[derive(Clone, Copy)]
+enum Column {
+    Flood(Attack),
+    Connections,
+    Bulk(Direction),
+    Shared,
+}
+
+impl Column {
+    const ALL: [Self; 7] = [
+        Self::Flood(Attack::Spray),
+        Self::Flood(Attack::UsedUdp),
+        Self::Flood(Attack::UsedSyn),
+        Self::Connections,
+        Self::Bulk(Direction::Sent),
+        Self::Bulk(Direction::Received),
+        Self::Shared,
+    ];
+
+    /// Those that the introduction shows.
+    const FOREMOST: [Self; 4] = [
+        Self::Flood(Attack::Spray),
+        Self::Flood(Attack::UsedUdp),
+        Self::Connections,
+        Self::Shared,
+    ];
+
+    const fn heading(self) -> &'static str {
+        match self {
+            Self::Flood(Attack::UsedUdp) => "UDP at ports in use",
+            Self::Flood(Attack::UsedSyn) => "SYN at ports in use",
+            Self::Flood(_) => "spray",
+            Self::Connections => "connections a second",
+            Self::Bulk(Direction::Sent) => "bulk sent",
+            Self::Bulk(Direction::Received) => "bulk received",
+            Self::Shared => "client beside a flood",
+        }
+    }
+
+    /// What was measured of a contender, if it was.
+    fn cell(self, results: &Results, contender: Contender) -> Option<String> {
+        let clients = results.clients.as_ref();
+        match self {
+            Self::Flood(attack) => {
+                let mut readings = results.floods.iter();
+                let reading = readings.find(|reading| {
+                    let flooded = &reading.flooded;
+                    reading.mode == Mode::Native
+                        && flooded.shape == Shape::Ipv4
+                        && flooded.attack == attack
+                        && flooded.contender == contender
+                })?;
+                Some(format!("{:.2} M/s", reading.flooded.rate() / 1e6))
+            }
+            Self::Connections => {
+                let mut lines = clients?.connects.iter();
+                let line = lines.find(|line| line.contender == contender)?;
+                Some(format!("{:.0}", 1e9 / line.cost.low))
+            }
+            Self::Bulk(direction) => {
+                let mut lines = clients?.bulk.iter();
+                let line = lines
+                    .find(|line| line.contender == contender && line.direction == direction)?;
+                Some(format!("{:.1} Gbit/s", 8.0 / line.cost.low))
+            }
+            Self::Shared => {
+                let mut lines = clients?.shared.iter();
+                let line = lines.find(|line| line.contender == contender)?;
+                Some(format!("{:.0} %", line.kept.value() * 100.0))
+            }
+        }
+    }
+}
+
+/// Every table.
 pub fn markdown(results: &Results) -> String {
     let mut text = String::new();
-    contenders(results, &mut text);
+    contenders(results, &CONTENDERS, &Column::ALL, &mut text);
     costs(results, &mut text);
+    scaling(results, &mut text);
     text
 }
 
-fn contenders(results: &Results, text: &mut String) {
-    line(
-        text,
-        "| met by | spray | UDP at ports in use | SYN at ports in use | connections a second | \
-         bulk sent | bulk received | client beside a flood |\n\
-         |---|---|---|---|---|---|---|---|",
-    );
-    for contender in CONTENDERS {
-        let flood = |attack| {
-            let mut readings = results.floods.iter();
-            let reading = readings.find(|reading| {
-                let flooded = &reading.flooded;
-                reading.mode == Mode::Native
-                    && flooded.shape == Shape::Ipv4
-                    && flooded.attack == attack
-                    && flooded.contender == contender
-            })?;
-            Some(format!("{:.2} M/s", reading.flooded.rate() / 1e6))
-        };
-        let clients = results.clients.as_ref();
-        let connects = clients.and_then(|clients| {
-            let mut lines = clients.connects.iter();
-            let line = lines.find(|line| line.contender == contender)?;
-            Some(format!("{:.0}", 1e9 / line.cost.low))
-        });
-        let bulk = |direction| {
-            let mut lines = clients?.bulk.iter();
-            let line =
-                lines.find(|line| line.contender == contender && line.direction == direction)?;
-            Some(format!("{:.1} Gbit/s", 8.0 / line.cost.low))
-        };
-        let shared = clients.and_then(|clients| {
-            let mut lines = clients.shared.iter();
-            let line = lines.find(|line| line.contender == contender)?;
-            Some(format!("{:.0} %", line.kept.value() * 100.0))
-        });
-        let cells = [
-            flood(Attack::Spray),
-            flood(Attack::UsedUdp),
-            flood(Attack::UsedSyn),
-            connects,
-            bulk(Direction::Sent),
-            bulk(Direction::Received),
-            shared,
-        ];
+/// The table of the introduction.
+pub fn summary(results: &Results) -> String {
+    let mut text = String::new();
+    contenders(results, &FOREMOST, &Column::FOREMOST, &mut text);
+    text
+}
+
+fn contenders(results: &Results, contenders: &[Contender], columns: &[Column], text: &mut String) {
+    let headings: Vec<_> = columns.iter().map(|column| column.heading()).collect();
+    line(text, &format!("| met by | {} |", headings.join(" | ")));
+    line(text, &format!("|---|{}", "---|".repeat(columns.len())));
+    for &contender in contenders {
+        let cells = columns.iter().map(|column| column.cell(results, contender));
+        let cells: Vec<_> = cells.collect();
         if cells.iter().any(Option::is_some) {
-            let cells = cells.map(Option::unwrap_or_default);
+            let cells: Vec<_> = cells.into_iter().map(Option::unwrap_or_default).collect();
             line(text, &format!("| {contender} | {} |", cells.join(" | ")));
         }
     }
@@ -109,6 +165,26 @@ fn costs(results: &Results, text: &mut String) {
         if cells.iter().any(|cell| !cell.is_empty()) {
             line(text, &format!("| {name} | {} |", cells.join(" | ")));
         }
+    }
+}
+
+/// What many flows cost a spray.
+fn scaling(results: &Results, text: &mut String) {
+    let Some(scaling) = &results.scaling else {
+        return;
+    };
+    line(
+        text,
+        "\n| spray | live flows | on ports | of a bare XDP_DROP |\n|---|---|---|---|",
+    );
+    for scaled in &scaling.floods {
+        let aim = if scaled.at_ports_in_use {
+            "at these ports"
+        } else {
+            "at the whole range"
+        };
+        let (flows, ports, part) = (scaled.flows, scaled.ports, scaled.of_limit.value());
+        line(text, &format!("| {aim} | {flows} | {ports} | {part:.2} |"));
     }
 }
 

@@ -202,3 +202,105 @@ fn counts_of_one_series_add_up() {
 
     assert!(render(twice).contains("verdict=\"drop\",reason=\"no_flow\"} 80\n"));
 }
+
+/// What `docs/metrics.md` says, a row of cells a line of its tables, without backticks.
+fn documented(heading: &str) -> Vec<Vec<String>> {
+    const DOCUMENT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md"));
+    let (_, rest) = DOCUMENT
+        .split_once(&format!("\n## {heading}\n"))
+        .expect(heading);
+    let section = rest.split("\n## ").next().expect(heading);
+    section
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| {
+            let line = line.replace("\\|", "\0");
+            let cells = line.trim_matches('|').split('|');
+            cells
+                .map(|cell| cell.trim().replace('\0', "|").replace('`', ""))
+                .collect()
+        })
+        .collect()
+}
+
+/// The labels of a documented metric, each with the values that it may have, where those are said.
+fn labels(cell: &str) -> BTreeMap<&str, Option<BTreeSet<&str>>> {
+    cell.split(", ")
+        .filter(|label| !label.is_empty())
+        .map(|label| match label.split_once('=') {
+            Some((name, values)) => {
+                let values = values.trim_matches('"').split('|').collect();
+                (name, Some(values))
+            }
+            None => (label, None),
+        })
+        .collect()
+}
+
+#[test]
+fn every_metric_is_documented_with_its_labels_and_no_other() {
+    let table = documented("Series");
+    let table: BTreeMap<&str, _> = table
+        .iter()
+        .map(|row| (row[0].as_str(), labels(&row[1])))
+        .collect();
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for mode in [Mode::Enforce, Mode::Monitor] {
+        let text = render(observation(mode));
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split(['{', ' ']).next().expect("a name");
+            let documented = table.get(name).unwrap_or_else(|| panic!("{name}"));
+            let given = line
+                .split_once('{')
+                .and_then(|(_, rest)| rest.rsplit_once('}'));
+            let given = given.map_or("", |(labels, _)| labels);
+            let names = found.entry(name.to_owned()).or_default();
+            for label in given.split("\",").filter(|label| !label.is_empty()) {
+                let (label, value) = label.split_once("=\"").expect("a value");
+                let value = value.trim_end_matches('"');
+                names.insert(label.to_owned());
+                let values = documented
+                    .get(label)
+                    .unwrap_or_else(|| panic!("{name} {label}"));
+                let known = values.as_ref().is_none_or(|values| values.contains(value));
+                assert!(known, "{name}: {label} is {value}");
+            }
+        }
+    }
+    let names = |labels: &BTreeMap<&str, _>| -> BTreeSet<String> {
+        labels.keys().map(|&label| label.to_owned()).collect()
+    };
+    let expected: BTreeMap<_, _> = table
+        .iter()
+        .map(|(&name, labels)| (name.to_owned(), names(labels)))
+        .collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn every_reason_is_documented_with_its_verdict_and_no_other() {
+    for (direction, heading) in [
+        ("ingress", "Reasons of received packets"),
+        ("egress", "Reasons of sent packets"),
+    ] {
+        let documented: Vec<_> = documented(heading)
+            .into_iter()
+            .map(|row| (row[0].clone(), row[1].clone()))
+            .collect();
+        let known: BTreeSet<_> = documented.iter().cloned().collect();
+        assert_eq!(
+            known.len(),
+            documented.len(),
+            "{heading}: one is there twice"
+        );
+        let expected: BTreeSet<_> = Outcome::ALL
+            .iter()
+            .filter(|outcome| outcome.direction().label() == direction)
+            .map(|outcome| {
+                let verdict = outcome.action().label();
+                (outcome.reason().to_owned(), verdict.to_owned())
+            })
+            .collect();
+        assert_eq!(known, expected, "{heading}");
+    }
+}

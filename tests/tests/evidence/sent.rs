@@ -54,7 +54,7 @@ fn h10_what_ends_the_chain_before_ours_is_found() -> Result<()> {
     Ok(())
 }
 
-/// What passes by TC is not recorded, and the README says so: there is nothing to be mended.
+/// What passes by TC is not recorded, and docs/limits.md says so: there is nothing to be mended.
 #[test]
 fn h10_what_skips_tc_is_no_alarm() -> Result<()> {
     thread::scope(|scope| {

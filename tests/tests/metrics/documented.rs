@@ -1,4 +1,4 @@
-//! Every query and every alert of the README, on a real Prometheus server.
+//! Every query and every alert of `docs/metrics.md`, on a real Prometheus server.
 
 use std::{
     collections::BTreeSet,
@@ -17,8 +17,8 @@ use guard_tests::{
 };
 
 use super::{
+    examples::{queries, rules, selectors},
     prometheus::Prometheus,
-    readme::{queries, rules, selectors},
 };
 
 /// Alerts that what [`Guarded::troubled`] suffers must raise.
@@ -30,7 +30,7 @@ const RAISED: [&str; 3] = [
 const DOWN: &str = "PortguardDown";
 
 #[test]
-fn m_every_query_and_alert_of_the_readme_works() -> Result<()> {
+fn m_every_documented_query_and_alert_works() -> Result<()> {
     let (healthy, troubled) = (Direct::new()?, Direct::new()?);
     let guards = (
         Guard::start(&healthy.guarded, "vg", &[])?,
@@ -64,12 +64,12 @@ fn m_every_query_and_alert_of_the_readme_works() -> Result<()> {
     thread::sleep(Duration::from_secs(1));
 
     let queries = queries();
-    ensure!(!queries.is_empty(), "the README shows no query");
+    ensure!(!queries.is_empty(), "docs/metrics.md shows no query");
     for query in &queries {
         yields(&servers, query)?;
     }
     let alerts = servers[0].alerts()?;
-    ensure!(!alerts.is_empty(), "the README shows no alert");
+    ensure!(!alerts.is_empty(), "docs/metrics.md shows no alert");
     let expressions = alerts.iter().map(|(_, expression)| expression.as_str());
     for expression in queries.into_iter().chain(expressions) {
         let selectors = selectors(expression);
@@ -89,7 +89,7 @@ fn m_every_query_and_alert_of_the_readme_works() -> Result<()> {
     Ok(())
 }
 
-/// Queries and strangers.
+/// Queries, answers and unsolicited packets.
 fn keep_healthy(topology: &Direct) -> Result<()> {
     let wire = Wire::open(&topology.guarded, "vg")?;
     let peer = Wire::open(&topology.peer, "vp")?;
@@ -103,7 +103,7 @@ fn keep_healthy(topology: &Direct) -> Result<()> {
     Ok(())
 }
 
-/// A listener that strangers do not reach, a map that is nearly full, and a connected socket
+/// A listener on a guarded port, a map that is nearly full, and a connected socket
 /// whose flow has expired.
 fn trouble(topology: &Direct) -> Result<TcpListener> {
     let host = &topology.guarded;

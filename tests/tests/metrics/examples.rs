@@ -1,6 +1,6 @@
-//! What the README tells Prometheus.
+//! The queries and alerts that `docs/metrics.md` shows.
 
-const README: &str = include_str!("../../../README.md");
+const DOCUMENT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md"));
 
 /// Every example query: each line of a `promql` block that is no comment.
 pub fn queries() -> Vec<&'static str> {
@@ -20,7 +20,7 @@ pub fn rules() -> Vec<&'static str> {
 /// The fenced blocks of a language.
 fn blocks(language: &str) -> Vec<&'static str> {
     let mut blocks = Vec::new();
-    let mut rest = README;
+    let mut rest = DOCUMENT;
     let fence = format!("```{language}\n");
     while let Some((_, block)) = rest.split_once(&fence) {
         let (block, behind) = block.split_once("```").expect("a block ends");

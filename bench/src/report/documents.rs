@@ -1,4 +1,4 @@
-//! What the README says of performance.
+//! What the documents say of performance.
 
 use std::{fmt::Write, fs, path::Path};
 
@@ -7,9 +7,11 @@ use anyhow::{Context, Result, ensure};
 use super::{Results, plot, table};
 use crate::contender::Contender;
 
-/// Where it is, in the checkout.
+/// Shows what matters most, in the first screen.
 const README: &str = "README.md";
-/// The picture that it shows.
+/// Shows all of it.
+const PERFORMANCE: &str = "docs/performance.md";
+/// The picture that both show.
 const PICTURE: &str = "bench/results.svg";
 
 /// Everything between these lines is the bench's.
@@ -19,24 +21,44 @@ const TO: &str = "<!-- to here -->";
 /// Puts these figures, and the picture of them, in the place of those there are.
 ///
 /// # Errors
-/// When this is not the checkout, or the README has no place for them.
+/// When this is not the checkout, or a document has no place for them.
 pub fn refresh(results: &Results) -> Result<()> {
     ensure!(
         Path::new("bench").is_dir(),
         "there is no folder bench here: run this in the checkout"
     );
-    let text = fs::read_to_string(README).context(README)?;
-    let text = replaced(&text, &section(results)).context(README)?;
-    fs::write(README, text).with_context(|| format!("write {README}"))?;
+    for (document, section) in [
+        (README, summary(results)),
+        (PERFORMANCE, everything(results)),
+    ] {
+        let text = fs::read_to_string(document).context(document)?;
+        let text = replaced(&text, &section).context(document)?;
+        fs::write(document, text).with_context(|| format!("write {document}"))?;
+    }
     fs::write(PICTURE, plot::draw(results)).with_context(|| format!("write {PICTURE}"))
 }
 
-fn section(results: &Results) -> String {
-    let mut text = format!(
-        "\nMeasured on {}.\n\n\
-         ![bars: frames and connections a second, and what is left to a client, by contender]\
-         ({PICTURE})\n\n{}\n",
+fn summary(results: &Results) -> String {
+    format!(
+        "\n{}\nMeasured on {}.\n\n{}\n\n",
+        table::summary(results),
         results.machine,
+        picture(PICTURE)
+    )
+}
+
+/// The picture, by its path as seen from the document.
+fn picture(path: &str) -> String {
+    format!(
+        "![bars: frames and connections a second, and what is left to a client, by contender]({path})"
+    )
+}
+
+fn everything(results: &Results) -> String {
+    let mut text = format!(
+        "\nMeasured on {}.\n\n{}\n\n{}\n",
+        results.machine,
+        picture(&format!("../{PICTURE}")),
         table::markdown(results)
     );
     if let Some(footprint) = &results.footprint {
@@ -89,14 +111,18 @@ mod tests {
     }
 
     #[test]
-    fn a_readme_without_a_place_for_figures_stays_as_it_is() {
+    fn a_document_without_a_place_for_figures_stays_as_it_is() {
         assert!(replaced(&format!("{FROM} and no end"), "new").is_err());
         assert!(replaced("nothing", "new").is_err());
     }
 
     #[test]
-    fn the_readme_has_a_place_for_figures() {
-        let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-        assert!(replaced(&fs::read_to_string(readme).unwrap(), "").is_ok());
+    fn the_documents_have_a_place_for_figures() {
+        for document in [README, PERFORMANCE] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("..")
+                .join(document);
+            assert!(replaced(&fs::read_to_string(path).unwrap(), "").is_ok());
+        }
     }
 }
