@@ -1,20 +1,26 @@
 //! `cargo xtask ci`: everything that must pass before a change is merged.
 
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use crate::build::{self, OBJECT_VARIABLE, Programs};
 use crate::process::{self, announce};
 use crate::toolchain::{self, Toolchain};
-use crate::{bench, cargo, packages, test};
+use crate::{bench, cargo, dependencies, packages, test, workspace};
 
 /// Holds the clippy that belongs to Debian's `rustc-web`.
 const CLIPPY_PACKAGE: &str = "rust-web-clippy";
+/// Finds what is commonly misspelled; `.codespellrc` says where.
+const SPELLING: &str = "codespell";
 
 pub fn execute() -> Result<()> {
     announce("formatting");
     format_check()?;
+    dependencies::check()?;
+    announce("spelling");
+    spelling()?;
     let toolchain = toolchain::ensure()?;
     // The host's crates embed the object, so it has to exist before they can be checked.
     let object = build::object(&toolchain, build::GUARD, &[])?;
@@ -44,6 +50,15 @@ fn format_check() -> Result<()> {
         process::run(&mut fmt).context("the sources are not formatted: type `cargo fmt`")?;
     }
     Ok(())
+}
+
+fn spelling() -> Result<()> {
+    if process::find(SPELLING).is_none() {
+        packages::install(&[SPELLING], "words are checked by it")?;
+    }
+    let mut spelling = Command::new(SPELLING);
+    spelling.current_dir(workspace::root());
+    process::run(&mut spelling).context("words are misspelled, or missing in .codespellrc")
 }
 
 fn clippy_host(object: &Path) -> Result<()> {

@@ -10,6 +10,8 @@ mod test;
 mod bench;
 mod fuzz;
 
+mod dependencies;
+
 mod kernel;
 mod suites;
 

@@ -17,7 +17,9 @@ use crate::suites::{self, Suite};
 const INIT: &str = include_str!("init.sh");
 
 /// Programs of the host that the suites call and busybox has no full version of.
-const PROGRAMS: [&str; 7] = ["ip", "tc", "bpftool", "nsenter", "setpriv", "socat", "unshare"];
+const PROGRAMS: [&str; 7] = [
+    "ip", "tc", "bpftool", "nsenter", "setpriv", "socat", "unshare",
+];
 
 /// Writes the initramfs for `kernel` and returns its path. `cards` is what the suites are told of
 /// the machine's network cards, where it has any.
