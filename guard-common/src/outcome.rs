@@ -21,14 +21,14 @@ impl Direction {
 
 /// What a program does with a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Action {
+pub enum Verdict {
     /// The frame goes on to the next program or to the stack.
     Pass,
     /// The frame ends here, unless the guard only monitors.
     Drop,
 }
 
-impl Action {
+impl Verdict {
     /// Both actions, in the order of the counter slots.
     pub const ALL: [Self; 2] = [Self::Pass, Self::Drop];
 
@@ -43,7 +43,7 @@ impl Action {
 
 /// The one list of reasons: variant, hook, action, metric label.
 macro_rules! outcomes {
-    ($($(#[doc = $doc:literal])+ $variant:ident => $direction:ident, $action:ident, $reason:literal;)+) => {
+    ($($(#[doc = $doc:literal])+ $variant:ident => $direction:ident, $verdict:ident, $reason:literal;)+) => {
         /// What was done with one frame, and why: one counter slot and one metric label each.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         #[repr(u8)]
@@ -64,9 +64,9 @@ macro_rules! outcomes {
 
             /// What the program does with the frame.
             #[inline(always)]
-            pub const fn action(self) -> Action {
+            pub const fn verdict(self) -> Verdict {
                 match self {
-                    $(Self::$variant => Action::$action,)+
+                    $(Self::$variant => Verdict::$verdict,)+
                 }
             }
 
@@ -188,7 +188,7 @@ impl Protocol {
 
 /// An outcome and the labels it is counted under.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Judged {
+pub struct Decision {
     /// What was done, and why.
     pub outcome: Outcome,
     /// The network protocol, as far as it was read.
@@ -197,15 +197,34 @@ pub struct Judged {
     pub protocol: Protocol,
 }
 
-impl Judged {
+impl Decision {
     /// Counter slots of one device.
     pub const SLOTS: u32 = (Outcome::ALL.len() * 2 * 3 * 5) as u32;
 
     /// The counter of this judgement among those of its device, when `verdict` was carried out.
     #[inline(always)]
-    pub const fn slot(self, verdict: Action) -> u32 {
+    pub const fn slot(self, verdict: Verdict) -> u32 {
         let slot = self.outcome as u32 * 2 + verdict as u32;
 
         (slot * 3 + self.family as u32) * 5 + self.protocol as u32
     }
+}
+
+/// What is counted beside the frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Tally {
+    /// A flow was put back that the map had evicted, or never held.
+    RescuedAbsent = 0,
+    /// A flow was put back that had expired.
+    RescuedExpired = 1,
+    /// In monitor mode: a connected socket would have lost a packet.
+    WouldDropConnected = 2,
+    /// In monitor mode: a listener would have lost a packet.
+    WouldDropListener = 3,
+}
+
+impl Tally {
+    /// Tallies there are.
+    pub const COUNT: usize = 4;
 }

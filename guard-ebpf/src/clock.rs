@@ -1,7 +1,7 @@
 //! The clock of both programs.
 
 use aya_ebpf::{helpers::bpf_jiffies64, macros::classifier, programs::TcContext};
-use guard_common::config::JIFFIES_PER_TICK_SHIFT;
+use guard_common::flow::timer::JIFFIES_PER_TICK_SHIFT;
 
 /// The time in ticks. The verifier replaces the helper by one load, which makes this the only
 /// clock that costs nothing.

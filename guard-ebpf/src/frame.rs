@@ -10,7 +10,7 @@ use aya_ebpf::{
     helpers::bpf_skb_load_bytes,
     programs::{TcContext, XdpContext},
 };
-use guard_common::packet::{Header, Packet};
+use guard_common::frame::bytes::{Header, Packet};
 
 use crate::verifier;
 

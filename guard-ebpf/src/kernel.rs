@@ -10,12 +10,13 @@ use aya_ebpf::{
     helpers::{bpf_fib_lookup, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
 };
 use guard_common::{
-    address::{Address, V6},
-    key::SizedKey,
+    flow::key::SizedKey,
+    frame::{
+        address::{Address, V6},
+        transport::Transport,
+    },
     outcome::Family,
-    parse::Transport,
-    route::RouteKey,
-    tables::Socket,
+    policy::datapath::{RouteKey, SocketMatch},
 };
 
 use crate::verifier;
@@ -38,9 +39,9 @@ const NO_DEVICE: i64 = -19;
 /// The ends are a `bpf_sock_tuple` as little-endian words, from the sender's address on: stored by
 /// fields they would be more for a verifier to follow.
 #[inline(always)]
-pub fn socket(ctx: *mut c_void, transport: Transport, key: SizedKey<'_>) -> Socket {
+pub fn socket(ctx: *mut c_void, transport: Transport, key: SizedKey<'_>) -> SocketMatch {
     match (key, transport) {
-        (_, Transport::UdpLite) => Socket::None,
+        (_, Transport::UdpLite) => SocketMatch::None,
         (SizedKey::V4(key), transport) => {
             let mut ends = [
                 u64::from(key.remote.0) | u64::from(key.local.0) << 32,
@@ -70,30 +71,35 @@ fn ports(source: u16, destination: u16) -> u64 {
 /// The two helpers return different kinds of socket, which must not meet in one branch: the
 /// verifier follows each to its release apart.
 #[inline(always)]
-fn look_up(ctx: *mut c_void, transport: Transport, ends: *mut bpf_sock_tuple, size: u32) -> Socket {
+fn look_up(
+    ctx: *mut c_void,
+    transport: Transport,
+    ends: *mut bpf_sock_tuple,
+    size: u32,
+) -> SocketMatch {
     let here = BPF_F_CURRENT_NETNS as u64;
     match transport {
         Transport::Tcp => {
             // SAFETY: `ends` points to `size` bytes of addresses and ports.
             let socket = unsafe { bpf_skc_lookup_tcp(ctx, ends, size, here, 0) };
             if socket.is_null() {
-                return Socket::None;
+                return SocketMatch::None;
             }
             // SAFETY: the helper has returned a socket, which is ours until its release.
             let state = unsafe { state(socket) };
             // SAFETY: as above; nothing reads it afterwards.
             unsafe { bpf_sk_release(socket.cast()) };
             if state == LISTEN {
-                Socket::Listener
+                SocketMatch::Listener
             } else {
-                Socket::Connected
+                SocketMatch::Connected
             }
         }
         Transport::Udp | Transport::UdpLite => {
             // SAFETY: `ends` points to `size` bytes of addresses and ports.
             let socket = unsafe { bpf_sk_lookup_udp(ctx, ends, size, here, 0) };
             if socket.is_null() {
-                return Socket::None;
+                return SocketMatch::None;
             }
             // SAFETY: the helper has returned a socket, which is ours until its release. The
             // kernel returns a connected one only for a packet from its peer (`compute_score`,
@@ -102,9 +108,9 @@ fn look_up(ctx: *mut c_void, transport: Transport, ends: *mut bpf_sock_tuple, si
             // SAFETY: as above; nothing reads it afterwards.
             unsafe { bpf_sk_release(socket.cast()) };
             if state == ESTABLISHED {
-                Socket::Connected
+                SocketMatch::Connected
             } else {
-                Socket::Listener
+                SocketMatch::Listener
             }
         }
     }

@@ -1,16 +1,16 @@
 //! The kernel side of portguard: entry points without policy.
 //!
 //! What a frame is and what becomes of it is decided in guard-common; here frames are made
-//! readable ([`frame`]), the maps are declared ([`maps`]) and handed over as [`tables`].
+//! readable ([`frame`]), the maps are declared ([`maps`]) and handed over as [`datapath`].
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
 
 mod clock;
+mod datapath;
 mod frame;
 mod kernel;
 mod maps;
-mod tables;
 mod verifier;
 
 use aya_ebpf::{
@@ -18,11 +18,14 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use guard_common::{decide, outcome::Action, record};
+use guard_common::{
+    outcome::Verdict,
+    policy::{egress, ingress},
+};
 
 use crate::{
+    datapath::KernelDatapath,
     frame::{PagedFrame, TcFrame, XdpFrame},
-    tables::KernelTables,
 };
 
 /// Judges what an interface receives, for kernels before 5.18, which know frames of one piece only.
@@ -41,20 +44,20 @@ pub fn ingress_frags(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn guard(ctx: &XdpContext) -> u32 {
-    let Some(tables) = KernelTables::get(ctx) else {
+    let Some(datapath) = KernelDatapath::get(ctx) else {
         return xdp_action::XDP_PASS;
     };
 
-    decide::ingress_then(&XdpFrame::new(ctx), &tables, |judged, verdict| {
-        tables.count(judged, verdict);
+    ingress::ingress_then(&XdpFrame::new(ctx), &datapath, |decision, verdict| {
+        datapath.count(decision, verdict);
         #[cfg(feature = "log")]
-        if judged.outcome.action() == Action::Drop {
-            aya_log_ebpf::info!(ctx, "drop, outcome {}", judged.outcome as u8);
+        if decision.outcome.verdict() == Verdict::Drop {
+            aya_log_ebpf::info!(ctx, "drop, outcome {}", decision.outcome as u8);
         }
 
         match verdict {
-            Action::Pass => xdp_action::XDP_PASS,
-            Action::Drop => xdp_action::XDP_DROP,
+            Verdict::Pass => xdp_action::XDP_PASS,
+            Verdict::Drop => xdp_action::XDP_DROP,
         }
     })
 }
@@ -63,10 +66,10 @@ fn guard(ctx: &XdpContext) -> u32 {
 #[classifier]
 #[inline(always)]
 pub fn egress(ctx: TcContext) -> i32 {
-    if let Some(tables) = KernelTables::get(&ctx) {
-        let settle = |judged| tables.count(judged, Action::Pass);
-        record::egress_then(&TcFrame::new(&ctx), &tables, settle, |_| {
-            settle(record::general(&PagedFrame::new(&ctx), &tables));
+    if let Some(datapath) = KernelDatapath::get(&ctx) {
+        let finish = |decision| datapath.count(decision, Verdict::Pass);
+        egress::egress_then(&TcFrame::new(&ctx), &datapath, finish, |_| {
+            finish(egress::egress_general(&PagedFrame::new(&ctx), &datapath));
         });
     }
 
@@ -79,8 +82,8 @@ pub fn egress(ctx: TcContext) -> i32 {
 #[classifier]
 #[inline(always)]
 pub fn egress_last(ctx: TcContext) -> i32 {
-    if let Some(tables) = KernelTables::get(&ctx) {
-        record::general(&PagedFrame::new(&ctx), &tables);
+    if let Some(datapath) = KernelDatapath::get(&ctx) {
+        egress::egress_general(&PagedFrame::new(&ctx), &datapath);
     }
 
     TC_ACT_UNSPEC

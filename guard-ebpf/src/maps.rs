@@ -10,17 +10,21 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use guard_common::{
-    config::Device,
-    flow::Flow,
-    fragment::FragmentKey,
-    key::{AddressKey, FlowKeyV4, FlowKeyV6, KernelPortKey},
-    layout::{
-        Counters, DEFAULT_MAX_FLOWS, MAX_ADDRESSES, MAX_DEVICES, MAX_KERNEL_PORTS,
-        MAX_LINK_ADDRESSES, MAX_NEIGHBOURS, MAX_REFUSED,
+    abi::{
+        device::Device,
+        layout::{
+            Counters, DEFAULT_MAX_FLOWS, MAX_ADDRESSES, MAX_DEVICES, MAX_KERNEL_PORTS,
+            MAX_MAC_ADDRESSES, MAX_NEIGHBOURS, MAX_REFUSED,
+        },
+        state::Element,
     },
-    link::LinkAddress,
-    state::Element,
-    tables::Tally,
+    flow::{
+        fragment::FragmentKey,
+        key::{AddressKey, FlowKeyV4, FlowKeyV6, KernelPortKey},
+        state::Flow,
+    },
+    frame::ethernet::MacAddress,
+    outcome::Tally,
 };
 
 const MAX_FLOWS: usize = DEFAULT_MAX_FLOWS as usize;
@@ -89,7 +93,7 @@ pub static NEIGHBOURS: LpmTrie<AddressKey, u32, { MAX_NEIGHBOURS as usize }> = L
 /// Link addresses of this host's interfaces. Written by the daemon, asked only where frames for
 /// others go on. Nobody else's may be in it, so it takes memory as it fills.
 #[btf_map(name = "link_addresses")]
-pub static LINK_ADDRESSES: HashMap<LinkAddress, u32, { MAX_LINK_ADDRESSES as usize }, NO_PREALLOC> =
+pub static LINK_ADDRESSES: HashMap<MacAddress, u32, { MAX_MAC_ADDRESSES as usize }, NO_PREALLOC> =
     HashMap::new();
 
 /// Ports and addresses at which the kernel itself receives. Written by the daemon, asked only about

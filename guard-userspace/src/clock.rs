@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use guard_common::config::JIFFIES_PER_TICK_SHIFT;
+use guard_common::flow::timer::JIFFIES_PER_TICK_SHIFT;
 use nix::time::{ClockId, clock_getres, clock_gettime};
 
 use crate::bpf;

@@ -14,8 +14,8 @@ use std::{
 };
 
 use guard_common::{
-    flow::{Flow, Phase},
-    parse::Transport,
+    flow::state::{Flow, Phase},
+    frame::transport::Transport,
 };
 use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
 

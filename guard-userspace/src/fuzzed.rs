@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, str, sync::atomic::AtomicBool, time::Duration};
 
-use guard_common::parse::Transport;
+use guard_common::frame::transport::Transport;
 use netlink_packet_core::ParseableParametrized;
 use netlink_packet_route::RouteNetlinkMessage;
 use tokio::{

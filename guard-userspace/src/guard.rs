@@ -15,7 +15,7 @@ mod watch;
 use std::{fs::File, mem, sync::Arc};
 
 use anyhow::Context;
-use guard_common::{config::Config, parse::Transport};
+use guard_common::{abi::config::Config, frame::transport::Transport};
 use nix::fcntl::Flock;
 use rtnetlink::Handle;
 

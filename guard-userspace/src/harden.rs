@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use guard_common::parse::Transport;
+use guard_common::frame::transport::Transport;
 
 use crate::{
     control::Client,

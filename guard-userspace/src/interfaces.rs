@@ -8,7 +8,7 @@ mod routes;
 
 use std::fmt;
 
-use guard_common::link::LinkAddress;
+use guard_common::frame::ethernet::MacAddress;
 use ipnet::IpNet;
 
 pub use self::{
@@ -53,7 +53,7 @@ pub struct Interface {
     /// Other names that it goes by, see `ip link property`.
     pub altnames: Vec<String>,
     /// Its hardware address, when that is one of Ethernet's.
-    pub mac: Option<LinkAddress>,
+    pub mac: Option<MacAddress>,
     /// What its frames start with, as an `ARPHRD_*` number.
     pub link_type: u16,
     /// Its driver's kind, such as `veth` or `bridge`; hardware has none.

@@ -16,10 +16,12 @@ use std::{ffi::c_void, num::NonZeroUsize, path::Path, ptr::NonNull};
 use anyhow::{Context, ensure};
 use aya::maps::{Array, Map, MapData, MapInfo, PerCpuArray, PerCpuValues};
 use guard_common::{
-    config::Device,
-    layout::{Counters, MAX_DEVICES},
-    outcome::{Action, Family, Judged, Outcome, Protocol},
-    state::Element,
+    abi::{
+        device::Device,
+        layout::{Counters, MAX_DEVICES},
+        state::Element,
+    },
+    outcome::{Decision, Family, Outcome, Protocol, Verdict},
 };
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 
@@ -139,7 +141,7 @@ impl Maps {
 
     fn clear_counters(&mut self, slot: u32) -> anyhow::Result<()> {
         let processors = aya::util::nr_cpus().map_err(|(_, error)| error)?;
-        let zeroes = vec![[0; Judged::SLOTS as usize]; processors];
+        let zeroes = vec![[0; Decision::SLOTS as usize]; processors];
 
         self.counters
             .set(slot, PerCpuValues::try_from(zeroes)?, 0)
@@ -178,22 +180,22 @@ impl Kept {
 }
 
 /// Every kind of frame that has a counter. Passing outcomes never drop.
-fn kinds() -> impl Iterator<Item = (Judged, Action)> {
+fn kinds() -> impl Iterator<Item = (Decision, Verdict)> {
     let outcomes = Outcome::ALL.iter().flat_map(|&outcome| {
-        Action::ALL
+        Verdict::ALL
             .into_iter()
-            .filter(move |&verdict| verdict == Action::Pass || outcome.action() == Action::Drop)
+            .filter(move |&verdict| verdict == Verdict::Pass || outcome.verdict() == Verdict::Drop)
             .map(move |verdict| (outcome, verdict))
     });
     outcomes.flat_map(|(outcome, verdict)| {
         Family::ALL.into_iter().flat_map(move |family| {
             Protocol::ALL.into_iter().map(move |protocol| {
-                let judged = Judged {
+                let decision = Decision {
                     outcome,
                     family,
                     protocol,
                 };
-                (judged, verdict)
+                (decision, verdict)
             })
         })
     })

@@ -4,7 +4,7 @@ mod series;
 
 use std::{fmt, sync::Arc};
 
-use guard_common::outcome::{Action, Family, Judged, Outcome, Protocol};
+use guard_common::outcome::{Decision, Family, Outcome, Protocol, Verdict};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, text},
@@ -116,18 +116,18 @@ fn encode_packets(observation: &Observation, encoder: &mut DescriptorEncoder<'_>
         MetricType::Counter,
     )?;
     for (device, tally) in Tally::by_device(observation) {
-        for (judged, verdict) in all_series() {
-            let frames = tally.frames(judged, verdict);
-            if frames == 0 && !series::exists(judged, verdict, observation.mode) {
+        for (decision, verdict) in all_series() {
+            let frames = tally.frames(decision, verdict);
+            if frames == 0 && !series::exists(decision, verdict, observation.mode) {
                 continue;
             }
             let labels = [
                 ("device", device),
-                ("direction", judged.outcome.direction().label()),
-                ("family", judged.family.label()),
-                ("protocol", judged.protocol.label()),
+                ("direction", decision.outcome.direction().label()),
+                ("family", decision.family.label()),
+                ("protocol", decision.protocol.label()),
                 ("verdict", verdict.label()),
-                ("reason", judged.outcome.reason()),
+                ("reason", decision.outcome.reason()),
             ];
             ConstCounter::new(frames).encode(metric.encode_family(&labels)?)?;
         }
@@ -137,17 +137,17 @@ fn encode_packets(observation: &Observation, encoder: &mut DescriptorEncoder<'_>
 }
 
 /// Every combination of labels, whether it can occur or not.
-fn all_series() -> impl Iterator<Item = (Judged, Action)> {
+fn all_series() -> impl Iterator<Item = (Decision, Verdict)> {
     Outcome::ALL.iter().flat_map(|&outcome| {
-        Action::ALL.into_iter().flat_map(move |verdict| {
+        Verdict::ALL.into_iter().flat_map(move |verdict| {
             Family::ALL.into_iter().flat_map(move |family| {
                 Protocol::ALL.into_iter().map(move |protocol| {
-                    let judged = Judged {
+                    let decision = Decision {
                         outcome,
                         family,
                         protocol,
                     };
-                    (judged, verdict)
+                    (decision, verdict)
                 })
             })
         })

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use guard_common::{
-    flow::Timer,
-    outcome::{Action, Family, Judged, Protocol},
+    flow::timer::Timer,
+    outcome::{Decision, Family, Protocol, Verdict},
 };
 
 use ipnet::IpNet;
@@ -91,9 +91,9 @@ pub struct FrameCount {
     /// The interface's name.
     pub device: String,
     /// What they were judged to be.
-    pub judged: Judged,
+    pub decision: Decision,
     /// What was done with them: in monitor mode, drops pass.
-    pub verdict: Action,
+    pub verdict: Verdict,
     /// How many.
     pub frames: u64,
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::Context;
-use guard_common::layout::LAYOUT_VERSION;
+use guard_common::abi::layout::LAYOUT_VERSION;
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use guard_common::{
+    flow::adaptive::{Scale, Scales},
     outcome::{Family, Protocol},
-    pressure::{Scale, Scales},
 };
 
 use crate::settings::MaxFlows;

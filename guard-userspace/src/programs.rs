@@ -17,7 +17,7 @@ use aya::{
     programs::{Program, ProgramError, SchedClassifier, Xdp},
     util::KernelVersion,
 };
-use guard_common::reach;
+use guard_common::ports::bloom;
 
 use self::loader::without_kernel_types;
 use crate::{
@@ -118,7 +118,7 @@ impl Programs {
         for name in FLOW_MAPS {
             loader.map_max_entries(name, max_flows);
         }
-        loader.map_max_entries("state", reach::elements(max_flows));
+        loader.map_max_entries("state", bloom::elements(max_flows));
         // Frames in several pieces need a program that says it can read them, and drivers that
         // have such frames refuse a larger MTU under one that cannot.
         // https://github.com/torvalds/linux/commit/c2f2cdbeffda

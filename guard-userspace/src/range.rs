@@ -6,7 +6,7 @@ mod sysctl;
 use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr};
 
 use anyhow::{Context, bail, ensure};
-use guard_common::{parse::Transport, ports::FIRST_KERNEL_PORT};
+use guard_common::{frame::transport::Transport, ports::class::FIRST_KERNEL_PORT};
 use serde::{Deserialize, Serialize};
 
 use self::sysctl::Sysctl;

@@ -3,7 +3,7 @@
 //! A full LRU map evicts what was not looked up for longest. That is an idle flow that counts
 //! rather than a short one that has expired since, so what has expired is taken out first.
 
-use guard_common::config::Timeouts;
+use guard_common::flow::timer::Timeouts;
 
 use crate::maps::{FlowEntry, FlowMap};
 

@@ -9,7 +9,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use guard_common::{config::Timeouts, parse::Transport};
+use guard_common::{flow::timer::Timeouts, frame::transport::Transport};
 
 use crate::{
     maps::{FlowEntry, FlowMap},

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use anyhow::bail;
 use guard_common::{
-    flow::{Flow, Phase},
-    parse::Transport,
-    tables::Use,
+    flow::state::{Flow, Phase},
+    frame::transport::Transport,
+    ports::occupancy::Use,
 };
 
 use crate::{
@@ -158,7 +158,7 @@ fn tcp(state: State, now: u32) -> Flow {
 
 #[cfg(test)]
 mod tests {
-    use guard_common::flow::Timer;
+    use guard_common::flow::timer::Timer;
 
     use super::*;
 

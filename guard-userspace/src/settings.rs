@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use guard_common::{layout::MAX_DEVICES, parse::Transport};
+use guard_common::{abi::layout::MAX_DEVICES, frame::transport::Transport};
 use ipnet::IpNet;
 use serde::Serialize;
 

@@ -6,7 +6,7 @@ mod proc_net;
 use std::{io, net::SocketAddr};
 
 use anyhow::Context;
-use guard_common::parse::Transport;
+use guard_common::frame::transport::Transport;
 use netlink_packet_sock_diag::inet::StateFlags;
 use nix::errno::Errno;
 

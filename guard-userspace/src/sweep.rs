@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use guard_common::{config::Timeouts, flow::Phase, owner::Users, pressure::Scales, tables::Use};
+use guard_common::{
+    flow::{adaptive::Scales, state::Phase, timer::Timeouts},
+    ports::{occupancy::Use, peer::PeerHash},
+};
 
 pub use self::{rounds::run, swept::Swept};
 
@@ -73,7 +76,7 @@ impl Marks {
         let users = if workings.tuple_marks {
             self.tuples.mark(flow, self.epoch)
         } else {
-            Users::MANY
+            PeerHash::MANY
         };
         self.users
             .add(Use::flow(flow.transport), flow.local.port(), users);
@@ -118,7 +121,7 @@ impl Sweeper {
     /// When a map or the sockets cannot be read.
     pub fn sweep(&mut self) -> anyhow::Result<Swept> {
         let (began, busy) = (Instant::now(), processor_time()?);
-        let doubts = self.state.doubts();
+        let invalidations = self.state.invalidations();
         let next = Marks {
             epoch: (self.state.epoch() as u8).wrapping_add(1),
             // Mapped for the time of a sweep only: between sweeps it would double what the daemon
@@ -146,7 +149,7 @@ impl Sweeper {
         self.state.set_epoch(u32::from(next.epoch));
         let fits = self.state.fit_filter(next.tuples.marks());
         if fits {
-            self.state.trust_filter(doubts);
+            self.state.trust_filter(invalidations);
         }
 
         let scales = self.adapt(&loads);
@@ -188,10 +191,10 @@ impl Sweeper {
             }
             let port = entry.local.port();
             next.mark(&entry, self.workings);
-            if entry.flow.phase == Phase::Query as u8 {
+            if entry.flow.phase == Phase::Multicast as u8 {
                 // Nothing is known of who may answer.
-                next.users.add(Use::Udp, port, Users::MANY);
-                self.state.mark(Use::Query, port, next.epoch);
+                next.users.add(Use::Udp, port, PeerHash::MANY);
+                self.state.mark(Use::Multicast, port, next.epoch);
             }
         })?;
 
@@ -212,7 +215,7 @@ impl Sweeper {
             if self.state.guards(socket.transport, port) {
                 next.mark(&seed::entry(socket, 0, any_remote_port), self.workings);
             } else {
-                next.users.add(purpose, port, Users::MANY);
+                next.users.add(purpose, port, PeerHash::MANY);
             }
         }
 

@@ -4,9 +4,11 @@
 use std::sync::{Mutex, PoisonError};
 
 use guard_common::{
-    config::{FRAGMENT_MEMORY_SECONDS, Timeouts},
+    flow::{
+        adaptive::{Adaptive, Scale, Scales},
+        timer::{FRAGMENT_MEMORY_SECONDS, Timeouts},
+    },
     outcome::Protocol,
-    pressure::{Adaptive, Scale, Scales},
 };
 
 use crate::{maps::StateMemory, pressure::Load, settings::Settings};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use guard_common::layout::LAYOUT_VERSION;
+use guard_common::abi::layout::LAYOUT_VERSION;
 
 /// What a daemon does beside what it is told by its settings.
 ///

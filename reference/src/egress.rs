@@ -1,7 +1,7 @@
 //! What is sent.
 
 use crate::{
-    judged::Reason,
+    decision::Reason,
     memory::{Flow, Purpose, Stage, opened_by},
     model::{Model, Port},
     policy::nobody,
@@ -50,7 +50,7 @@ impl Model {
         let host = &self.host;
         host.some_forward
             && host.carries
-            && !self.is_own_link()
+            && !self.is_own_mac()
             && !self.in_local_table(talk.local.0)
             && self.rules.containers_are_not_recorded
     }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::{
-    judged::Reason,
+    decision::Reason,
     memory::{Datagram, Flow, Purpose, rescued_by},
     model::{Model, Port, Way},
     policy::Taker,
@@ -15,12 +15,12 @@ impl Model {
         if packet.part == Part::Later && packet.owns(0) {
             return Ok(self.later_fragment(packet));
         }
-        let judged = self.datagram(packet);
+        let decision = self.datagram(packet);
         if packet.part == Part::First {
-            let refused = judged.is_err() || judged.is_ok_and(Reason::drops);
+            let refused = decision.is_err() || decision.is_ok_and(Reason::drops);
             self.remember(packet, refused);
         }
-        judged
+        decision
     }
 
     fn datagram_id(&self, packet: &Packet<'_>) -> Datagram {

@@ -4,12 +4,12 @@
 //! as they stand in the text. It shares no code, type or constant with guard-common, which is
 //! compared with it by name; a mistake would have to be made twice to go unnoticed.
 //!
-//! Modules in reading order: what is said about a frame ([`judged`]), what the user and the host
+//! Modules in reading order: what is said about a frame ([`decision`]), what the user and the host
 //! have set up ([`policy`]), every number and comparison of the text ([`rules`]), how a frame is
 //! read ([`read`]), what is remembered ([`memory`]), what is decided ([`model`]), and what becomes
 //! of it when one rule is wrong ([`mutants`]).
 
-pub mod judged;
+pub mod decision;
 
 pub mod policy;
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::{
-    judged::{Judged, Reason},
+    decision::{Decision, Reason},
     memory::{FlowId, Memory, Purpose},
     policy::{self, Host, Policy},
     read::{self, Broken, Carried, Conversation, Packet},
@@ -69,14 +69,14 @@ impl Model {
     }
 
     /// A frame that the interface receives.
-    pub fn receive(&mut self, frame: &[u8]) -> Judged {
+    pub fn receive(&mut self, frame: &[u8]) -> Decision {
         self.touched.clear();
         self.link = link_at(frame, 0);
         self.each(frame, Broken::reason, Self::received)
     }
 
     /// A frame that the interface sends; `passes` where another interface has received it.
-    pub fn send(&mut self, frame: &[u8], passes: bool) -> Judged {
+    pub fn send(&mut self, frame: &[u8], passes: bool) -> Decision {
         self.touched.clear();
         self.link = link_at(frame, 6);
         let everybody = frame.len() >= 6 && frame[..6].iter().all(|byte| *byte == 0xff);
@@ -92,7 +92,7 @@ impl Model {
         frame: &[u8],
         broken: impl Fn(Broken) -> Reason,
         judge: impl Fn(&mut Self, &Packet<'_>) -> Result<Reason, Broken>,
-    ) -> Judged {
+    ) -> Decision {
         let sent = broken(Broken::Cut) == Reason::NotRecorded;
         let (mut family, mut protocol) = ("other", "other");
         let reason = match read::link(frame, &self.rules) {
@@ -118,7 +118,7 @@ impl Model {
             }
         };
         let drops = reason.drops() && !self.policy.monitor;
-        Judged {
+        Decision {
             reason,
             family,
             protocol,
@@ -136,12 +136,12 @@ impl Model {
         let theirs = if group {
             way.number == rules.tcp
         } else {
-            !self.is_own_link()
+            !self.is_own_mac()
         };
         host.carries && theirs || host.router && host.sends_on(way.from, way.to)
     }
 
-    pub(crate) fn is_own_link(&self) -> bool {
+    pub(crate) fn is_own_mac(&self) -> bool {
         self.host.own_links.contains(&self.link) && self.rules.links_count
     }
 

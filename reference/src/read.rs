@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::{judged::Reason, rules::Rules};
+use crate::{decision::Reason, rules::Rules};
 
 /// Why a frame cannot be read to its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

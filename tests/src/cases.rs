@@ -17,7 +17,7 @@ mod udp;
 
 use std::collections::HashSet;
 
-use guard_common::outcome::{Direction, Family, Judged, Outcome};
+use guard_common::outcome::{Decision, Direction, Family, Outcome};
 
 use crate::{frames::Frame, setup::Setup};
 
@@ -153,9 +153,9 @@ pub fn bytes(frame: &Frame, direction: Direction, family: Family) -> Vec<u8> {
 }
 
 /// The judgement that is due.
-pub fn due(frame: &Frame, outcome: Outcome, family: Family) -> Judged {
+pub fn due(frame: &Frame, outcome: Outcome, family: Family) -> Decision {
     let (family, protocol) = frame.labels(family);
-    Judged {
+    Decision {
         outcome,
         family,
         protocol,

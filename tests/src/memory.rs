@@ -8,19 +8,25 @@ mod sweep;
 use std::{cell::Cell, collections::HashMap, iter::repeat_with, ptr, slice};
 
 use guard_common::{
-    address::Address,
-    config::{Config, ConfigCell, Device},
-    filter::{LINE, Line, TUPLES},
-    flow::{Flow, FlowCell},
-    fragment::{FragmentKey, RefusedAt},
-    key::{AddressKey, KernelPortKey, SizedKey},
-    link::LinkAddress,
-    owner::{Owner, Users},
-    parse::Transport,
-    ports::{GuardedPorts, Occupancy, PORTS},
-    route::RouteKey,
-    state::State,
-    tables::{Inserted, Locality, Socket, Tables, Tally, Use},
+    abi::{
+        config::{Config, ConfigCell},
+        device::Device,
+        state::State,
+    },
+    flow::{
+        fragment::{FragmentKey, RefusedAt},
+        key::{AddressKey, KernelPortKey, SizedKey},
+        state::{Flow, FlowCell},
+    },
+    frame::{address::Address, ethernet::MacAddress, transport::Transport},
+    outcome::Tally,
+    policy::datapath::{Datapath, Inserted, Locality, RouteKey, SocketMatch},
+    ports::{
+        bloom::{BLOOM_BYTES, LINE, Line},
+        class::{GuardedPorts, PORTS},
+        occupancy::{Occupancy, Use},
+        peer::{PeerHash, SinglePeer},
+    },
 };
 
 use crate::setup::{self, Setup};
@@ -44,9 +50,9 @@ pub struct MemoryTables {
     guarded: Box<GuardedPorts>,
     device: Device,
     occupancy: Box<[Occupancy]>,
-    owners: Box<[Owner]>,
+    single_peers: Box<[SinglePeer]>,
     /// What the last sweep has found of each port, by its place among the owners.
-    users: HashMap<usize, Users>,
+    users: HashMap<usize, PeerHash>,
     tuples: Box<[Occupancy]>,
     flows: Entries<Key, FlowCell>,
     refused: Entries<FragmentKey, RefusedAt>,
@@ -85,9 +91,11 @@ impl MemoryTables {
             guarded,
             device,
             occupancy: unmarked(Use::COUNT * PORTS),
-            owners: repeat_with(Owner::none).take(Use::COUNT * PORTS).collect(),
+            single_peers: repeat_with(SinglePeer::none)
+                .take(Use::COUNT * PORTS)
+                .collect(),
             users: HashMap::new(),
-            tuples: unmarked(TUPLES),
+            tuples: unmarked(BLOOM_BYTES),
             flows: Entries::new(room),
             refused: Entries::new(ROOM),
             surroundings,
@@ -201,7 +209,7 @@ fn unmarked(marks: usize) -> Box<[Occupancy]> {
     unsafe { Box::from_raw(Box::into_raw(bytes) as *mut [Occupancy]) }
 }
 
-impl Tables for MemoryTables {
+impl Datapath for MemoryTables {
     fn now(&self) -> u32 {
         self.now
     }
@@ -218,8 +226,8 @@ impl Tables for MemoryTables {
         self.occupancy.get(purpose as usize * PORTS + port)
     }
 
-    fn owner(&self, purpose: Use, port: usize) -> Option<&Owner> {
-        self.owners.get(purpose as usize * PORTS + port)
+    fn single_peer(&self, purpose: Use, port: usize) -> Option<&SinglePeer> {
+        self.single_peers.get(purpose as usize * PORTS + port)
     }
 
     fn line(&self, place: usize) -> Option<&Line> {
@@ -254,7 +262,7 @@ impl Tables for MemoryTables {
         self.refused.add(*key, RefusedAt::new(now));
     }
 
-    fn socket(&self, transport: Transport, key: SizedKey<'_>) -> Socket {
+    fn socket(&self, transport: Transport, key: SizedKey<'_>) -> SocketMatch {
         self.surroundings.socket(transport, key)
     }
 
@@ -279,8 +287,8 @@ impl Tables for MemoryTables {
         self.surroundings.is_neighbour(&AddressKey::new(address))
     }
 
-    fn is_own_link(&self, address: LinkAddress) -> bool {
-        self.surroundings.is_own_link(address)
+    fn is_own_mac(&self, address: MacAddress) -> bool {
+        self.surroundings.is_own_mac(address)
     }
 
     fn forwards<A: Address>(&self, packet: &RouteKey<A>) -> bool {
@@ -288,7 +296,7 @@ impl Tables for MemoryTables {
         self.surroundings.forwards(&source, &destination)
     }
 
-    fn passes_through(&self) -> bool {
+    fn is_forwarded(&self) -> bool {
         self.passing
     }
 }

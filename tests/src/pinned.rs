@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use aya::{Ebpf, EbpfLoader, maps::MapData, programs::SchedClassifier};
-use guard_common::{flow::Flow, key::FlowKeyV4};
+use guard_common::flow::{key::FlowKeyV4, state::Flow};
 use guard_userspace::{
     clock::Clock,
     maps::{FlowMap, StateMemory},

@@ -19,9 +19,9 @@ use aya::{
     util::nr_cpus,
 };
 use guard_common::{
-    config::{Config, Device, JIFFIES_PER_TICK_SHIFT},
-    key::AddressKey,
-    outcome::Action,
+    abi::{config::Config, device::Device},
+    flow::{key::AddressKey, timer::JIFFIES_PER_TICK_SHIFT},
+    outcome::Verdict,
 };
 
 use self::raw::Shared;
@@ -160,25 +160,25 @@ impl Programs {
     }
 
     /// Judges a received frame.
-    pub fn ingress(&self, frame: &[u8]) -> Result<Action> {
+    pub fn ingress(&self, frame: &[u8]) -> Result<Verdict> {
         let name = self.entry.program();
         let program: &Xdp = self.ebpf.program(name).context(name)?.try_into()?;
         let verdict = program.test_run(input(frame))?.return_value;
         match verdict {
-            aya_xdp::DROP => Ok(Action::Drop),
-            aya_xdp::PASS => Ok(Action::Pass),
+            aya_xdp::DROP => Ok(Verdict::Drop),
+            aya_xdp::PASS => Ok(Verdict::Pass),
             other => bail!("XDP does not know a verdict {other}"),
         }
     }
 
     /// Records a sent frame.
-    pub fn egress(&self, frame: &[u8]) -> Result<Action> {
+    pub fn egress(&self, frame: &[u8]) -> Result<Verdict> {
         let program: &SchedClassifier =
             self.ebpf.program("egress").context("egress")?.try_into()?;
         let verdict = program.test_run(input(frame))?.return_value as i32;
         // TCX_NEXT, which is TC_ACT_UNSPEC: the next program decides.
         ensure!(verdict == -1, "egress returned {verdict}");
-        Ok(Action::Pass)
+        Ok(Verdict::Pass)
     }
 
     /// The time in ticks.

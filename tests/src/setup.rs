@@ -3,12 +3,18 @@
 use std::sync::LazyLock;
 
 use guard_common::{
-    address::{V4, V6},
-    config::{Config, Device, MAX_OWN_ADDRESSES, Timeouts},
-    filter::Filter,
-    key::AddressKey,
-    layout::{LAYOUT_VERSION, MAX_DEVICES},
-    ports::{GuardedPorts, KERNEL_WORDS, Occupancy, PORTS, Window},
+    abi::{
+        config::Config,
+        device::{Device, MAX_OWN_ADDRESSES},
+        layout::{LAYOUT_VERSION, MAX_DEVICES},
+    },
+    flow::{key::AddressKey, timer::Timeouts},
+    frame::address::{V4, V6},
+    ports::{
+        bloom::BloomFilter,
+        class::{GuardedPorts, KERNEL_WORDS, PORTS, Window},
+        occupancy::Occupancy,
+    },
 };
 
 use crate::frames::{FAR, G};
@@ -41,7 +47,7 @@ pub const TIMEOUTS: Timeouts = Timeouts {
 };
 
 /// A filter that is not trusted: nothing sweeps here.
-pub const FILTER: Filter = Filter::new([
+pub const FILTER: BloomFilter = BloomFilter::new([
     0x9e37_79b9_7f4a_7c15,
     0xd1b5_4a32_d192_ed03,
     0x8cb9_2ba7_2f3d_8dd7,
@@ -74,15 +80,15 @@ impl Setup {
             monitor: u32::from(self.monitor),
             any_remote_port: u32::from(self.any_remote_port),
             rescue: 0,
-            excuses: if self.trusts { Config::TRUSTS } else { 0 },
-            doubts: 0,
+            exceptions: if self.trusts { Config::TRUSTS } else { 0 },
+            invalidations: 0,
             window: Window::NONE,
             filter: FILTER,
             timeouts: TIMEOUTS,
         };
 
         Config {
-            window: config.window_on(self.guarded()),
+            window: config.window_for(self.guarded()),
             ..config
         }
     }

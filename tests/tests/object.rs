@@ -8,9 +8,11 @@ use std::{
 
 use anyhow::{Result, ensure};
 use guard_common::{
-    config::JIFFIES_PER_TICK_SHIFT,
-    flow::{Flow, Phase},
-    key::FlowKeyV4,
+    flow::{
+        key::FlowKeyV4,
+        state::{Flow, Phase},
+        timer::JIFFIES_PER_TICK_SHIFT,
+    },
     outcome::{Family, Outcome},
 };
 use guard_tests::{
@@ -236,7 +238,7 @@ fn what_maps_of_these_names_and_sizes_hold() {
         Phase::Established,
         Phase::Datagram,
         Phase::Dns,
-        Phase::Query,
+        Phase::Multicast,
     ]
     .map(|phase| format!("{phase:?} {}", phase as u8))
     .join(" ");

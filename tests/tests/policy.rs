@@ -3,9 +3,8 @@
 use std::collections::HashSet;
 
 use guard_common::{
-    decide,
-    outcome::{Direction, Judged, Outcome},
-    record,
+    outcome::{Decision, Direction, Outcome},
+    policy::{egress, ingress},
 };
 use guard_tests::{
     cases::{self, Step},
@@ -15,10 +14,10 @@ use guard_tests::{
 /// Outcomes that need the kernel's sockets or routes, which no table in memory has.
 const ELSEWHERE: [Outcome; 2] = [Outcome::PassRescued, Outcome::PassNotLocal];
 
-fn judge(direction: Direction, frame: &[u8], tables: &MemoryTables) -> Judged {
+fn judge(direction: Direction, frame: &[u8], tables: &MemoryTables) -> Decision {
     match direction {
-        Direction::Ingress => decide::ingress(frame, tables),
-        Direction::Egress => record::egress(frame, tables),
+        Direction::Ingress => ingress::ingress(frame, tables),
+        Direction::Egress => egress::egress(frame, tables),
     }
 }
 
@@ -34,11 +33,11 @@ fn every_case_is_judged_as_specified() {
                     Step::Sweeps(sweeps) => tables.sweep(*sweeps),
                     Step::Frame(direction, frame, outcome) => {
                         let bytes = cases::bytes(frame, *direction, family);
-                        let judged = judge(*direction, &bytes, &tables);
+                        let decision = judge(*direction, &bytes, &tables);
                         let due = cases::due(frame, *outcome, family);
-                        if judged != due {
+                        if decision != due {
                             wrong.push(format!(
-                                "{} ({family:?}), step {number}: {judged:?}, not {due:?}",
+                                "{} ({family:?}), step {number}: {decision:?}, not {due:?}",
                                 case.name
                             ));
                         }

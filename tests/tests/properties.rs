@@ -1,9 +1,8 @@
 //! What holds for any frame, in memory.
 
 use guard_common::{
-    decide,
-    outcome::{Direction, Family, Judged, Outcome, Protocol},
-    record,
+    outcome::{Decision, Direction, Family, Outcome, Protocol},
+    policy::{egress, ingress},
 };
 use guard_tests::{
     cases,
@@ -14,16 +13,16 @@ use guard_tests::{
 };
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
 
-fn judge(direction: Direction, frame: &[u8], tables: &MemoryTables) -> Judged {
+fn judge(direction: Direction, frame: &[u8], tables: &MemoryTables) -> Decision {
     match direction {
-        Direction::Ingress => decide::ingress(frame, tables),
-        Direction::Egress => record::egress(frame, tables),
+        Direction::Ingress => ingress::ingress(frame, tables),
+        Direction::Egress => egress::egress(frame, tables),
     }
 }
 
 /// A judgement belongs to the hook that made it.
-fn is_of(judged: Judged, direction: Direction) -> bool {
-    judged.outcome.direction() == direction
+fn is_of(decision: Decision, direction: Direction) -> bool {
+    decision.outcome.direction() == direction
 }
 
 /// A frame that ends early is judged as if it did not, or refused as malformed, and never less
@@ -68,7 +67,7 @@ fn no_prefix_without_ports_belongs_to_a_flow() {
     let tables = MemoryTables::new(Setup::default());
     for family in [Family::Ipv4, Family::Ipv6] {
         for build in builds {
-            record::egress(&build(40_000, 53).sent(family)[..], &tables);
+            egress::egress(&build(40_000, 53).sent(family)[..], &tables);
         }
     }
     let dressed: [fn(Frame) -> Frame; 5] = [
@@ -93,7 +92,7 @@ fn no_prefix_without_ports_belongs_to_a_flow() {
                 let ports = ports.received(family).len();
                 let bytes = frame.received(family);
                 for length in 0..=bytes.len() {
-                    let outcome = decide::ingress(&bytes[..length], &tables).outcome;
+                    let outcome = ingress::ingress(&bytes[..length], &tables).outcome;
                     let due = if length < ports {
                         Outcome::DropMalformed
                     } else {
@@ -117,10 +116,10 @@ fn received_frames_open_nothing() {
     let mut mutations = Mutations::new(1);
     for _ in 0..100_000 {
         let (direction, frame) = mutations.next(&originals);
-        let judged = judge(direction, &frame, &tables);
-        assert!(is_of(judged, direction));
-        assert_ne!(judged.outcome, Outcome::PassKnownFlow, "{frame:02x?}");
-        assert_ne!(judged.outcome, Outcome::PassIcmpRelated, "{frame:02x?}");
+        let decision = judge(direction, &frame, &tables);
+        assert!(is_of(decision, direction));
+        assert_ne!(decision.outcome, Outcome::PassKnownFlow, "{frame:02x?}");
+        assert_ne!(decision.outcome, Outcome::PassIcmpRelated, "{frame:02x?}");
     }
     assert!(tables.flows().is_empty());
     assert!(tables.occupancy_bytes().iter().all(|mark| *mark == 0));
@@ -141,8 +140,8 @@ proptest! {
 
     #[test]
     fn random_bytes_are_judged_once(bytes in prop::collection::vec(any::<u8>(), 0..200), direction in direction()) {
-        let judged = judge(direction, &bytes, &MemoryTables::new(Setup::default()));
-        prop_assert!(is_of(judged, direction));
+        let decision = judge(direction, &bytes, &MemoryTables::new(Setup::default()));
+        prop_assert!(is_of(decision, direction));
     }
 
     #[test]
@@ -156,10 +155,10 @@ proptest! {
         let mut packet = bytes;
         packet.insert(0, version);
         let frame = frames::ethernet(ether_type, &packet).tags(tags).received(Family::Ipv4);
-        let judged = judge(direction, &frame, &MemoryTables::new(Setup::default()));
-        prop_assert!(is_of(judged, direction));
+        let decision = judge(direction, &frame, &MemoryTables::new(Setup::default()));
+        prop_assert!(is_of(decision, direction));
         if tags > 4 && direction == Direction::Ingress {
-            prop_assert_eq!(judged.outcome, Outcome::DropVlanDepth);
+            prop_assert_eq!(decision.outcome, Outcome::DropVlanDepth);
         }
     }
 
@@ -167,11 +166,11 @@ proptest! {
     fn only_the_range_is_guarded(source in any::<u16>(), destination in any::<u16>(), v6 in any::<bool>()) {
         let family = if v6 { Family::Ipv6 } else { Family::Ipv4 };
         let tables = MemoryTables::new(Setup::default());
-        let judged = decide::ingress(&udp(source, destination).received(family)[..], &tables);
+        let decision = ingress::ingress(&udp(source, destination).received(family)[..], &tables);
         let inside = (32_768..=60_999).contains(&destination);
-        prop_assert_eq!(judged.outcome == Outcome::PassOutsideRange, !inside);
-        prop_assert_eq!(judged.protocol, Protocol::Udp);
-        prop_assert_eq!(judged.family, family);
+        prop_assert_eq!(decision.outcome == Outcome::PassOutsideRange, !inside);
+        prop_assert_eq!(decision.protocol, Protocol::Udp);
+        prop_assert_eq!(decision.family, family);
     }
 
     #[test]
@@ -179,8 +178,8 @@ proptest! {
         let family = if v6 { Family::Ipv6 } else { Family::Ipv4 };
         let build = if over_tcp { tcp } else { udp };
         let tables = MemoryTables::new(Setup::default());
-        let sent = record::egress(&build(local, remote).sent(family)[..], &tables).outcome;
-        let answer = decide::ingress(&build(remote, local).received(family)[..], &tables).outcome;
+        let sent = egress::egress(&build(local, remote).sent(family)[..], &tables).outcome;
+        let answer = ingress::ingress(&build(remote, local).received(family)[..], &tables).outcome;
         match sent {
             Outcome::PassNewFlow => prop_assert_eq!(answer, Outcome::PassKnownFlow),
             _ => prop_assert!(answer != Outcome::PassKnownFlow),

@@ -2,8 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use guard_common::outcome::{
-    Action, Direction, Family,
+    Direction, Family,
     Outcome::{self, DropMalformed, PassNewFlow, PassNotRecorded, PassRefreshedFlow},
+    Verdict,
 };
 use guard_tests::{
     frames::{
@@ -133,7 +134,7 @@ fn judge(programs: &Programs, hook: Direction, frame: &[u8], due: &[Outcome]) ->
         Direction::Egress => programs.egress(frame)?,
     };
     let after = programs.counters(setup::DEVICE)?;
-    let moved: Vec<(Outcome, Action, u64)> = before
+    let moved: Vec<(Outcome, Verdict, u64)> = before
         .iter()
         .zip(&after)
         .enumerate()
@@ -141,7 +142,7 @@ fn judge(programs: &Programs, hook: Direction, frame: &[u8], due: &[Outcome]) ->
         .map(|(slot, (before, after))| {
             // Slots run by outcome, verdict, family and protocol.
             let outcome = Outcome::ALL[slot / (2 * 3 * 5)];
-            (outcome, Action::ALL[slot / (3 * 5) % 2], after - before)
+            (outcome, Verdict::ALL[slot / (3 * 5) % 2], after - before)
         })
         .collect();
     let [(outcome, verdict, 1)] = moved[..] else {
@@ -149,7 +150,7 @@ fn judge(programs: &Programs, hook: Direction, frame: &[u8], due: &[Outcome]) ->
     };
     ensure!(due.contains(&outcome), "{outcome:?}, not {due:?}");
     ensure!(
-        verdict == action && action == outcome.action(),
+        verdict == action && action == outcome.verdict(),
         "{action:?}"
     );
     Ok(())

@@ -8,9 +8,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
 use guard_common::{
-    decide,
-    outcome::{Action, Direction, Family, Outcome},
-    record,
+    outcome::{Direction, Family, Outcome, Verdict},
+    policy::{egress, ingress},
 };
 use guard_tests::{
     cases::{self, Case, Step},
@@ -97,10 +96,10 @@ fn run(programs: &mut Programs, case: &Case, family: Family) -> Result<bool> {
                 }
 
                 match direction {
-                    Direction::Ingress => decide::ingress(&bytes[..], &tables),
-                    Direction::Egress => record::egress(&bytes[..], &tables),
+                    Direction::Ingress => ingress::ingress(&bytes[..], &tables),
+                    Direction::Egress => egress::egress(&bytes[..], &tables),
                 };
-                let judged = cases::due(frame, *outcome, family);
+                let decision = cases::due(frame, *outcome, family);
                 let action = verdict(case.setup, *outcome);
                 let carried_out =
                     carried_out.with_context(|| format!("step {number}, {} bytes", bytes.len()))?;
@@ -108,9 +107,9 @@ fn run(programs: &mut Programs, case: &Case, family: Family) -> Result<bool> {
                     carried_out == action,
                     "step {number}: {carried_out:?}, not {action:?} by {outcome:?}"
                 );
-                let due = BTreeMap::from([(judged.slot(action), 1)]);
+                let due = BTreeMap::from([(decision.slot(action), 1)]);
                 compare_counters(&before, &programs.counters(setup::DEVICE)?, &due)
-                    .with_context(|| format!("step {number}: {judged:?}"))?;
+                    .with_context(|| format!("step {number}: {decision:?}"))?;
             }
         }
         compare(programs, &tables, clock).with_context(context)?;
@@ -130,11 +129,11 @@ fn catch_up(programs: &mut Programs, clock: &mut u32) -> Result<()> {
     }
 }
 
-fn verdict(setup: Setup, outcome: Outcome) -> Action {
+fn verdict(setup: Setup, outcome: Outcome) -> Verdict {
     if setup.monitor {
-        Action::Pass
+        Verdict::Pass
     } else {
-        outcome.action()
+        outcome.verdict()
     }
 }
 
@@ -183,14 +182,14 @@ fn ports_beyond_the_first_piece_of_a_frame_let_nobody_pass() -> Result<()> {
             let length = far(53, 40_000).len();
             let verdict = |source, destination| programs.ingress(&far(source, destination));
             let answer = verdict(53, 40_000)?;
-            unread |= answer == Action::Drop;
+            unread |= answer == Verdict::Drop;
             ensure!(
-                unread == (answer == Action::Drop),
+                unread == (answer == Verdict::Drop),
                 "{length} bytes: an answer passes, though a shorter one does not"
             );
             ensure!(!unread || length > LONGEST_WHOLE, "{length} bytes: unread");
             ensure!(
-                verdict(54, 40_000)? == Action::Drop,
+                verdict(54, 40_000)? == Verdict::Drop,
                 "{length} bytes, stranger"
             );
             ensure!(verdict(53, 80)? == answer, "{length} bytes, unguarded");
@@ -237,19 +236,19 @@ fn alike(entry: Entry, rounds: u64) -> Result<()> {
             if direction == Direction::Egress && !programs::can_be_sent(&frame) {
                 continue;
             }
-            let (judged, carried_out) = match direction {
+            let (decision, carried_out) = match direction {
                 Direction::Ingress => (
-                    decide::ingress(&frame[..], &tables),
+                    ingress::ingress(&frame[..], &tables),
                     programs.ingress(&frame),
                 ),
-                Direction::Egress => (record::egress(&frame[..], &tables), programs.egress(&frame)),
+                Direction::Egress => (egress::egress(&frame[..], &tables), programs.egress(&frame)),
             };
-            let action = judged.outcome.action();
+            let action = decision.outcome.verdict();
             ensure!(
                 carried_out.as_ref().is_ok_and(|verdict| *verdict == action),
-                "seed {seed}: {carried_out:?}, not {judged:?}, for {direction:?} of {frame:02x?}"
+                "seed {seed}: {carried_out:?}, not {decision:?}, for {direction:?} of {frame:02x?}"
             );
-            *due.entry(judged.slot(action)).or_insert(0) += 1;
+            *due.entry(decision.slot(action)).or_insert(0) += 1;
         }
 
         let context = || format!("seed {seed}");

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use guard_common::outcome::{Action, Direction, Outcome};
+use guard_common::outcome::{Direction, Outcome, Verdict};
 use guard_tests::{
     frames::{Frame, P, tcp, udp},
     setup::{FIRST, LAST},
@@ -57,9 +57,9 @@ impl Attack {
 
     /// What could not be faster.
     pub const fn limit(self) -> Contender {
-        match self.outcome().action() {
-            Action::Drop => Contender::BareDrop,
-            Action::Pass => Contender::BarePass,
+        match self.outcome().verdict() {
+            Verdict::Drop => Contender::BareDrop,
+            Verdict::Pass => Contender::BarePass,
         }
     }
 

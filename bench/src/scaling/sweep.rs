@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::MapData;
-use guard_common::{config::Config, state::State};
+use guard_common::abi::{config::Config, state::State};
 use guard_tests::guard::Guard;
 use serde::Serialize;
 

@@ -1,7 +1,7 @@
 //! What received frames cost.
 
 use guard_common::{
-    config::Config,
+    abi::config::Config,
     outcome::Outcome::{
         DropFragmentDenied, DropHeaderDepth, DropIcmpUnrelated, DropMalformed, DropNoFlow,
         DropVlanDepth, PassExempt, PassIcmpInfo, PassIcmpOutside, PassIcmpRelated, PassKnownFlow,
@@ -54,14 +54,14 @@ fn plain() -> Vec<Row> {
             udp(54, 40_000),
         )
         .after_sending(udp(40_000, 53))
-        .configured(|config| config.filter.reach = config.filter.reach.doubted()),
+        .configured(|config| config.filter.size = config.filter.size.invalidated()),
         row(
             "no_flow, SYN, port in use, filter doubted",
             DropNoFlow,
             tcp(444, 40_000).syn(),
         )
         .after_sending(tcp(40_000, 443))
-        .configured(|config| config.filter.reach = config.filter.reach.doubted()),
+        .configured(|config| config.filter.size = config.filter.size.invalidated()),
         row(
             "no_flow, UDP, port in use, no rescue",
             DropNoFlow,
@@ -87,7 +87,7 @@ fn plain() -> Vec<Row> {
         row("outside_range", PassOutsideRange, tcp(40_000, 443)),
         row("exempt", PassExempt, tcp(443, RESERVED)).with_exemptions(),
         row("trusted", PassTrusted, udp(53, 40_000).from(FAR))
-            .configured(|config| config.excuses = Config::TRUSTS),
+            .configured(|config| config.exceptions = Config::TRUSTS),
         row("not_local", PassNotLocal, udp(53, 40_000).to(N)).routing(),
         row(
             "no_flow, on a host that routes",

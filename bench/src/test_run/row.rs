@@ -1,9 +1,9 @@
 //! One line of what is measured by test-run: a frame, and all that decides about it.
 
 use guard_common::{
-    config::{Config, Device},
-    filter::Filter,
-    outcome::{Action, Direction, Outcome},
+    abi::{config::Config, device::Device},
+    outcome::{Direction, Outcome, Verdict},
+    ports::bloom::BloomFilter,
 };
 use guard_tests::{
     frames::Frame,
@@ -127,18 +127,18 @@ impl Row {
     /// On a host that routes.
     pub fn routing(mut self) -> Self {
         self.device.forwards = Device::ROUTES;
-        self.configured(|config| config.excuses = Config::FORWARDS)
+        self.configured(|config| config.exceptions = Config::FORWARDS)
     }
 
     /// What the daemon would have configured, and its first sweep.
     pub fn config(&self) -> Config {
         let mut config = self.setup.config();
         config.rescue = 1;
-        config.filter = Filter::new(SEEDS);
-        config.filter.reach = config.filter.reach.trusted();
+        config.filter = BloomFilter::new(SEEDS);
+        config.filter.size = config.filter.size.validated();
         (self.configure)(&mut config);
         // As the daemon does after every change: it follows from the others.
-        config.window = config.window_on(self.setup.guarded());
+        config.window = config.window_for(self.setup.guarded());
         config
     }
 
@@ -174,9 +174,9 @@ impl Row {
 
     /// The program that does nothing but what must become of the frame.
     pub const fn bare(&self) -> &'static str {
-        match (self.outcome.direction(), self.outcome.action()) {
-            (Direction::Ingress, Action::Drop) => "bare_drop",
-            (Direction::Ingress, Action::Pass) => "bare_pass",
+        match (self.outcome.direction(), self.outcome.verdict()) {
+            (Direction::Ingress, Verdict::Drop) => "bare_drop",
+            (Direction::Ingress, Verdict::Pass) => "bare_pass",
             (Direction::Egress, _) => "bare_next",
         }
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use guard_common::outcome::{Action, Direction, Family, Judged, Outcome};
+use guard_common::outcome::{Decision, Direction, Family, Outcome, Verdict};
 use guard_tests::{
     frames::{G, P},
     netns::Direct,
@@ -168,7 +168,7 @@ impl Scene {
                 self.guard.descriptor(guard)?,
             ),
             Variety::Flows(_) | Variety::Strangers => {
-                let passes = usize::from(row.outcome().action() == Action::Pass);
+                let passes = usize::from(row.outcome().verdict() == Verdict::Pass);
                 (
                     self.to_bare[passes].descriptor(varying.name())?,
                     self.to_guard.descriptor(varying.name())?,
@@ -207,7 +207,7 @@ impl Scene {
     /// How often each outcome happened.
     fn counted(&self) -> Result<Vec<u64>> {
         let counters = self.guard.counters(setup::DEVICE)?;
-        let slots = Judged::SLOTS as usize / Outcome::ALL.len();
+        let slots = Decision::SLOTS as usize / Outcome::ALL.len();
         Ok(counters
             .chunks(slots)
             .map(|slots| slots.iter().sum())

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
-use guard_common::parse::Transport;
+use guard_common::frame::transport::Transport;
 
 use super::{
     Reachable,

@@ -1,6 +1,6 @@
 //! What the facts of an audit mean. Pure.
 
-use guard_common::parse::Transport;
+use guard_common::frame::transport::Transport;
 
 use super::{
     Finding, Severity,

@@ -3,7 +3,7 @@
 use std::fs;
 
 use aya::maps::MapType;
-use guard_common::reach;
+use guard_common::ports::bloom;
 
 use super::{
     Report,
@@ -116,7 +116,7 @@ fn maps(programs: &Programs, flows: u32) -> u64 {
     let processors = aya::util::nr_cpus().unwrap_or(1) as u64;
     let sizes = programs.maps().map(|(name, map)| {
         let entries = match name {
-            "state" => reach::elements(flows),
+            "state" => bloom::elements(flows),
             name if FLOW_MAPS.contains(&name) => flows,
             _ => map.max_entries(),
         };

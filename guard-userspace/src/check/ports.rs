@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use guard_common::parse::Transport;
+use guard_common::frame::transport::Transport;
 
 use super::{Item, Report};
 use crate::{

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use guard_common::parse::Transport;
+use guard_common::frame::transport::Transport;
 use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlaBuffer, NlasIterator, parse_ip, parse_u8,
     parse_u16_be, parse_u32_be,

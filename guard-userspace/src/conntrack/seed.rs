@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use guard_common::parse::Transport;
+use guard_common::frame::transport::Transport;
 
 use super::{Tracked, walk};
 use crate::{

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context;
-use guard_common::config::Timeouts;
+use guard_common::flow::timer::Timeouts;
 
 use super::{Tracked, allowance::Allowance, begin, message, read, tracks_any};
 use crate::{

@@ -130,7 +130,7 @@ impl From<&Observation> for Status {
             .map(|outcome| (Cow::Borrowed(outcome.reason()), 0))
             .collect();
         for count in &observation.frames {
-            let outcome = count.judged.outcome;
+            let outcome = count.decision.outcome;
             if ingress(&&outcome) {
                 let sum: &mut u64 = packets.entry(outcome.reason().into()).or_default();
                 *sum = sum.saturating_add(count.frames);

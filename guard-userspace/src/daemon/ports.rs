@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use guard_common::parse::Transport;
+use guard_common::frame::transport::Transport;
 use ipnet::IpNet;
 
 use crate::{

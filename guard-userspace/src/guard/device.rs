@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, io, net::IpAddr, path::PathBuf, time::Instant};
 
 use guard_common::{
-    address::{V4, V6},
-    config::{Device, MAX_OWN_ADDRESSES},
+    abi::device::{Device, MAX_OWN_ADDRESSES},
+    frame::address::{V4, V6},
     outcome::Family,
 };
 use ipnet::IpNet;
@@ -487,7 +487,7 @@ fn describe(name: &str, addresses: &[IpNet]) -> Device {
 
 #[cfg(test)]
 mod tests {
-    use guard_common::address::Address;
+    use guard_common::frame::address::Address;
 
     use super::*;
 

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use guard_common::{
-    config::{Config, Device},
-    layout::DIVERTED,
-};
+use guard_common::abi::{config::Config, device::Device, layout::DIVERTED};
 use ipnet::IpNet;
 
 use super::Guard;
@@ -96,7 +93,7 @@ impl Guard {
     }
 
     pub(super) fn set_excuse(&mut self, excuse: u32, applies: bool) {
-        let others = self.maps.state.excuses() & !excuse;
+        let others = self.maps.state.exceptions() & !excuse;
         self.maps
             .state
             .set_excuses(others | if applies { excuse } else { 0 });

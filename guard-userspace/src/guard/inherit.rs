@@ -10,7 +10,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
-use guard_common::{flow::Phase, tables::Use};
+use guard_common::{flow::state::Phase, ports::occupancy::Use};
 
 use crate::{
     attach,
@@ -161,8 +161,8 @@ fn copy_flows(earlier: &Pins, maps: &Maps, pins: &Pins, now: u32) -> anyhow::Res
             let _ = to.merge(&entry);
             let port = entry.local.port();
             maps.state.mark(Use::flow(entry.transport), port, epoch);
-            if entry.flow.phase == Phase::Query as u8 {
-                maps.state.mark(Use::Query, port, epoch);
+            if entry.flow.phase == Phase::Multicast as u8 {
+                maps.state.mark(Use::Multicast, port, epoch);
             }
             copied += 1;
         })?;

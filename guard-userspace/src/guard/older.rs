@@ -7,7 +7,7 @@ use std::{
 };
 
 use guard_common::{
-    flow::{Flow, Phase},
+    flow::state::{Flow, Phase},
     outcome::Protocol,
 };
 
@@ -122,7 +122,7 @@ impl Seeder {
         let udp = |map: &&FlowMap| map.protocol == Protocol::Udp;
         for map in self.flows.iter().filter(udp) {
             map.walk(|entry| {
-                let query = entry.flow.phase == Phase::Query as u8;
+                let query = entry.flow.phase == Phase::Multicast as u8;
                 if query || entry.remote.port() == 0 || !entry.flow.alive(now, &timeouts) {
                     return;
                 }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, io};
 
 use anyhow::Context;
-use guard_common::link::LinkAddress;
+use guard_common::frame::ethernet::MacAddress;
 use netlink_packet_core::Parseable;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -21,11 +21,11 @@ const NEW_NEIGHBOUR: u16 = 28;
 ///
 /// # Errors
 /// When the kernel refuses to list them.
-pub fn accepted(index: u32) -> anyhow::Result<BTreeSet<LinkAddress>> {
+pub fn accepted(index: u32) -> anyhow::Result<BTreeSet<MacAddress>> {
     read_filter(index).context("rtnetlink: list link addresses that are accepted")
 }
 
-fn read_filter(index: u32) -> io::Result<BTreeSet<LinkAddress>> {
+fn read_filter(index: u32) -> io::Result<BTreeSet<MacAddress>> {
     let netlink = Socket::new(NETLINK_ROUTE)?;
     // With it the kernel heeds the interface that the request names; without it all come along,
     // and are left out below.
@@ -47,7 +47,7 @@ fn read_filter(index: u32) -> io::Result<BTreeSet<LinkAddress>> {
 }
 
 /// The link address of an entry of an interface's own filter, unless it is a group's.
-pub(super) fn read(entry: &NeighbourMessage) -> Option<LinkAddress> {
+pub(super) fn read(entry: &NeighbourMessage) -> Option<MacAddress> {
     if !entry.header.flags.contains(NeighbourFlags::Own) {
         return None;
     }
@@ -58,7 +58,7 @@ pub(super) fn read(entry: &NeighbourMessage) -> Option<LinkAddress> {
             NeighbourAttribute::LinkLayerAddress(octets) => octets.as_slice().try_into().ok(),
             _ => None,
         })
-        .map(LinkAddress::new)
+        .map(MacAddress::new)
         .filter(|address| !address.is_group())
 }
 
@@ -88,7 +88,7 @@ mod tests {
             let mut entry = NeighbourMessage::default();
             entry.header.flags = flags;
             entry.attributes = vec![NeighbourAttribute::LinkLayerAddress(octets.to_vec())];
-            read(&entry).map(LinkAddress::octets)
+            read(&entry).map(MacAddress::octets)
         };
         let own = NeighbourFlags::Own;
         let table = [

@@ -5,7 +5,7 @@ use std::{
     fs,
 };
 
-use guard_common::{config::Device, link::LinkAddress, outcome::Family};
+use guard_common::{abi::device::Device, frame::ethernet::MacAddress, outcome::Family};
 
 use super::{Interface, accepted};
 
@@ -27,7 +27,7 @@ pub struct Onward {
 pub struct Layers<'a> {
     by_index: HashMap<u32, &'a Interface>,
     upon: HashMap<u32, Vec<&'a Interface>>,
-    own: BTreeSet<LinkAddress>,
+    own: BTreeSet<MacAddress>,
 }
 
 impl<'a> Layers<'a> {
@@ -54,7 +54,7 @@ impl<'a> Layers<'a> {
     }
 
     /// Link addresses by which frames come to this host itself.
-    pub const fn own_links(&self) -> &BTreeSet<LinkAddress> {
+    pub const fn own_links(&self) -> &BTreeSet<MacAddress> {
         &self.own
     }
 
@@ -88,12 +88,12 @@ impl<'a> Layers<'a> {
             .fold(0, |ways, way| ways | way);
         // The kernel takes no frame for another link address, but a guest with a packet socket does.
         if interface.promiscuous {
-            forwards |= Device::CARRIES;
+            forwards |= Device::BRIDGES;
         }
-        if forwards & Device::CARRIES == 0 {
+        if forwards & Device::BRIDGES == 0 {
             let carried = |link| !self.own.contains(link);
             if accepted(interface.index)?.iter().any(carried) {
-                forwards |= Device::CARRIES;
+                forwards |= Device::BRIDGES;
             }
         }
 
@@ -128,14 +128,14 @@ impl<'a> Layers<'a> {
     fn passes_on(&self, interface: &Interface) -> u32 {
         let controller = self.controller(interface);
         let bridged = controller.is_some_and(|controller| !controller.is_transparent());
-        let carries = if bridged { Device::CARRIES } else { 0 };
+        let carries = if bridged { Device::BRIDGES } else { 0 };
         let shared = interface.mac.is_none_or(|mac| self.own.contains(&mac));
 
         carries
             | match interface.kind.as_deref() {
-                Some("macvtap") if !shared => Device::CARRIES,
+                Some("macvtap") if !shared => Device::BRIDGES,
                 // What is above in other namespaces, or in guests, has the same link address.
-                Some("macvtap" | "ipvlan" | "ipvtap") => Device::SHARES,
+                Some("macvtap" | "ipvlan" | "ipvtap") => Device::SHARES_MAC,
                 _ => 0,
             }
     }
@@ -208,7 +208,7 @@ mod tests {
             index: FIRST + number,
             name: format!("made up {number}"),
             altnames: Vec::new(),
-            mac: Some(LinkAddress::new([2, 0, 0, 0, 0, number as u8])),
+            mac: Some(MacAddress::new([2, 0, 0, 0, 0, number as u8])),
             link_type: 1,
             kind: Some(kind.to_owned()),
             up: true,
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn what_sits_on_an_interface_says_how_frames_go_on() {
-        let (carries, shares) = (Device::CARRIES, Device::SHARES);
+        let (carries, shares) = (Device::BRIDGES, Device::SHARES_MAC);
         // what there is beside the first                        ways     by   above
         let table = [
             (vec![], 0, 0, 1),
@@ -292,7 +292,7 @@ mod tests {
         let all = [own];
         let found = Layers::new(&all).onward(&all[0]);
         let found = found.expect("is for everybody to list");
-        assert_eq!(found.forwards, Device::CARRIES);
+        assert_eq!(found.forwards, Device::BRIDGES);
     }
 
     #[test]
@@ -309,6 +309,6 @@ mod tests {
         let all = [own, passthru];
         let found = Layers::new(&all).onward(&all[0]);
         let found = found.expect("is for everybody to list");
-        assert_eq!(found.forwards, Device::SHARES);
+        assert_eq!(found.forwards, Device::SHARES_MAC);
     }
 }

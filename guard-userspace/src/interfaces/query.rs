@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::Context;
 use aya::programs::loaded_programs;
 use futures_util::{Stream, StreamExt, TryStreamExt, future::ready};
-use guard_common::link::LinkAddress;
+use guard_common::frame::ethernet::MacAddress;
 use ipnet::IpNet;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
@@ -174,7 +174,7 @@ pub(super) fn interface(link: &LinkMessage) -> Interface {
             LinkAttribute::IfName(name) => interface.name.clone_from(name),
             LinkAttribute::PropList(properties) => interface.altnames = altnames(properties),
             LinkAttribute::Address(address) => {
-                interface.mac = address.as_slice().try_into().ok().map(LinkAddress::new);
+                interface.mac = address.as_slice().try_into().ok().map(MacAddress::new);
             }
             LinkAttribute::Mtu(mtu) => interface.mtu = *mtu,
             LinkAttribute::MaxMtu(mtu) => interface.max_mtu = Some(*mtu).filter(|mtu| *mtu > 0),

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use guard_common::{
-    layout::{DIVERTED, LOCAL, UNDECIDED},
+    abi::layout::{DIVERTED, LOCAL, UNDECIDED},
     outcome::Family,
 };
 use ipnet::IpNet;

@@ -5,7 +5,7 @@ use std::{
     fmt::Write,
 };
 
-use guard_common::parse::Transport;
+use guard_common::frame::transport::Transport;
 
 use super::{
     Listener, Owner,

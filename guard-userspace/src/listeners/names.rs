@@ -265,7 +265,7 @@ mod tests {
 
     fn listener(inode: u32, uid: u32) -> Vec<Listener> {
         let socket = Socket {
-            transport: guard_common::parse::Transport::Udp,
+            transport: guard_common::frame::transport::Transport::Udp,
             local: "0.0.0.0:4789".parse().expect("an address"),
             remote: "0.0.0.0:0".parse().expect("an address"),
             state: State::Close,

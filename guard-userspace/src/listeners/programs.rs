@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use guard_common::parse::Transport;
+use guard_common::frame::transport::Transport;
 
 use super::{Listener, Owner};
 use crate::range::PortRange;

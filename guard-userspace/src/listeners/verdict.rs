@@ -1,6 +1,6 @@
 //! What is done about listeners on guarded ports. Pure.
 
-use guard_common::parse::Transport;
+use guard_common::frame::transport::Transport;
 
 use super::{Listener, Programs, lines};
 use crate::{

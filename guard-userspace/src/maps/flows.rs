@@ -8,12 +8,17 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use aya::maps::{MapData, MapInfo};
 use guard_common::{
-    address::{Address, V4, V6},
-    config::Timeouts,
-    flow::Flow,
-    key::{FlowKey, FlowKeyV4, FlowKeyV6},
+    flow::{
+        key::{FlowKey, FlowKeyV4, FlowKeyV6},
+        state::Flow,
+        timer::Timeouts,
+    },
+    frame::{
+        address::{Address, V4, V6},
+        ip::Tuple,
+        transport::Transport,
+    },
     outcome::{Family, Protocol},
-    parse::{Transport, Tuple},
 };
 
 use crate::{bpf, pins::Pins};

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 use anyhow::Context;
 use aya::maps::{HashMap, Map, MapData};
 use guard_common::{
-    address::{V4, V6},
-    key::KernelPortKey,
+    flow::key::KernelPortKey,
+    frame::address::{V4, V6},
 };
 
 use super::held::exchange;

@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 
 use anyhow::Context;
 use aya::maps::{HashMap, Map, MapData};
-use guard_common::link::LinkAddress;
+use guard_common::frame::ethernet::MacAddress;
 
 use super::held::exchange;
 use crate::pins::Pins;
 
 /// The link addresses of this host, as the programs know them.
 pub struct Links {
-    map: HashMap<MapData, LinkAddress, u32>,
-    held: BTreeSet<LinkAddress>,
+    map: HashMap<MapData, MacAddress, u32>,
+    held: BTreeSet<MacAddress>,
 }
 
 impl Links {
@@ -36,7 +36,7 @@ impl Links {
     ///
     /// # Errors
     /// When the kernel refuses one, for instance because the map is full.
-    pub fn set(&mut self, wanted: &BTreeSet<LinkAddress>) -> anyhow::Result<()> {
+    pub fn set(&mut self, wanted: &BTreeSet<MacAddress>) -> anyhow::Result<()> {
         exchange(
             (&mut self.map, &mut self.held),
             wanted,

@@ -8,8 +8,8 @@ use aya::maps::{
     lpm_trie::{Key, LpmTrie},
 };
 use guard_common::{
-    address::{V4, V6},
-    key::AddressKey,
+    flow::key::AddressKey,
+    frame::address::{V4, V6},
 };
 use ipnet::IpNet;
 

@@ -3,10 +3,9 @@
 use anyhow::Context;
 use aya::maps::{Map, MapData, PerCpuArray};
 use guard_common::{
-    config::Timeouts,
-    layout::{Counters, MAX_DEVICES},
-    outcome::{Direction, Outcome, Protocol},
-    tables::Tally,
+    abi::layout::{Counters, MAX_DEVICES},
+    flow::timer::Timeouts,
+    outcome::{Direction, Outcome, Protocol, Tally},
 };
 
 use super::{FlowMap, StateMemory, kinds};
@@ -63,13 +62,13 @@ impl Readings {
             .get(&slot, 0)
             .context("counters: cannot be read")?;
         let mut counts = Vec::new();
-        for (judged, verdict) in kinds() {
-            let counter = judged.slot(verdict) as usize;
+        for (decision, verdict) in kinds() {
+            let counter = decision.slot(verdict) as usize;
             let frames = processors.iter().map(|counters| counters[counter]).sum();
             if frames != 0 {
                 counts.push(FrameCount {
                     device: device.to_owned(),
-                    judged,
+                    decision,
                     verdict,
                     frames,
                 });
@@ -86,7 +85,7 @@ impl Readings {
     pub fn counted(&self, slot: u32) -> anyhow::Result<Counted> {
         let mut counted = Counted::default();
         for count in self.frames(slot, "")? {
-            match count.judged.outcome.direction() {
+            match count.decision.outcome.direction() {
                 Direction::Ingress => counted.received += count.frames,
                 Direction::Egress => counted.sent += count.frames,
             }
@@ -126,7 +125,7 @@ impl Readings {
             let failed = self.frames(slot, "")?;
             insert_failed += failed
                 .iter()
-                .filter(|count| count.judged.outcome == Outcome::PassInsertFailed)
+                .filter(|count| count.decision.outcome == Outcome::PassInsertFailed)
                 .map(|count| count.frames)
                 .sum::<u64>();
         }

@@ -6,15 +6,18 @@ use std::{
 };
 
 use guard_common::{
-    config::Timeouts,
-    filter::Filter,
-    layout::LAYOUT_VERSION,
-    owner::Users,
-    parse::Transport,
-    ports::{FIRST_KERNEL_PORT, KERNEL_WORDS, Occupancy, PORTS, Window},
-    reach::Reach,
-    state::{State, StateCell},
-    tables::Use,
+    abi::{
+        layout::LAYOUT_VERSION,
+        state::{State, StateCell},
+    },
+    flow::timer::Timeouts,
+    frame::transport::Transport,
+    ports::{
+        bloom::{BloomFilter, BloomSize},
+        class::{FIRST_KERNEL_PORT, KERNEL_WORDS, PORTS, Window},
+        occupancy::{Occupancy, Use},
+        peer::PeerHash,
+    },
 };
 use nix::sys::mman::munmap;
 
@@ -72,9 +75,9 @@ words! {
     /// Whether flows may be rescued.
     rescue, set_rescue: rescue;
     /// Questions to ask before a drop.
-    excuses, set_excuses_alone: excuses;
+    exceptions, set_excuses_alone: exceptions;
     /// How often the filter was doubted.
-    doubts, set_doubts: doubts;
+    invalidations, set_doubts: invalidations;
 }
 
 impl StateMemory {
@@ -127,8 +130,8 @@ impl StateMemory {
     }
 
     /// Says which questions to ask before a drop.
-    pub fn set_excuses(&mut self, excuses: u32) {
-        self.set_excuses_alone(excuses);
+    pub fn set_excuses(&mut self, exceptions: u32) {
+        self.set_excuses_alone(exceptions);
         self.open_window();
     }
 
@@ -139,22 +142,22 @@ impl StateMemory {
         let window = unsafe {
             let state = self.state.as_ptr();
             let page = ((*state).config.page & 1) as usize;
-            (*state).config.window_on(&(&(*state).guarded)[page])
+            (*state).config.window_for(&(&(*state).guarded)[page])
         };
         self.set_window(window);
     }
 
     /// Changes which marks of the filter count. The sweeper and whoever doubts the filter may do so
     /// at once.
-    pub(super) fn change_reach(&mut self, change: impl Fn(Reach) -> Reach) {
+    pub(super) fn change_size(&mut self, change: impl Fn(BloomSize) -> BloomSize) {
         // SAFETY: the memory is mapped for as long as `self` lives, and is a `State`, of which this
         // aligned word is only changed here once programs look at it.
         let word = unsafe {
-            let reach = &raw mut (*self.state.as_ptr()).config.filter.reach;
-            AtomicU64::from_ptr(reach.cast())
+            let size = &raw mut (*self.state.as_ptr()).config.filter.size;
+            AtomicU64::from_ptr(size.cast())
         };
         word.update(Ordering::SeqCst, Ordering::SeqCst, |word| {
-            change(Reach::from_word(word)).word()
+            change(BloomSize::from_word(word)).word()
         });
     }
 
@@ -217,14 +220,14 @@ impl StateMemory {
     /// one next to it.
     pub fn in_use(&self, purpose: Use, port: u16) -> bool {
         self.is_marked(purpose, port)
-            || self.cell().owner(purpose, usize::from(port)).load() != Users::NONE
+            || self.cell().single_peer(purpose, usize::from(port)).load() != PeerHash::NONE
     }
 
     /// Whether something on this port has flows: a UDP socket there has sent, and is no listener
     /// that only waits.
     pub fn has_flows(&self, transport: Transport, port: u16) -> bool {
         self.in_use(Use::flow(transport), port)
-            || transport == Transport::Udp && self.in_use(Use::Query, port)
+            || transport == Transport::Udp && self.in_use(Use::Multicast, port)
     }
 
     /// Whether `port` is used with one remote address and no other.
@@ -240,10 +243,10 @@ impl StateMemory {
     }
 
     /// Takes over what a complete sweep has found of `port`, before `epoch` begins.
-    pub(super) fn settle(&self, purpose: Use, port: usize, users: Users, epoch: u8) {
+    pub(super) fn settle(&self, purpose: Use, port: usize, users: PeerHash, epoch: u8) {
         let cell = self.cell();
-        cell.owner(purpose, port)
-            .settle(users, cell.occupancy(purpose, port), epoch);
+        cell.single_peer(purpose, port)
+            .update(users, cell.occupancy(purpose, port), epoch);
     }
 
     /// Whether `port` is guarded.
@@ -274,7 +277,7 @@ impl StateMemory {
         // program reads yet.
         unsafe {
             let place = &raw mut (*self.state.as_ptr()).config.filter;
-            place.write_volatile(Filter::new(seeds));
+            place.write_volatile(BloomFilter::new(seeds));
         }
     }
 

@@ -3,9 +3,11 @@
 use anyhow::Context;
 use aya::maps::{Array, IterableMap, Map, MapData, PerCpuArray, PerCpuValues};
 use guard_common::{
-    config::Device,
-    layout::{Counters, MAX_DEVICES},
-    tables::Tally,
+    abi::{
+        device::Device,
+        layout::{Counters, MAX_DEVICES},
+    },
+    outcome::Tally,
 };
 
 use super::{Maps, alike, name_of, open};

@@ -9,12 +9,13 @@ use std::{
 
 use anyhow::ensure;
 use guard_common::{
-    filter::{Filter, LINE},
-    owner::Users,
-    ports::PORTS,
-    reach::Reach,
-    state::{Element, ElementCell},
-    tables::Use,
+    abi::state::{Element, ElementCell},
+    ports::{
+        bloom::{BloomFilter, BloomSize, LINE},
+        class::PORTS,
+        occupancy::Use,
+        peer::PeerHash,
+    },
 };
 use nix::sys::mman::munmap;
 
@@ -29,44 +30,44 @@ impl StateMemory {
     /// complete. To be called after whatever makes tuples known that neither egress nor a sweep has
     /// marked.
     pub fn doubt_filter(&mut self) {
-        self.set_doubts(self.doubts().wrapping_add(1));
+        self.set_doubts(self.invalidations().wrapping_add(1));
         // Whoever trusts the filter at this moment must see this doubt, or be seen by it.
         atomic::fence(Ordering::SeqCst);
-        self.change_reach(Reach::doubted);
+        self.change_size(BloomSize::invalidated);
     }
 
-    /// Lets the filter decide, unless it was doubted since there were so many `doubts`.
-    pub fn trust_filter(&mut self, doubts: u32) {
-        if self.doubts() != doubts {
+    /// Lets the filter decide, unless it was doubted since there were so many `invalidations`.
+    pub fn trust_filter(&mut self, invalidations: u32) {
+        if self.invalidations() != invalidations {
             return;
         }
-        self.change_reach(Reach::trusted);
+        self.change_size(BloomSize::validated);
         atomic::fence(Ordering::SeqCst);
-        if self.doubts() != doubts {
-            self.change_reach(Reach::doubted);
+        if self.invalidations() != invalidations {
+            self.change_size(BloomSize::invalidated);
         }
     }
 
     /// Makes the filter as long as suits the `marks` that a sweep has left in it, and says whether
     /// it was: other bytes are doubted until a sweep has filled them.
     pub fn fit_filter(&mut self, marks: u64) -> bool {
-        let reach = self.filter().reach;
-        let fitting = reach.fitting(marks, self.elements);
-        if fitting.bytes() == reach.bytes() {
+        let size = self.filter().size;
+        let fitting = size.fitting(marks, self.elements);
+        if fitting.bytes() == size.bytes() {
             return true;
         }
-        self.change_reach(|_| fitting);
+        self.change_size(|_| fitting);
 
         false
     }
 
     /// Whether the filter decides.
     pub fn filters(&self) -> bool {
-        self.filter().reach.decides()
+        self.filter().size.is_valid()
     }
 
     /// How tuples are hashed, and whether the answer counts.
-    pub fn filter(&self) -> Filter {
+    pub fn filter(&self) -> BloomFilter {
         self.cell().config().filter()
     }
 }
@@ -76,7 +77,7 @@ impl StateMemory {
 pub struct Tuples {
     elements: NonNull<Element>,
     count: usize,
-    filter: Filter,
+    filter: BloomFilter,
     marks: Cell<u64>,
 }
 
@@ -85,7 +86,7 @@ impl Tuples {
     ///
     /// # Errors
     /// When there is none, or the kernel refuses.
-    pub fn open(pins: &Pins, filter: Filter) -> anyhow::Result<Self> {
+    pub fn open(pins: &Pins, filter: BloomFilter) -> anyhow::Result<Self> {
         let (memory, count) = super::share(pins, None)?;
         let tuples = Self {
             elements: memory.cast(),
@@ -93,7 +94,7 @@ impl Tuples {
             filter,
             marks: Cell::new(0),
         };
-        let end = filter.reach.base() + filter.reach.bytes() as usize;
+        let end = filter.size.base() + filter.size.bytes() as usize;
         ensure!(
             end <= tuples.count * size_of::<Element>(),
             "state: ends before its filter"
@@ -110,11 +111,11 @@ impl Tuples {
         // aligned as one, and is only accessed by whole words or bytes.
         let (occupancy, tuples) = unsafe {
             let elements = self.elements.as_ptr();
-            let tuples = elements.cast::<AtomicU8>().add(self.filter.reach.base());
+            let tuples = elements.cast::<AtomicU8>().add(self.filter.size.base());
             let occupancy = (&raw const (*elements).state.occupancy).cast::<AtomicU8>();
             (
                 slice::from_raw_parts(occupancy, Use::COUNT * PORTS),
-                slice::from_raw_parts(tuples, self.filter.reach.bytes() as usize),
+                slice::from_raw_parts(tuples, self.filter.size.bytes() as usize),
             )
         };
         let (stale, old) = (next.wrapping_add(1), next.wrapping_add(1 + u8::MAX / 2));
@@ -135,17 +136,17 @@ impl Tuples {
 
     /// Notes that the ends of a flow, as it is recorded, are in use in `epoch`, and says with whom
     /// its port is used.
-    pub fn mark(&self, flow: &FlowEntry, epoch: u8) -> Users {
+    pub fn mark(&self, flow: &FlowEntry, epoch: u8) -> PeerHash {
         let filter = &self.filter;
         let (places, users) = match ends(flow) {
-            Some(Ends::V4(tuple)) => (filter.places(&tuple), Users::one(tuple.remote, filter)),
-            Some(Ends::V6(tuple)) => (filter.places(&tuple), Users::one(tuple.remote, filter)),
+            Some(Ends::V4(tuple)) => (filter.places(&tuple), PeerHash::of(tuple.remote, filter)),
+            Some(Ends::V6(tuple)) => (filter.places(&tuple), PeerHash::of(tuple.remote, filter)),
             // Nothing is sent between ends of two families. The port is in use all the same.
-            None => return Users::MANY,
+            None => return PeerHash::MANY,
         };
         let element = places[0] / Element::SIZE;
         if element >= self.count {
-            return Users::MANY;
+            return PeerHash::MANY;
         }
         // SAFETY: the memory is mapped for as long as `self` lives, there are more elements in it
         // than the index, and an `ElementCell` is an `Element`.
@@ -165,7 +166,7 @@ impl Tuples {
     /// About how many bytes would have been marked if no two tuples shared one: linear counting
     /// (Whang, Vander-Zanden and Taylor 1990). Of a filter that is full, more than there can be.
     pub fn marks(&self) -> u64 {
-        let bytes = f64::from(self.filter.reach.bytes());
+        let bytes = f64::from(self.filter.size.bytes());
         // Bytes that egress marks anew while the sweep runs are counted twice.
         let free = (1.0 - self.marks.get() as f64 / bytes).max(0.0);
 

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use guard_common::{owner::Users, ports::PORTS, tables::Use};
+use guard_common::ports::{class::PORTS, occupancy::Use, peer::PeerHash};
 
 use super::StateMemory;
 
@@ -11,18 +11,18 @@ const FLOWS: [Use; 3] = [Use::Tcp, Use::Udp, Use::UdpLite];
 
 /// What a sweep has found of each port, before programs are told.
 #[derive(Debug)]
-pub struct PortUsers([Box<[Cell<Users>]>; FLOWS.len()]);
+pub struct PortUsers([Box<[Cell<PeerHash>]>; FLOWS.len()]);
 
 impl PortUsers {
     /// Nothing found yet.
     pub fn none() -> Self {
-        Self(FLOWS.map(|_| vec![Cell::new(Users::NONE); PORTS].into()))
+        Self(FLOWS.map(|_| vec![Cell::new(PeerHash::NONE); PORTS].into()))
     }
 
     /// Notes that these use a port, given in host byte order.
-    pub fn add(&self, purpose: Use, port: u16, users: Users) {
+    pub fn add(&self, purpose: Use, port: u16, users: PeerHash) {
         if let Some(index) = FLOWS.iter().position(|flow| *flow == purpose) {
-            self.0[index][usize::from(port)].update(|before| before.and(users));
+            self.0[index][usize::from(port)].update(|before| before.merge(users));
         }
     }
 

@@ -1,26 +1,26 @@
 //! Which packet counters exist, and what they stand at.
 
-use guard_common::outcome::{Action, Family, Judged, Outcome, Protocol};
+use guard_common::outcome::{Decision, Family, Outcome, Protocol, Verdict};
 
 use crate::{observation::Observation, settings::Mode};
 
 /// Whether the series is shown even at 0: it can occur, and in this mode.
-pub(super) fn exists(judged: Judged, verdict: Action, mode: Mode) -> bool {
+pub(super) fn exists(decision: Decision, verdict: Verdict, mode: Mode) -> bool {
     let carried_out = match mode {
-        Mode::Enforce => judged.outcome.action(),
-        Mode::Monitor => Action::Pass,
+        Mode::Enforce => decision.outcome.verdict(),
+        Mode::Monitor => Verdict::Pass,
     };
 
-    verdict == carried_out && can_occur(judged)
+    verdict == carried_out && can_occur(decision)
 }
 
 /// Whether a frame can be judged so: how far a frame was read decides what is known of it.
-const fn can_occur(judged: Judged) -> bool {
-    let Judged {
+const fn can_occur(decision: Decision) -> bool {
+    let Decision {
         outcome,
         family,
         protocol,
-    } = judged;
+    } = decision;
     let unread = matches!(family, Family::Other) && matches!(protocol, Protocol::Other);
     let ip = matches!(family, Family::Ipv4 | Family::Ipv6);
     let ports = ip && matches!(protocol, Protocol::Tcp | Protocol::Udp | Protocol::UdpLite);
@@ -67,7 +67,7 @@ impl Tally {
             Self::of(&mut tallies, &interface.interface);
         }
         for count in &observation.frames {
-            let slot = Self::slot(count.judged, count.verdict);
+            let slot = Self::slot(count.decision, count.verdict);
             let tally = Self::of(&mut tallies, &count.device);
             tally.0[slot] = tally.0[slot].saturating_add(count.frames);
         }
@@ -75,21 +75,21 @@ impl Tally {
         tallies
     }
 
-    pub(super) fn frames(&self, judged: Judged, verdict: Action) -> u64 {
-        self.0[Self::slot(judged, verdict)]
+    pub(super) fn frames(&self, decision: Decision, verdict: Verdict) -> u64 {
+        self.0[Self::slot(decision, verdict)]
     }
 
     fn of<'a, 'b>(tallies: &'a mut Vec<(&'b str, Self)>, device: &'b str) -> &'a mut Self {
         let known = tallies.iter().position(|(name, _)| *name == device);
         let index = known.unwrap_or_else(|| {
-            tallies.push((device, Self(vec![0; Judged::SLOTS as usize])));
+            tallies.push((device, Self(vec![0; Decision::SLOTS as usize])));
             tallies.len() - 1
         });
 
         &mut tallies[index].1
     }
 
-    fn slot(judged: Judged, verdict: Action) -> usize {
-        judged.slot(verdict) as usize
+    fn slot(decision: Decision, verdict: Verdict) -> usize {
+        decision.slot(verdict) as usize
     }
 }

@@ -179,7 +179,7 @@ fn every_outcome_is_shown_with_its_count() {
     for &outcome in Outcome::ALL {
         let mut one = observation(Mode::Enforce);
         one.frames.truncate(1);
-        one.frames[0].judged.outcome = outcome;
+        one.frames[0].decision.outcome = outcome;
         one.frames[0].frames = 123_456;
         let text = render(one);
         let counted: Vec<_> = text
@@ -297,7 +297,7 @@ fn every_reason_is_documented_with_its_verdict_and_no_other() {
             .iter()
             .filter(|outcome| outcome.direction().label() == direction)
             .map(|outcome| {
-                let verdict = outcome.action().label();
+                let verdict = outcome.verdict().label();
                 (outcome.reason().to_owned(), verdict.to_owned())
             })
             .collect();

@@ -1,4 +1,4 @@
-use guard_common::pressure::Adaptive;
+use guard_common::flow::adaptive::Adaptive;
 
 use super::*;
 

@@ -10,8 +10,8 @@ use std::{
 };
 
 use guard_common::{
-    flow::Timer,
-    outcome::{Action, Family, Judged, Outcome, Protocol},
+    flow::timer::Timer,
+    outcome::{Decision, Family, Outcome, Protocol, Verdict},
 };
 
 use super::Shared;
@@ -96,7 +96,7 @@ pub(crate) fn flow(index: usize) -> FlowRow {
 pub(crate) fn observation(mode: Mode) -> Observation {
     let frames = |device: &str, outcome, family, protocol, verdict, frames| FrameCount {
         device: device.to_owned(),
-        judged: Judged {
+        decision: Decision {
             outcome,
             family,
             protocol,
@@ -163,7 +163,7 @@ pub(crate) fn observation(mode: Mode) -> Observation {
                 Outcome::DropNoFlow,
                 Family::Ipv4,
                 Protocol::Tcp,
-                Action::Drop,
+                Verdict::Drop,
                 40,
             ),
             frames(
@@ -171,7 +171,7 @@ pub(crate) fn observation(mode: Mode) -> Observation {
                 Outcome::DropNoFlow,
                 Family::Ipv4,
                 Protocol::Udp,
-                Action::Pass,
+                Verdict::Pass,
                 2,
             ),
             frames(
@@ -179,7 +179,7 @@ pub(crate) fn observation(mode: Mode) -> Observation {
                 Outcome::DropNoFlow,
                 Family::Ipv6,
                 Protocol::Tcp,
-                Action::Drop,
+                Verdict::Drop,
                 1,
             ),
             frames(
@@ -187,7 +187,7 @@ pub(crate) fn observation(mode: Mode) -> Observation {
                 Outcome::PassKnownFlow,
                 Family::Ipv6,
                 Protocol::Tcp,
-                Action::Pass,
+                Verdict::Pass,
                 77,
             ),
             frames(
@@ -195,7 +195,7 @@ pub(crate) fn observation(mode: Mode) -> Observation {
                 Outcome::PassRefreshedFlow,
                 Family::Ipv6,
                 Protocol::Tcp,
-                Action::Pass,
+                Verdict::Pass,
                 5,
             ),
             // Nobody foresees it, and yet it is shown.
@@ -204,7 +204,7 @@ pub(crate) fn observation(mode: Mode) -> Observation {
                 Outcome::PassTrusted,
                 Family::Ipv4,
                 Protocol::Icmp,
-                Action::Pass,
+                Verdict::Pass,
                 1,
             ),
         ],

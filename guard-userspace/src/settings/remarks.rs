@@ -1,6 +1,6 @@
 //! What the administrator should know of settings that are valid.
 
-use guard_common::parse::Transport;
+use guard_common::frame::transport::Transport;
 use ipnet::IpNet;
 
 use super::{Mode, Settings};

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
-use guard_common::pressure::Adaptive;
+use guard_common::flow::adaptive::Adaptive;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// The kinds of flows that have a timer.

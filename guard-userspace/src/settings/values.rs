@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use guard_common::parse::Transport;
+use guard_common::frame::transport::Transport;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 

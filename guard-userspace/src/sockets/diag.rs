@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr};
 
-use guard_common::parse::Transport;
+use guard_common::frame::transport::Transport;
 use netlink_packet_core::{NlaBuffer, NlasIterator, Parseable};
 use netlink_packet_sock_diag::{
     AF_INET, AF_INET6, SOCK_DIAG_BY_FAMILY, SockDiagMessage,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, anyhow};
-use guard_common::parse::Transport;
+use guard_common::frame::transport::Transport;
 use procfs::{
     FromReadSI, ProcError, current_system_info,
     net::{TcpNetEntries, UdpNetEntries},

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use guard_common::pressure::Scales;
+use guard_common::flow::adaptive::Scales;
 
 use crate::{
     pressure::{Evidence, Load},

@@ -4,7 +4,7 @@ mod print;
 
 use anyhow::{Result, ensure};
 use guard_reference::{
-    judged::Judged,
+    decision::Decision,
     memory::Purpose,
     model::Model,
     policy::{Host, Policy, Prefix, Timers},
@@ -167,10 +167,10 @@ impl Found {
         let session = &self.session;
         let mut model = Model::new(session.policy.clone(), session.host.clone(), START);
         for (number, (step, due)) in session.steps.iter().zip(&self.due).enumerate() {
-            let judged = take(&mut model, step).map(|judged| judged.reason.name());
+            let decision = take(&mut model, step).map(|decision| decision.reason.name());
             ensure!(
-                judged == *due,
-                "{}, step {number}: {judged:?} by the reference, {due:?} by the row",
+                decision == *due,
+                "{}, step {number}: {decision:?} by the reference, {due:?} by the row",
                 self.name
             );
         }
@@ -185,7 +185,7 @@ impl Found {
 }
 
 /// One step of the reference, and its judgement where the step is a frame.
-pub fn take(model: &mut Model, step: &Step) -> Option<Judged> {
+pub fn take(model: &mut Model, step: &Step) -> Option<Decision> {
     match step {
         Step::Receive(frame) => return Some(model.receive(frame)),
         Step::Send(frame) => return Some(model.send(frame, false)),

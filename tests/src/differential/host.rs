@@ -3,10 +3,9 @@
 use std::{cell::RefCell, net::IpAddr, rc::Rc};
 
 use guard_common::{
-    key::{AddressKey, KernelPortKey, SizedKey},
-    link::LinkAddress,
-    parse::Transport,
-    tables::{Locality, Socket},
+    flow::key::{AddressKey, KernelPortKey, SizedKey},
+    frame::{ethernet::MacAddress, transport::Transport},
+    policy::datapath::{Locality, SocketMatch},
 };
 use guard_reference::policy::{Host, Prefix, Taker};
 
@@ -22,12 +21,12 @@ pub type Around = Rc<RefCell<(Host, Vec<Prefix>, Vec<(IpAddr, u16)>)>>;
 struct Described(Around);
 
 impl Surroundings for Described {
-    fn socket(&self, transport: Transport, key: SizedKey<'_>) -> Socket {
+    fn socket(&self, transport: Transport, key: SizedKey<'_>) -> SocketMatch {
         let (_, local, remote) = translate::ends(key);
         match self.0.borrow().0.taker(transport.number(), local, remote) {
-            Taker::Nobody => Socket::None,
-            Taker::Connected => Socket::Connected,
-            Taker::Listener => Socket::Listener,
+            Taker::Nobody => SocketMatch::None,
+            Taker::Connected => SocketMatch::Connected,
+            Taker::Listener => SocketMatch::Listener,
         }
     }
 
@@ -38,11 +37,11 @@ impl Surroundings for Described {
     fn locality(&self, address: &AddressKey) -> Locality {
         let (host, address) = (&self.0.borrow().0, translate::ip(address));
         if covers(&host.local_table, address) {
-            Locality::Here
+            Locality::Local
         } else if covers(&host.diverted, address) {
             Locality::Diverted
         } else {
-            Locality::Untold
+            Locality::Unknown
         }
     }
 
@@ -56,7 +55,7 @@ impl Surroundings for Described {
         kernel.any(|end| translate::kernel_port(*end) == *port)
     }
 
-    fn is_own_link(&self, address: LinkAddress) -> bool {
+    fn is_own_mac(&self, address: MacAddress) -> bool {
         self.0.borrow().0.own_links.contains(&address.octets())
     }
 

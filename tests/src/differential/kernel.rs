@@ -6,17 +6,23 @@ use std::{collections::HashMap, mem::offset_of, os::fd::BorrowedFd};
 
 use anyhow::{Context, Result, ensure};
 use guard_common::{
-    config::{Config, Device},
-    flow::Flow,
-    fragment::FragmentKey,
-    key::{FlowKeyV4, FlowKeyV6, KernelPortKey},
-    layout::{DIVERTED, LOCAL},
-    link::LinkAddress,
-    outcome::Judged,
-    parse::Transport,
-    ports::{GuardedPorts, Occupancy, PORTS},
-    state::State,
-    tables::{Tally, Use},
+    abi::{
+        config::Config,
+        device::Device,
+        layout::{DIVERTED, LOCAL},
+        state::State,
+    },
+    flow::{
+        fragment::FragmentKey,
+        key::{FlowKeyV4, FlowKeyV6, KernelPortKey},
+        state::Flow,
+    },
+    frame::{ethernet::MacAddress, transport::Transport},
+    outcome::{Decision, Tally},
+    ports::{
+        class::{GuardedPorts, PORTS},
+        occupancy::{Occupancy, Use},
+    },
 };
 use guard_reference::policy::{Host, Policy};
 
@@ -48,7 +54,7 @@ pub struct Kernel {
     local: Trie,
     neighbours: Trie,
     devices: RawMap<u32, Device>,
-    links: RawMap<LinkAddress, u32>,
+    links: RawMap<MacAddress, u32>,
     kernel_ports: RawMap<KernelPortKey, u32>,
     counters: Vec<u64>,
     page: u32,
@@ -94,7 +100,7 @@ impl Kernel {
             devices,
             links,
             kernel_ports,
-            counters: vec![0; Judged::SLOTS as usize * programs.processors()],
+            counters: vec![0; Decision::SLOTS as usize * programs.processors()],
             page: 0,
             programs,
         })
@@ -117,7 +123,7 @@ impl Kernel {
         };
         self.devices.set(&setup::DEVICE, &device)?;
         for link in &host.own_links {
-            self.links.set(&LinkAddress::new(*link), &1)?;
+            self.links.set(&MacAddress::new(*link), &1)?;
         }
         // No diverted prefix lies in one of the local table.
         let diverted = host.diverted.iter().map(|prefix| (*prefix, DIVERTED));

@@ -4,15 +4,23 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use guard_common::{
-    address::{V4, V6},
-    config::{Config, Device, MAX_OWN_ADDRESSES, Timeouts},
-    flow::{self, Phase},
-    fragment::FragmentKey,
-    key::{AddressKey, FlowKeyV4, FlowKeyV6, KernelPortKey, SizedKey},
-    layout::LAYOUT_VERSION,
+    abi::{
+        config::Config,
+        device::{Device, MAX_OWN_ADDRESSES},
+        layout::LAYOUT_VERSION,
+    },
+    flow::{
+        fragment::FragmentKey,
+        key::{AddressKey, FlowKeyV4, FlowKeyV6, KernelPortKey, SizedKey},
+        state::{self, Phase},
+        timer::Timeouts,
+    },
+    frame::address::{V4, V6},
     outcome::Family,
-    ports::{FIRST_KERNEL_PORT, GuardedPorts, KERNEL_WORDS, Occupancy, PORTS, Window},
-    tables::Use,
+    ports::{
+        class::{FIRST_KERNEL_PORT, GuardedPorts, KERNEL_WORDS, PORTS, Window},
+        occupancy::{Occupancy, Use},
+    },
 };
 use guard_reference::{
     memory::{Datagram, Flow, FlowId, Purpose, Stage},
@@ -80,15 +88,15 @@ pub fn ends(key: SizedKey<'_>) -> (u8, (IpAddr, u16), (IpAddr, u16)) {
 }
 
 /// A flow as the maps hold it.
-pub fn flow(flow: &Flow) -> flow::Flow {
-    flow::Flow {
+pub fn flow(flow: &Flow) -> state::Flow {
+    state::Flow {
         last_seen: flow.seen,
         phase: match flow.stage {
             Stage::SynSent => Phase::Opening,
             Stage::Established => Phase::Established,
             Stage::Datagram => Phase::Datagram,
             Stage::Dns => Phase::Dns,
-            Stage::Query => Phase::Query,
+            Stage::Query => Phase::Multicast,
         } as u8,
         fin_in: u8::from(flow.fin_there),
         fin_out: u8::from(flow.fin_here),
@@ -102,7 +110,7 @@ pub const fn purpose(purpose: Purpose) -> Use {
         Purpose::Tcp => Use::Tcp,
         Purpose::Udp => Use::Udp,
         Purpose::UdpLite => Use::UdpLite,
-        Purpose::Query => Use::Query,
+        Purpose::Query => Use::Multicast,
     }
 }
 
@@ -172,8 +180,8 @@ pub fn config(policy: &Policy, host: &Host) -> Config {
         monitor: u32::from(policy.monitor),
         any_remote_port: u32::from(policy.by_address),
         rescue: u32::from(policy.rescue),
-        excuses: forwards | trusts | kernel,
-        doubts: 0,
+        exceptions: forwards | trusts | kernel,
+        invalidations: 0,
         window: Window::NONE,
         filter: crate::setup::FILTER,
         timeouts: Timeouts {
@@ -188,7 +196,7 @@ pub fn config(policy: &Policy, host: &Host) -> Config {
     };
 
     Config {
-        window: config.window_on(&ports(policy)),
+        window: config.window_for(&ports(policy)),
         ..config
     }
 }
@@ -247,8 +255,8 @@ pub fn device(host: &Host) -> Device {
     };
     for (applies, way) in [
         (host.router, Device::ROUTES),
-        (host.carries, Device::CARRIES),
-        (host.shares, Device::SHARES),
+        (host.carries, Device::BRIDGES),
+        (host.shares, Device::SHARES_MAC),
         (!host.diverted.is_empty(), Device::DIVERTS),
     ] {
         device.forwards |= if applies { way } else { 0 };

@@ -7,11 +7,10 @@ use std::fmt;
 
 use anyhow::Result;
 use guard_common::{
-    decide,
-    outcome::{Action, Direction, Judged},
-    record,
+    outcome::{Decision, Direction, Verdict},
+    policy::{egress, ingress},
 };
-use guard_reference::{judged, memory::FlowId, model::Model, rules::Rules};
+use guard_reference::{decision, memory::FlowId, model::Model, rules::Rules};
 
 use programs::Counted;
 
@@ -116,7 +115,7 @@ struct Trial {
     tables: MemoryTables,
     around: Around,
     /// The last frame's judgement, by both.
-    judged: Option<(judged::Judged, Judged)>,
+    decision: Option<(decision::Decision, Decision)>,
     /// Ticks by which the reference's clock is ahead of the kernel's.
     ahead: u32,
 }
@@ -130,26 +129,26 @@ impl Trial {
             model: Model::with(rules.clone(), policy, host, now),
             tables,
             around,
-            judged: None,
+            decision: None,
             ahead: 0,
         }
     }
 
     /// One step of both, and what differs.
     fn step(&mut self, step: &Step) -> Result<(), String> {
-        self.judged = None;
+        self.decision = None;
         match step {
             Step::Receive(frame) => {
                 let due = self.model.receive(frame);
-                let judged = decide::ingress(&frame[..], &self.tables);
-                return self.judge(due, judged, Direction::Ingress);
+                let decision = ingress::ingress(&frame[..], &self.tables);
+                return self.judge(due, decision, Direction::Ingress);
             }
             Step::Send(frame) | Step::Forward(frame) => {
                 let passes = matches!(step, Step::Forward(_));
                 self.tables.set_passing(passes);
                 let due = self.model.send(frame, passes);
-                let judged = record::egress(&frame[..], &self.tables);
-                return self.judge(due, judged, Direction::Egress);
+                let decision = egress::egress(&frame[..], &self.tables);
+                return self.judge(due, decision, Direction::Egress);
             }
             Step::Wait(ticks) => self.shift(*ticks),
             Step::Back(ticks) => self.shift(ticks.wrapping_neg()),
@@ -183,25 +182,25 @@ impl Trial {
     /// Compares by the names that the outside knows.
     fn judge(
         &mut self,
-        due: judged::Judged,
-        judged: Judged,
+        due: decision::Decision,
+        decision: Decision,
         direction: Direction,
     ) -> Result<(), String> {
         let monitor = self.model.policy.monitor;
         let verdict = if monitor {
-            Action::Pass
+            Verdict::Pass
         } else {
-            judged.outcome.action()
+            decision.outcome.verdict()
         };
-        self.judged = Some((due, judged));
+        self.decision = Some((due, decision));
         let ours = (due.reason.name(), due.family, due.protocol, due.verdict);
         let theirs = (
-            judged.outcome.reason(),
-            judged.family.label(),
-            judged.protocol.label(),
+            decision.outcome.reason(),
+            decision.family.label(),
+            decision.protocol.label(),
             verdict.label(),
         );
-        if ours != theirs || judged.outcome.direction() != direction {
+        if ours != theirs || decision.outcome.direction() != direction {
             return Err(format!("in memory {theirs:?}, by the reference {ours:?}"));
         }
         for id in self.touched() {

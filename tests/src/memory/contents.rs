@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use guard_common::{
-    flow::Flow,
+use guard_common::flow::{
     key::{FlowKeyV4, FlowKeyV6, SizedKey},
+    state::Flow,
 };
 
 /// The key of a flow of either family.

@@ -1,10 +1,9 @@
 //! What a guard finds around it.
 
 use guard_common::{
-    key::{AddressKey, KernelPortKey, SizedKey},
-    link::LinkAddress,
-    parse::Transport,
-    tables::{Locality, Socket},
+    flow::key::{AddressKey, KernelPortKey, SizedKey},
+    frame::{ethernet::MacAddress, transport::Transport},
+    policy::datapath::{Locality, SocketMatch},
 };
 
 use crate::setup;
@@ -12,7 +11,7 @@ use crate::setup;
 /// The host around a guard.
 pub trait Surroundings {
     /// What the kernel has for a packet of this flow.
-    fn socket(&self, transport: Transport, key: SizedKey<'_>) -> Socket;
+    fn socket(&self, transport: Transport, key: SizedKey<'_>) -> SocketMatch;
 
     /// Whether the user trusts this address.
     fn trusts(&self, address: &AddressKey) -> bool;
@@ -24,7 +23,7 @@ pub trait Surroundings {
 
     /// What the daemon has told of this address. Without interfaces that forward, nobody asks.
     fn locality(&self, _address: &AddressKey) -> Locality {
-        Locality::Here
+        Locality::Local
     }
 
     /// Whether this is the address of a neighbour.
@@ -35,7 +34,7 @@ pub trait Surroundings {
     }
 
     /// Whether this host has this link address, likewise.
-    fn is_own_link(&self, _address: LinkAddress) -> bool {
+    fn is_own_mac(&self, _address: MacAddress) -> bool {
         true
     }
 
@@ -49,8 +48,8 @@ pub trait Surroundings {
 pub(super) struct Usual;
 
 impl Surroundings for Usual {
-    fn socket(&self, _transport: Transport, _key: SizedKey<'_>) -> Socket {
-        Socket::None
+    fn socket(&self, _transport: Transport, _key: SizedKey<'_>) -> SocketMatch {
+        SocketMatch::None
     }
 
     fn trusts(&self, address: &AddressKey) -> bool {

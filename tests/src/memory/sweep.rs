@@ -3,14 +3,10 @@
 use std::collections::HashMap;
 
 use guard_common::{
-    config::ConfigCell,
-    flow::Phase,
-    owner::Users,
-    parse::{Transport, Tuple},
-    ports::PORTS,
-    reach::Reach,
-    state::State,
-    tables::Use,
+    abi::{config::ConfigCell, state::State},
+    flow::state::Phase,
+    frame::{ip::Tuple, transport::Transport},
+    ports::{bloom::BloomSize, class::PORTS, occupancy::Use, peer::PeerHash},
 };
 
 use super::{Key, MemoryTables};
@@ -24,13 +20,13 @@ impl MemoryTables {
         let found: Vec<_> = self
             .all_flows()
             .filter(|(_, flow)| flow.alive(self.now, &timeouts))
-            .map(|(key, flow)| (key, flow.phase == Phase::Query as u8))
+            .map(|(key, flow)| (key, flow.phase == Phase::Multicast as u8))
             .chain(sockets.iter().map(|key| (*key, false)))
             .collect();
-        let mut users: HashMap<usize, Users> = self
+        let mut users: HashMap<usize, PeerHash> = self
             .users
             .keys()
-            .map(|place| (*place, Users::NONE))
+            .map(|place| (*place, PeerHash::NONE))
             .collect();
         for (key, query) in found {
             let (protocol, port, places, one) = self.place_of(&key);
@@ -40,62 +36,62 @@ impl MemoryTables {
                 self.tuples[place - size_of::<State>()].mark(epoch);
             }
             let these = if query {
-                self.set_mark(Use::Query, port, epoch);
-                Users::MANY
+                self.set_mark(Use::Multicast, port, epoch);
+                PeerHash::MANY
             } else {
                 one
             };
             let place = Use::flow(transport) as usize * PORTS + usize::from(port);
-            let before = users.entry(place).or_insert(Users::NONE);
-            *before = before.and(these);
+            let before = users.entry(place).or_insert(PeerHash::NONE);
+            *before = before.merge(these);
         }
         for (place, users) in &users {
-            self.owners[*place].settle(*users, &self.occupancy[*place], epoch);
+            self.single_peers[*place].update(*users, &self.occupancy[*place], epoch);
         }
         self.users = users;
-        self.config.filter.reach = self.config.filter.reach.trusted();
+        self.config.filter.size = self.config.filter.size.validated();
         self.sweep(1);
     }
 
     /// Lets every packet to a port in use be looked up.
     pub fn doubt_filter(&mut self) {
-        self.set_reach(Reach::doubted);
+        self.set_size(BloomSize::invalidated);
     }
 
     /// Lets the tuple filter decide.
     pub fn trust_filter(&mut self) {
-        self.set_reach(Reach::trusted);
+        self.set_size(BloomSize::validated);
     }
 
     /// Makes the filter as long as suits so many marks.
     pub fn fit_filter(&mut self, marks: u64) {
-        self.set_reach(|reach| reach.fitting(marks, 1));
+        self.set_size(|size| size.fitting(marks, 1));
     }
 
     /// Whether it does.
     pub fn filters(&self) -> bool {
-        self.config.filter.reach.decides()
+        self.config.filter.size.is_valid()
     }
 
-    fn set_reach(&mut self, change: impl Fn(Reach) -> Reach) {
-        self.config.filter.reach = change(self.config.filter.reach);
+    fn set_size(&mut self, change: impl Fn(BloomSize) -> BloomSize) {
+        self.config.filter.size = change(self.config.filter.size);
         self.cell = ConfigCell::new(self.config);
     }
 
     /// The protocol and the local port of a flow, the places of its bytes, and with whom it is.
-    fn place_of(&self, key: &Key) -> (u32, u16, [usize; 2], Users) {
+    fn place_of(&self, key: &Key) -> (u32, u16, [usize; 2], PeerHash) {
         let filter = self.config.filter;
         match key {
             Key::V4(key) => {
                 let ports = (key.local_port, key.remote_port);
                 let places = filter.places(&tuple(key.local, key.remote, ports));
-                let one = Users::one(key.remote, &filter);
+                let one = PeerHash::of(key.remote, &filter);
                 (key.protocol, u16::from_be(key.local_port), places, one)
             }
             Key::V6(key) => {
                 let ports = (key.local_port, key.remote_port);
                 let places = filter.places(&tuple(key.local, key.remote, ports));
-                let one = Users::one(key.remote, &filter);
+                let one = PeerHash::of(key.remote, &filter);
                 (key.protocol, u16::from_be(key.local_port), places, one)
             }
         }

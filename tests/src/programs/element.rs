@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use guard_common::{config::Config, ports::GuardedPorts};
+use guard_common::{abi::config::Config, ports::class::GuardedPorts};
 
 /// The part of `union bpf_attr` that is about an element.
 #[repr(C)]

@@ -3,11 +3,13 @@
 use anyhow::{Context, Result, ensure};
 use aya::maps::{HashMap, MapData};
 use guard_common::{
-    flow::Flow,
-    fragment::{FragmentKey, RefusedAt},
-    key::{FlowKeyV4, FlowKeyV6},
-    outcome::Judged,
-    parse::Transport,
+    flow::{
+        fragment::{FragmentKey, RefusedAt},
+        key::{FlowKeyV4, FlowKeyV6},
+        state::Flow,
+    },
+    frame::transport::Transport,
+    outcome::Decision,
 };
 
 use super::{Programs, element, state};
@@ -93,7 +95,7 @@ impl Programs {
 
     /// The counters of one interface, of all processors together.
     pub fn counters(&self, device: u32) -> Result<Vec<u64>> {
-        const SLOTS: usize = Judged::SLOTS as usize;
+        const SLOTS: usize = Decision::SLOTS as usize;
 
         let mut bytes = vec![0; self.processors * SLOTS * 8];
         element::read(self.map_fd("counters")?, device, &mut bytes)?;

@@ -3,10 +3,14 @@
 use std::mem::offset_of;
 
 use guard_common::{
-    config::Config,
-    ports::{GuardedPorts, PORTS},
-    state::{Element, State},
-    tables::Use,
+    abi::{
+        config::Config,
+        state::{Element, State},
+    },
+    ports::{
+        class::{GuardedPorts, PORTS},
+        occupancy::Use,
+    },
 };
 
 use super::element;

@@ -9,12 +9,12 @@ use std::{
 
 use anyhow::{Result, ensure};
 use guard_common::{
-    flow::{Flow, Phase},
+    flow::state::{Flow, Phase},
+    frame::transport::Transport,
     outcome::{
-        Action,
         Outcome::{DropNoFlow, PassInsertFailed, PassKnownFlow, PassNewFlow, PassRefreshedFlow},
+        Verdict,
     },
-    parse::Transport,
 };
 use guard_tests::{processors, soak::Size};
 use guard_userspace::{maps::FlowMap, workings::Workings};
@@ -56,7 +56,7 @@ fn speak(lab: &Lab, flows: u32, number: usize, steps: &[AtomicU32; 2]) -> Result
         met += u64::from((0..LOOKS).any(|_| there()));
         lab.programs.egress(conversation.sent(flow))?;
         let verdict = lab.programs.ingress(conversation.answer(flow))?;
-        lost += u64::from(verdict == Action::Drop);
+        lost += u64::from(verdict == Verdict::Drop);
     }
     Ok((lost, met))
 }
@@ -67,7 +67,7 @@ fn answered(lab: &Lab, flows: u32) -> Result<u64> {
     let mut lost = 0;
     for flow in 0..flows {
         let verdict = lab.programs.ingress(conversation.answer(flow))?;
-        lost += u64::from(verdict == Action::Drop);
+        lost += u64::from(verdict == Verdict::Drop);
     }
     Ok(lost)
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Result;
-use guard_common::outcome::{Action, Family, Judged, Outcome, Protocol};
+use guard_common::outcome::{Decision, Family, Outcome, Protocol, Verdict};
 use guard_tests::{
     bpffs::Folder,
     netns::Namespace,
@@ -66,15 +66,15 @@ impl Lab {
     pub fn count(&self, outcome: Outcome) -> Result<u64> {
         let counters = self.programs.counters(setup::DEVICE)?;
         let mut count = 0;
-        for verdict in Action::ALL {
+        for verdict in Verdict::ALL {
             for family in Family::ALL {
                 for protocol in Protocol::ALL {
-                    let judged = Judged {
+                    let decision = Decision {
                         outcome,
                         family,
                         protocol,
                     };
-                    count += counters[judged.slot(verdict) as usize];
+                    count += counters[decision.slot(verdict) as usize];
                 }
             }
         }

@@ -6,14 +6,12 @@ mod owner;
 use std::{cell::RefCell, rc::Rc};
 
 use guard_common::{
-    address::V4,
-    config::Config,
-    decide,
-    key::{AddressKey, FlowKey, FlowKeyV4, SizedKey},
+    abi::config::Config,
+    flow::key::{AddressKey, FlowKey, FlowKeyV4, SizedKey},
+    frame::{address::V4, ip::Tuple, transport::Transport},
     outcome::{Family, Outcome},
-    parse::{Transport, Tuple},
-    record,
-    tables::{Socket, Use},
+    policy::{datapath::SocketMatch, egress, ingress},
+    ports::occupancy::Use,
 };
 use guard_tests::{
     frames::{End, FAR, Frame, G, MDNS, P, tcp, udp, udp_lite},
@@ -26,11 +24,11 @@ use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, propte
 struct Sockets(Rc<RefCell<Vec<Key>>>);
 
 impl Surroundings for Sockets {
-    fn socket(&self, _transport: Transport, key: SizedKey<'_>) -> Socket {
+    fn socket(&self, _transport: Transport, key: SizedKey<'_>) -> SocketMatch {
         if self.0.borrow().contains(&key.into()) {
-            Socket::Connected
+            SocketMatch::Connected
         } else {
-            Socket::None
+            SocketMatch::None
         }
     }
 
@@ -193,27 +191,27 @@ proptest! {
             match step {
                 Step::Send(talk) => {
                     let frame = (talk.dress)((talk.build)(talk.local, talk.remote)).sent(talk.family);
-                    prop_assert_eq!(record::egress(&frame[..], &filtered), record::egress(&frame[..], &plain));
+                    prop_assert_eq!(egress::egress(&frame[..], &filtered), egress::egress(&frame[..], &plain));
                 }
                 Step::Connect(local, remote, group) => {
                     let mut frame = udp(local, remote).to(FAR).sent(Family::Ipv4);
                     if group {
                         frame[..6].fill(0xff);
                     }
-                    prop_assert_eq!(record::egress(&frame[..], &filtered), record::egress(&frame[..], &plain));
+                    prop_assert_eq!(egress::egress(&frame[..], &filtered), egress::egress(&frame[..], &plain));
                     sockets.borrow_mut().push(with(FAR, Transport::Udp, local, remote));
                 }
                 Step::Answer(local, remote) => {
                     let frame = udp(remote, local).from(FAR).received(Family::Ipv4);
-                    prop_assert_eq!(decide::ingress(&frame[..], &filtered), decide::ingress(&frame[..], &plain));
+                    prop_assert_eq!(ingress::ingress(&frame[..], &filtered), ingress::ingress(&frame[..], &plain));
                 }
                 Step::Ask(port, family) => {
                     let frame = udp(port, 5353).to(MDNS).sent(family);
-                    prop_assert_eq!(record::egress(&frame[..], &filtered), record::egress(&frame[..], &plain));
+                    prop_assert_eq!(egress::egress(&frame[..], &filtered), egress::egress(&frame[..], &plain));
                 }
                 Step::Receive(talk) => {
                     let frame = (talk.dress)((talk.build)(talk.remote, talk.local)).received(talk.family);
-                    prop_assert_eq!(decide::ingress(&frame[..], &filtered), decide::ingress(&frame[..], &plain));
+                    prop_assert_eq!(ingress::ingress(&frame[..], &filtered), ingress::ingress(&frame[..], &plain));
                 }
                 Step::Wait(ticks) => {
                     plain.wait(ticks);
@@ -242,11 +240,11 @@ fn what_no_sweep_has_marked_is_not_asked_for() {
     tables.sweep_all(&[]);
     let epoch = tables.epoch() as u8;
     tables.set_mark(Use::Udp, 50_000, epoch);
-    let judged = decide::ingress(&received[..], &tables);
-    assert_eq!(judged.outcome, Outcome::DropNoFlow);
+    let decision = ingress::ingress(&received[..], &tables);
+    assert_eq!(decision.outcome, Outcome::DropNoFlow);
     tables.doubt_filter();
-    let judged = decide::ingress(&received[..], &tables);
-    assert_eq!(judged.outcome, Outcome::PassRescued);
+    let decision = ingress::ingress(&received[..], &tables);
+    assert_eq!(decision.outcome, Outcome::PassRescued);
 }
 
 /// A mark stays fresh for as long as that of a port, and is forgotten with it.
@@ -257,7 +255,7 @@ fn a_rescue_is_remembered_until_two_sweeps_have_missed_it() {
     let mut tables = tables(Setup::default(), &sockets);
     let epoch = tables.epoch() as u8;
     tables.set_mark(Use::Tcp, 50_000, epoch);
-    let judge = |tables: &MemoryTables| decide::ingress(&received[..], tables).outcome;
+    let judge = |tables: &MemoryTables| ingress::ingress(&received[..], tables).outcome;
     assert_eq!(judge(&tables), Outcome::PassRescued);
     tables.trust_filter();
     assert_eq!(judge(&tables), Outcome::PassKnownFlow);

@@ -3,11 +3,10 @@
 use std::{cell::RefCell, rc::Rc};
 
 use guard_common::{
-    decide,
+    frame::transport::Transport,
     outcome::{Family, Outcome},
-    parse::Transport,
-    record,
-    tables::Use,
+    policy::{egress, ingress},
+    ports::occupancy::Use,
 };
 use guard_tests::{
     frames::{End, FAR, P, tcp, udp},
@@ -33,7 +32,7 @@ fn answered(peer: End, transport: Transport, doubted: bool) -> Outcome {
         tables.doubt_filter();
     }
     let received = build(443, 50_000).from(peer).received(Family::Ipv4);
-    decide::ingress(&received[..], &tables).outcome
+    ingress::ingress(&received[..], &tables).outcome
 }
 
 /// Sweeps leave whose a port is where it is one peer's: others are strangers there by that alone, as
@@ -53,11 +52,11 @@ fn a_port_of_one_peer_becomes_that_of_two() {
     let mut tables = tables(Setup::default(), &Rc::default());
     let send = |tables: &MemoryTables, peer| {
         let sent = udp(50_000, 443).to(peer).sent(Family::Ipv4);
-        record::egress(&sent[..], tables).outcome
+        egress::egress(&sent[..], tables).outcome
     };
     let judge = |tables: &MemoryTables, peer| {
         let received = udp(443, 50_000).from(peer).received(Family::Ipv4);
-        decide::ingress(&received[..], tables).outcome
+        ingress::ingress(&received[..], tables).outcome
     };
     assert_eq!(send(&tables, P), Outcome::PassNewFlow);
     for _ in 0..3 {

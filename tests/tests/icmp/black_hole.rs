@@ -3,7 +3,7 @@
 use std::{fs, net::UdpSocket, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use guard_common::outcome::{Action, Outcome};
+use guard_common::outcome::{Outcome, Verdict};
 use guard_tests::{
     build,
     guard::Guard,
@@ -69,7 +69,7 @@ fn i01_uploads_cross_a_narrow_link() -> Result<()> {
             );
             let dropped = Outcome::ALL
                 .iter()
-                .filter(|outcome| outcome.action() == Action::Drop)
+                .filter(|outcome| outcome.verdict() == Verdict::Drop)
                 .map(|outcome| moved.of(*outcome))
                 .sum::<u64>();
             ensure!(dropped == 0, "{mode}, {url}:{moved}");

@@ -6,7 +6,7 @@ mod witness;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use guard_common::layout::LAYOUT_VERSION;
+use guard_common::abi::layout::LAYOUT_VERSION;
 use guard_tests::rounds::{asked, rounds};
 
 use self::witness::{Shape, Witness};

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use guard_common::{
-    layout::LAYOUT_VERSION,
+    abi::layout::LAYOUT_VERSION,
     outcome::Outcome::{DropNoFlow, PassKnownFlow},
 };
 use guard_tests::{

@@ -12,10 +12,12 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use aya::maps::MapData;
 use guard_common::{
-    flow::{Flow, Phase},
-    key::{FlowKeyV4, FlowKeyV6},
+    flow::{
+        key::{FlowKeyV4, FlowKeyV6},
+        state::{Flow, Phase},
+    },
+    frame::transport::Transport,
     outcome::{Family, Outcome::PassKnownFlow},
-    parse::Transport,
 };
 use guard_tests::{
     bad_input::{Host, Twist},

@@ -13,7 +13,7 @@ use guard_common::{
         Family,
         Outcome::{DropNoFlow, PassExempt, PassKnownFlow},
     },
-    tables::Use,
+    ports::occupancy::Use,
 };
 use guard_tests::{
     build,

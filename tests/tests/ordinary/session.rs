@@ -11,8 +11,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use guard_common::outcome::{
-    Action,
     Outcome::{self, DropNoFlow, PassKnownFlow, PassOutsideRange, PassRescued},
+    Verdict,
 };
 use guard_tests::{
     clients::{Protocol, Scratch, Server, Service, Ssh, moves, run},
@@ -65,7 +65,7 @@ fn n08_idles(mode: &str, flags: &[&str], seconds: u32, due: Outcome) -> Result<(
         guarded(&topology, mode, &flags)?
     };
     let row = || format!("N08, {mode}, {flags:?}, {seconds} s");
-    let survives = due.action() == Action::Pass;
+    let survives = due.verdict() == Verdict::Pass;
     // Opening a session takes a busy machine its time; who hears nothing need not wait for ever.
     let patience = if survives { 15 } else { 8 };
     let heard = moves(&guard, &[PassKnownFlow, due], &[], || {

@@ -4,8 +4,8 @@ use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use guard_common::outcome::{
-    Action,
     Outcome::{self, DropNoFlow, PassExempt, PassOutsideRange},
+    Verdict,
 };
 use guard_tests::{
     frames::{tcp, udp},
@@ -84,7 +84,7 @@ impl<'a> Doors<'a> {
             (due, (count * FAMILIES.len() * 2) as u64)
         });
         guard.expect(due, || self.knock())?;
-        self.heard(|port| outcome(port).action() == Action::Pass)
+        self.heard(|port| outcome(port).verdict() == Verdict::Pass)
     }
 
     fn host(&self) -> &Namespace {

@@ -9,7 +9,7 @@ mod tunnel;
 use std::{io, net::IpAddr, os::fd::AsRawFd};
 
 use anyhow::Result;
-use guard_common::outcome::{Action, Family, Outcome};
+use guard_common::outcome::{Family, Outcome, Verdict};
 use guard_tests::{frames::End, guard::Guard, metrics::Packets};
 
 const MODES: [&str; 2] = ["native", "generic"];
@@ -34,7 +34,7 @@ fn live_flows(guard: &Guard<'_>) -> Result<u64> {
 fn dropped(packets: &Packets) -> u64 {
     Outcome::ALL
         .iter()
-        .filter(|outcome| outcome.action() == Action::Drop)
+        .filter(|outcome| outcome.verdict() == Verdict::Drop)
         .map(|outcome| packets.of(*outcome))
         .sum()
 }

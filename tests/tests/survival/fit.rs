@@ -2,10 +2,11 @@
 
 use anyhow::{Result, ensure};
 use guard_common::{
-    address::V4,
-    flow::{Flow, Phase},
-    key::{FlowKey, FlowKeyV4},
-    parse::{Transport, Tuple},
+    flow::{
+        key::{FlowKey, FlowKeyV4},
+        state::{Flow, Phase},
+    },
+    frame::{address::V4, ip::Tuple, transport::Transport},
 };
 use guard_tests::{netns::Namespace, pinned::PinnedMaps};
 use guard_userspace::{settings::Layer, workings::Workings};
@@ -33,12 +34,12 @@ fn a_filter_grows_with_its_marks_and_is_doubted_until_it_holds_them() -> Result<
     let mut sweeper = maps.sweeper(Workings::default())?;
     let mut sweep = || host.run(|| sweeper.sweep());
     ensure!(sweep()?.fits && state.filters(), "no filter is too short");
-    let shortest = state.filter().reach.bytes();
+    let shortest = state.filter().size.bytes();
 
     let flows: Vec<_> = (1..=FLOWS).map(numbered).collect();
     maps.fill(MAP.0, &flows, Flow::new(Phase::Datagram, maps.now()?))?;
     ensure!(!sweep()?.fits, "{shortest} bytes do for {FLOWS} flows");
-    let longer = state.filter().reach.bytes();
+    let longer = state.filter().size.bytes();
     ensure!(longer > shortest, "{longer} bytes instead of {shortest}");
     ensure!(
         !state.filters(),
@@ -50,6 +51,6 @@ fn a_filter_grows_with_its_marks_and_is_doubted_until_it_holds_them() -> Result<
     let mut again = maps.state()?;
     again.set_epoch(again.epoch() - 1);
     ensure!(sweep()?.fits && state.filters(), "marks are not counted");
-    ensure!(state.filter().reach.bytes() == longer);
+    ensure!(state.filter().size.bytes() == longer);
     Ok(())
 }

@@ -8,11 +8,11 @@ use std::{
 
 use anyhow::{Result, ensure};
 use guard_common::{
-    filter::TUPLES,
     outcome::{
         Family,
         Outcome::{DropNoFlow, PassKnownFlow, PassNewFlow},
     },
+    ports::bloom::BLOOM_BYTES,
 };
 use guard_tests::{
     frames::{FAR, Frame, G, P, tcp, udp},
@@ -87,9 +87,9 @@ fn a_filter_of_several_elements_knows_every_flow() -> Result<()> {
     let namespace = host.run(namespace::name)?;
     let state = StateMemory::open(&Pins::new(guard.pins(), &namespace))?;
     let since = Instant::now();
-    while state.filter().reach.bytes() as usize <= TUPLES || !state.filters() {
-        let reach = state.filter().reach;
-        ensure!(since.elapsed() < PATIENCE, "{reach:?}: {}", guard.said());
+    while state.filter().size.bytes() as usize <= BLOOM_BYTES || !state.filters() {
+        let size = state.filter().size;
+        ensure!(since.elapsed() < PATIENCE, "{size:?}: {}", guard.said());
         // Busy flows, whose bytes are marked while they are swept.
         let frame = udp(40_000, 443).to(FAR).sent(Family::Ipv4);
         each(&frame, [SOURCE_PORT, DESTINATION], 0..FLOWS, |frame| {

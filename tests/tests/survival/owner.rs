@@ -11,7 +11,7 @@ use guard_common::{
         Family,
         Outcome::{DropNoFlow, PassKnownFlow, PassNewFlow},
     },
-    tables::Use,
+    ports::occupancy::Use,
 };
 use guard_tests::{
     frames::{End, FAR, Frame, N, tcp, udp},

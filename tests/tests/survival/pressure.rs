@@ -4,11 +4,12 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
 use guard_common::{
-    address::V4,
-    flow::{Flow, Phase},
-    key::{FlowKey, FlowKeyV4},
-    parse::{Transport, Tuple},
-    tables::Use,
+    flow::{
+        key::{FlowKey, FlowKeyV4},
+        state::{Flow, Phase},
+    },
+    frame::{address::V4, ip::Tuple, transport::Transport},
+    ports::occupancy::Use,
 };
 use guard_tests::{netns::Namespace, pinned::PinnedMaps};
 use guard_userspace::{

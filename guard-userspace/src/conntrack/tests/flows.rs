@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use guard_common::flow::Timer;
+use guard_common::flow::timer::Timer;
 
 use super::*;
 use crate::range::{GuardedPorts, LocalPorts, PortRange};

@@ -21,8 +21,8 @@ impl fmt::Display for Session {
         policy(f, "policy", &self.policy, &plain.policy)?;
         host(f, &self.host, &plain.host)?;
         for step in &self.steps {
-            let judged = take(&mut model, step);
-            let due = judged.map_or("", |judged| judged.reason.name());
+            let decision = take(&mut model, step);
+            let due = decision.map_or("", |decision| decision.reason.name());
             match step {
                 Step::Receive(frame) => call(f, "receives", frame, due)?,
                 Step::Send(frame) => call(f, "sends", frame, due)?,

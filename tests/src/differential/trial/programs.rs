@@ -1,10 +1,7 @@
 //! The loaded programs' side of a trial.
 
 use anyhow::{Context, Result, bail, ensure};
-use guard_common::{
-    outcome::{Action, Judged},
-    tables::Tally,
-};
+use guard_common::outcome::{Decision, Tally, Verdict};
 use guard_reference::memory::Purpose;
 
 use super::{
@@ -30,7 +27,7 @@ impl Counted {
 }
 
 fn sums(counters: &[u64]) -> Vec<u64> {
-    let slots = Judged::SLOTS as usize;
+    let slots = Decision::SLOTS as usize;
     let mut sums = counters[..slots].to_vec();
     for processor in counters[slots..].chunks_exact(slots) {
         for (sum, counter) in sums.iter_mut().zip(processor) {
@@ -54,7 +51,7 @@ impl Trial {
                 const XDP_DROP: u32 = 1;
                 const XDP_PASS: u32 = 2;
 
-                let (due, _) = self.judged.context("nothing was judged")?;
+                let (due, _) = self.decision.context("nothing was judged")?;
                 let verdict = kernel.receive(frame)?;
                 let expected = if due.verdict == "drop" {
                     XDP_DROP
@@ -77,12 +74,12 @@ impl Trial {
             }
             Step::Reload(policy) => kernel.configure(policy, &self.model.host)?,
         }
-        if let Some((due, judged)) = self.judged {
+        if let Some((due, decision)) = self.decision {
             let verdict = match due.verdict {
-                "drop" => Action::Drop,
-                _ => Action::Pass,
+                "drop" => Verdict::Drop,
+                _ => Verdict::Pass,
             };
-            counted.counters[judged.slot(verdict) as usize] += 1;
+            counted.counters[decision.slot(verdict) as usize] += 1;
             compare_counters(kernel, counted).with_context(|| format!("{due:?}"))?;
             self.compare_touched(kernel)?;
         }

@@ -3,10 +3,9 @@
 use std::{collections::HashMap, fmt, hash::Hash};
 
 use guard_common::{
-    flow::Flow,
-    fragment::FragmentKey,
-    ports::PORTS,
-    tables::{Tally, Use},
+    flow::{fragment::FragmentKey, state::Flow},
+    outcome::Tally,
+    ports::{class::PORTS, occupancy::Use},
 };
 
 use super::Trial;

@@ -1,7 +1,7 @@
 //! What must be true whenever a daemon was killed, and when the next one guards.
 
 use anyhow::{Result, ensure};
-use guard_common::layout::LAYOUT_VERSION;
+use guard_common::abi::layout::LAYOUT_VERSION;
 use guard_tests::{
     frames::P,
     guard::{Came, Guard},

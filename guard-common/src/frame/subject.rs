@@ -1,0 +1,116 @@
+//! What a packet with a transport header is judged by.
+
+use crate::{
+    frame::{
+        address::Address,
+        bytes::{Packet, Unreadable},
+        headers::Ports,
+        ip::{Fragment, Ip, Tuple},
+        transport::Transport,
+    },
+    outcome::{Direction, Outcome},
+};
+
+/// Where the quoted packet starts in an ICMP message (RFC 792; RFC 4443, section 3).
+const ICMP_QUOTE: usize = 8;
+
+/// What a packet is judged by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Subject<A> {
+    /// The flow that it belongs to.
+    Packet(Tuple<A>),
+    /// The flow of the packet that it quotes.
+    Quote(Tuple<A>),
+    /// What it quotes, of which nobody has anything to report to this host.
+    Unreported,
+    /// Nothing but itself.
+    Decided(Outcome),
+}
+
+/// Finds what a packet is judged by. It must not be a later fragment.
+#[inline(always)]
+pub fn subject<A: Address>(frame: &(impl Packet + ?Sized), ip: &Ip<A>) -> Subject<A> {
+    if let Some(transport) = Transport::from_number(ip.protocol) {
+        return match ports(frame, ip, transport, Direction::Ingress) {
+            Ok(tuple) => Subject::Packet(tuple),
+            Err(unreadable) => Subject::Decided(unreadable.outcome()),
+        };
+    }
+    if ip.protocol == A::ICMP {
+        return quoted(frame, ip);
+    }
+
+    Subject::Decided(Outcome::PassOtherProtocol)
+}
+
+/// An ICMP error is about a packet that this host sent, so the local end is its source.
+#[inline(always)]
+fn quoted<A: Address>(frame: &(impl Packet + ?Sized), ip: &Ip<A>) -> Subject<A> {
+    let icmp_type = frame.read::<u8>(ip.transport);
+    let Some(icmp_type) = icmp_type.filter(|_| ip.has(size_of::<u8>())) else {
+        return Subject::Decided(Outcome::DropMalformed);
+    };
+    if !A::icmp_quotes(icmp_type) {
+        return Subject::Decided(Outcome::PassIcmpInfo);
+    }
+
+    let quoted = match A::read_ip(frame, ip.transport + ICMP_QUOTE) {
+        // Whatever it says about itself, it is quoted only as far as the message goes.
+        Ok(quoted) => Ip {
+            end: ip.end,
+            ..quoted
+        },
+        Err(unreadable) => return Subject::Decided(unreadable.outcome()),
+    };
+    if !quoted.has(0) {
+        return Subject::Decided(Outcome::DropMalformed);
+    }
+    let Some(transport) = Transport::from_number(quoted.protocol) else {
+        return quoted_other(frame, &quoted);
+    };
+    // What is quoted of a later fragment is payload, and not about any port. Linux takes it for
+    // ports all the same over IPv4 (`icmp_socket_deliver`, net/ipv4/icmp.c), and can make nothing of
+    // it over IPv6 (`icmpv6_notify`, net/ipv6/icmp.c).
+    if quoted.fragment == Fragment::Later {
+        return Subject::Unreported;
+    }
+
+    match ports(frame, &quoted, transport, Direction::Egress) {
+        Ok(tuple) => Subject::Quote(tuple),
+        Err(unreadable) => Subject::Decided(unreadable.outcome()),
+    }
+}
+
+/// An error about a protocol without guarded ports says nothing about one.
+///
+/// By one about an echo reply, the host would believe whoever forges it that a path is narrow, or leads
+/// elsewhere (`icmp_err`, net/ipv4/icmp.c), as nothing in it need be guessed.
+#[inline(always)]
+fn quoted_other<A: Address>(frame: &(impl Packet + ?Sized), quoted: &Ip<A>) -> Subject<A> {
+    if let Some(unreported) = A::ICMP_UNREPORTED
+        && quoted.protocol == A::ICMP
+    {
+        match frame.read::<u8>(quoted.transport) {
+            // Fewer than the 8 bytes that every error quotes (RFC 792).
+            None => return Subject::Decided(Outcome::DropMalformed),
+            Some(kind) if kind == unreported => return Subject::Unreported,
+            Some(_) => {}
+        }
+    }
+
+    Subject::Decided(Outcome::PassIcmpOutside)
+}
+
+/// The ports must be the packet's own.
+#[inline(always)]
+fn ports<A: Address>(
+    frame: &(impl Packet + ?Sized),
+    ip: &Ip<A>,
+    transport: Transport,
+    direction: Direction,
+) -> Result<Tuple<A>, Unreadable> {
+    if !ip.has(size_of::<Ports>()) {
+        return Err(Unreadable::Truncated);
+    }
+    ip.tuple(frame, transport, direction)
+}

@@ -1,0 +1,297 @@
+//! Egress: what is remembered of a frame that this host sends.
+
+use crate::{
+    flow::{
+        key::FlowKey,
+        state::{Flow, FlowCell, Phase},
+    },
+    frame::{
+        address::{Address, V4, V6},
+        bytes::{Packet, Unreadable},
+        ethernet::{self, Payload},
+        fast::{self, FastHeaders, FastPacket},
+        headers::{TcpFlags, ether_type},
+        ip::{Fragment, Ip, Tuple},
+        transport::Transport,
+    },
+    outcome::{Decision, Direction, Family, Outcome, Protocol},
+    policy::{
+        datapath::Datapath,
+        forwarding::{belongs_to_another_host, is_bridged},
+        lookup::{Tick, as_recorded, bloom_insert, insert, mark_flow, mark_port, refresh_time},
+        multicast::record_multicast,
+    },
+};
+
+/// Takes note of a sent frame. It passes whatever it is.
+#[inline(always)]
+pub fn egress(frame: &(impl Packet + ?Sized), datapath: &impl Datapath) -> Decision {
+    egress_then(frame, datapath, |decision| decision, |decision| decision)
+}
+
+/// Takes note of a sent frame as [`egress`] does, and hands the judgement to `finish`, or to `retry`
+/// when the frame ends inside a header: then nothing was noted, and whoever knows more of the frame
+/// may try again.
+///
+/// `finish` is compiled into each place where a judgement falls, as in
+/// [`ingress_then`](crate::policy::ingress::ingress_then).
+#[inline(always)]
+pub fn egress_then<R>(
+    frame: &(impl Packet + ?Sized),
+    datapath: &impl Datapath,
+    finish: impl FnOnce(Decision) -> R,
+    retry: impl FnOnce(Decision) -> R,
+) -> R {
+    let mut finish = finish;
+    if let Some(start) = FastHeaders::<()>::read(frame) {
+        let carried = start.carried();
+        if carried == ether_type::IPV4 {
+            if let Some(packet) = start.ipv4() {
+                match egress_fast(frame, packet, datapath, finish) {
+                    Ok(finished) => return finished,
+                    Err(unfinished) => finish = unfinished,
+                }
+            }
+        } else if carried == ether_type::IPV6
+            && let Some(packet) = start.ipv6(frame)
+        {
+            match egress_fast(frame, packet, datapath, finish) {
+                Ok(finished) => return finished,
+                Err(unfinished) => finish = unfinished,
+            }
+        }
+    }
+
+    match try_egress_general(frame, datapath) {
+        Ok(decision) => finish(decision),
+        Err(decision) => retry(decision),
+    }
+}
+
+/// Takes note of a sent frame the general way, which takes longer and reads everything.
+#[inline(always)]
+pub fn egress_general(frame: &(impl Packet + ?Sized), datapath: &impl Datapath) -> Decision {
+    match try_egress_general(frame, datapath) {
+        Ok(decision) | Err(decision) => decision,
+    }
+}
+
+#[inline(always)]
+fn try_egress_general(
+    frame: &(impl Packet + ?Sized),
+    datapath: &impl Datapath,
+) -> Result<Decision, Decision> {
+    let unread = Decision {
+        outcome: Outcome::PassNotRecorded,
+        family: Family::Other,
+        protocol: Protocol::Other,
+    };
+    match ethernet::payload(frame) {
+        Ok(Payload::Ipv4(offset)) => egress_ip::<V4>(frame, offset, datapath),
+        Ok(Payload::Ipv6(offset)) => egress_ip::<V6>(frame, offset, datapath),
+        Ok(Payload::NotIp) => Ok(unread),
+        Err(unreadable) => ended(unreadable, unread),
+    }
+}
+
+/// Settles what most plain packets are: from a port that is not guarded, or of flows that are known.
+/// What is left over is recorded the general way, for the reason given in `ingress`.
+#[inline(always)]
+fn egress_fast<A: Address, R, F: FnOnce(Decision) -> R>(
+    frame: &(impl Packet + ?Sized),
+    packet: FastPacket<A>,
+    datapath: &impl Datapath,
+    finish: F,
+) -> Result<R, F> {
+    let decision = |outcome, transport: Transport| Decision {
+        outcome,
+        family: A::FAMILY,
+        protocol: transport.label(),
+    };
+    let port = datapath.index(packet.local_port(Direction::Egress));
+    if !datapath.config().window().contains(port)
+        && !datapath.guarded().guards(packet.transport, port)
+    {
+        return Ok(finish(decision(Outcome::PassNotRecorded, packet.transport)));
+    }
+    // Read anew, for the reason given in `ingress`.
+    if !datapath.is_forwarded()
+        && let Some(tuple) = FastPacket::<A>::read_tuple(frame, Direction::Egress)
+        && !goes_to_group(frame, &tuple)
+    {
+        let recorded = as_recorded(&tuple, datapath);
+        let found = datapath.flow(tuple.transport, A::FlowKey::new(&recorded).sized());
+        if let Some(cell) = found {
+            let flags = fast::tcp_flags(frame, &tuple);
+            let tick = flags
+                .keeps_state()
+                .then(|| refresh_time(cell, datapath))
+                .flatten();
+            if tick.is_some() || refresh_on_send(cell, flags, datapath) {
+                mark_port(&tuple, port, datapath);
+                if tick != Some(Tick::Same) {
+                    bloom_insert(&recorded, datapath);
+                }
+                return Ok(finish(decision(
+                    Outcome::PassRefreshedFlow,
+                    tuple.transport,
+                )));
+            }
+        }
+    }
+
+    Err(finish)
+}
+
+/// Takes note of a packet in its flow, unless that does not count any more.
+#[inline(always)]
+fn refresh_on_send(cell: &FlowCell, flags: TcpFlags, datapath: &impl Datapath) -> bool {
+    let (flow, now) = (cell.load(), datapath.now());
+    // What is sent to nobody may look like the entry of a query, which names no remote end.
+    let counts = !flow.is_multicast() && flow.alive(now, datapath.config().timeouts());
+    if counts {
+        cell.sent(flow, flags, now);
+    }
+
+    counts
+}
+
+/// More of the frame helps only where it was too short.
+#[inline(always)]
+fn ended(unreadable: Unreadable, decision: Decision) -> Result<Decision, Decision> {
+    match unreadable {
+        Unreadable::Truncated => Err(decision),
+        Unreadable::TooManyTags | Unreadable::TooManyHeaders => Ok(decision),
+    }
+}
+
+#[inline(always)]
+fn egress_ip<A: Address>(
+    frame: &(impl Packet + ?Sized),
+    offset: usize,
+    datapath: &impl Datapath,
+) -> Result<Decision, Decision> {
+    let decision = |outcome, protocol| Decision {
+        outcome,
+        family: A::FAMILY,
+        protocol,
+    };
+    let ip = match A::read_ip(frame, offset) {
+        Ok(ip) => ip,
+        Err(unreadable) => {
+            let unread = decision(Outcome::PassNotRecorded, Protocol::Other);
+            return ended(unreadable, unread);
+        }
+    };
+
+    let protocol = ip.protocol_label();
+    match record(frame, &ip, datapath) {
+        Ok(outcome) => Ok(decision(outcome, protocol)),
+        Err(unreadable) => ended(unreadable, decision(Outcome::PassNotRecorded, protocol)),
+    }
+}
+
+/// A later fragment's bytes are payload: who chooses the payload must not choose what is recorded.
+/// ICMP is not recorded either: an error that this host sends quotes what a stranger sent.
+#[inline(always)]
+fn record<A: Address>(
+    frame: &(impl Packet + ?Sized),
+    ip: &Ip<A>,
+    datapath: &impl Datapath,
+) -> Result<Outcome, Unreadable> {
+    let Some(transport) = Transport::from_number(ip.protocol) else {
+        return Ok(Outcome::PassNotRecorded);
+    };
+    if ip.fragment == Fragment::Later {
+        return Ok(Outcome::PassNotRecorded);
+    }
+    let tuple = ip.tuple(frame, transport, Direction::Egress)?;
+    let flags = || ip.tcp_flags(frame, transport);
+
+    Ok(record_packet(frame, &tuple, flags, datapath))
+}
+
+/// Records a packet in its flow.
+#[inline(always)]
+fn record_packet<A: Address>(
+    frame: &(impl Packet + ?Sized),
+    tuple: &Tuple<A>,
+    flags: impl FnOnce() -> TcpFlags,
+    datapath: &impl Datapath,
+) -> Outcome {
+    let port = datapath.index(tuple.local_port);
+    if !datapath.guarded().guards(tuple.transport, port) {
+        return Outcome::PassNotRecorded;
+    }
+    if datapath.is_forwarded() && belongs_to_another_host(tuple, datapath) {
+        return Outcome::PassNotRecorded;
+    }
+    if goes_to_group(frame, tuple) {
+        if is_bridged(frame, tuple, datapath) {
+            return Outcome::PassNotRecorded;
+        }
+        return record_multicast(tuple, port, datapath);
+    }
+    let recorded = as_recorded(tuple, datapath);
+    let found = datapath.flow(tuple.transport, A::FlowKey::new(&recorded).sized());
+
+    record_flow(frame, tuple, port, found, flags(), datapath)
+}
+
+/// Whether any neighbour may answer.
+#[inline(always)]
+fn goes_to_group<A: Address>(frame: &(impl Packet + ?Sized), tuple: &Tuple<A>) -> bool {
+    tuple.transport == Transport::Udp && (tuple.remote.is_group() || ethernet::is_broadcast(frame))
+}
+
+#[inline(always)]
+fn record_flow<A: Address>(
+    frame: &(impl Packet + ?Sized),
+    tuple: &Tuple<A>,
+    port: usize,
+    known: Option<&FlowCell>,
+    flags: TcpFlags,
+    datapath: &impl Datapath,
+) -> Outcome {
+    if known.is_some_and(|cell| refresh_on_send(cell, flags, datapath)) {
+        mark_flow(tuple, port, datapath);
+        return Outcome::PassRefreshedFlow;
+    }
+
+    if is_bridged(frame, tuple, datapath) {
+        return Outcome::PassNotRecorded;
+    }
+    let Some(mut flow) = Flow::opened_by(tuple, flags, datapath.now()) else {
+        return Outcome::PassNotRecorded;
+    };
+    if tuple.remote == A::UNSPECIFIED {
+        return Outcome::PassNotRecorded;
+    }
+    if tuple.transport == Transport::Udp && datapath.config().any_remote_port() != 0 {
+        // One entry stands for every port of the peer, so no single port's timer fits it.
+        flow.phase = Phase::Datagram as u8;
+    }
+    if let Some(cell) = known {
+        cell.restart(flow);
+        mark_flow(tuple, port, datapath);
+        return Outcome::PassNewFlow;
+    }
+    let remote_port = datapath.index(tuple.remote_port);
+    if datapath
+        .guarded()
+        .leaves_unrecorded(tuple.transport, remote_port)
+    {
+        return Outcome::PassNotRecorded;
+    }
+
+    let recorded = as_recorded(tuple, datapath);
+    let outcome = insert(
+        tuple.transport,
+        A::FlowKey::new(&recorded).sized(),
+        &flow,
+        datapath,
+    );
+    // Also when the map had no room: the kernel's socket may still prove the flow.
+    mark_flow(tuple, port, datapath);
+    outcome
+}
