@@ -7,6 +7,7 @@ mod chain;
 mod clsact;
 mod egress;
 mod filter;
+mod hooks;
 mod qdisc;
 mod refusal;
 mod release;
@@ -18,13 +19,14 @@ use std::{io, os::fd::AsFd, path::PathBuf};
 pub(crate) use self::filter::read as read_filter;
 pub(crate) use self::refusal::native_remedy;
 pub use self::{
-    chain::{Names, Neighbour, Own, Row, Standing},
+    chain::{Names, Neighbour, Row, Standing},
     clsact::release_clsact,
     egress::{
         Spot, Wish, egress, look, move_to_front, obstacles, others, place_last, refused_behind,
         release_egress, release_links, settle_egress,
     },
     filter::{has_filter, has_program},
+    hooks::{EgressHook, XdpHook},
     qdisc::require_room_for_clsact,
     release::release_pin,
     xdp::{Plan, hook_of, xdp, xdp_hook},

@@ -2,10 +2,7 @@
 //! socket for: those that NAT translates, of this host's sockets and of others behind it, and those of
 //! UDP sockets that are connected to nobody.
 
-mod allowance;
 mod message;
-mod seed;
-mod translated;
 
 use std::{
     fs,
@@ -19,11 +16,7 @@ use guard_common::{
 };
 use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
 
-pub use self::{
-    message::read,
-    seed::{Seeded, seed},
-    translated::{Surroundings, Translated},
-};
+pub use self::message::{read, untranslated};
 use crate::{
     dump::{self, Dump},
     interfaces::LocalAddresses,
@@ -186,7 +179,7 @@ pub fn walk(mut visit: impl FnMut(&Tracked)) -> io::Result<bool> {
     }
     let netlink = Socket::new(NETLINK_NETFILTER)?;
     dump::dump(&netlink, &message::request(), |kind, payload| {
-        let plain = message::untranslated(kind, payload);
+        let plain = untranslated(kind, payload);
         if plain != Some(Transport::Tcp.number())
             && let Some(tracked) = read(kind, payload)?
         {
@@ -203,7 +196,7 @@ pub fn walk(mut visit: impl FnMut(&Tracked)) -> io::Result<bool> {
 ///
 /// # Errors
 /// As those of [`walk`].
-fn begin() -> io::Result<Option<Dump>> {
+pub fn begin() -> io::Result<Option<Dump>> {
     if !tracks_any()? {
         return Ok(None);
     }
@@ -211,7 +204,11 @@ fn begin() -> io::Result<Option<Dump>> {
     Dump::begin(Socket::new(NETLINK_NETFILTER)?, &message::request()).map(Some)
 }
 
-fn tracks_any() -> io::Result<bool> {
+/// Whether the kernel tracks any connection in the calling thread's network namespace.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn tracks_any() -> io::Result<bool> {
     match fs::read_to_string(COUNT) {
         Ok(count) => Ok(count.trim() != "0"),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),

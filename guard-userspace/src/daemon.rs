@@ -5,6 +5,7 @@ mod follow;
 mod ports;
 mod reload;
 mod servers;
+mod sweeps;
 
 use std::{
     cell::Cell,
@@ -31,16 +32,17 @@ use crate::{
     failure::Failure,
     guard::{self, Guard},
     interfaces,
-    listeners::{Helper, Names},
+    listeners::Names,
     lock::InstanceLock,
     log,
     maps::{Readings, StateMemory},
     namespace,
     observer::{Knowledge, Observer},
+    owners::Helper,
     pins::Pins,
     privileges, serve,
     settings::{Layer, ListenersPolicy, Settings},
-    sweep::{self, Sweeper},
+    sweep::Sweeper,
     workings::Workings,
 };
 
@@ -264,7 +266,7 @@ impl Daemon {
         privileges::keep_only(&privileges::to_attach_again())?;
         let (stop, stopped) = watch::channel(());
         let sweep_now = Arc::new(Notify::new());
-        let sweeps = sweep::run(
+        let sweeps = sweeps::run(
             sweeper,
             Arc::clone(&observer),
             Arc::clone(&sweep_now),

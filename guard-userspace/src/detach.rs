@@ -15,8 +15,8 @@ use crate::{
     interfaces,
     lock::InstanceLock,
     namespace,
-    pins::{self, Hook, Pins},
-    privileges,
+    pins::{Hook, Pins},
+    privileges, settings,
 };
 
 /// Removes everything of the calling thread's network namespace: XDP first, because it must never
@@ -78,7 +78,7 @@ pub async fn run(pin_dir: &Path) -> Result<(), Failure> {
 /// The folders of this namespace, of whatever layout, once they are known to be ours alone: what
 /// somebody else has put there is not ours to detach.
 fn layouts(pin_dir: &Path, namespace: &str) -> Result<Vec<Pins>, Failure> {
-    if !pins::is_plain(pin_dir) {
+    if !settings::is_plain(pin_dir) {
         return Err(Failure::usage(format!(
             "{}: no absolute path, or one with `..`",
             pin_dir.display()

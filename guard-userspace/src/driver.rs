@@ -18,7 +18,7 @@ pub use self::{
     mtu::{mtu, set_mtu},
     netdev::Support,
 };
-use crate::{interfaces::Interface, programs};
+use crate::{features, interfaces::Interface};
 
 /// What was observed of one interface.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ impl Host {
 
         Self {
             kernel: KernelVersion::current().unwrap_or(KernelVersion::new(0, 0, 0)),
-            frags: programs::reads_frags(),
+            frags: features::reads_frags(),
             page: u32::try_from(page).unwrap_or(4096),
             processors: nr_cpus().map_or(1, |count| count as u32),
         }

@@ -10,6 +10,7 @@ mod excuses;
 mod inherit;
 mod older;
 mod start;
+mod wanted;
 mod watch;
 
 use std::{fs::File, mem, sync::Arc};
@@ -21,7 +22,7 @@ use rtnetlink::Handle;
 
 pub use self::older::Older;
 use self::older::Seeder;
-pub use self::start::{Wanted, find_wanted};
+pub use self::wanted::{Wanted, find_wanted};
 use self::{
     device::GuardedDevice,
     inherit::{Inheritance, SIDE_BY_SIDE},
@@ -30,11 +31,11 @@ use self::{
 use crate::{
     alarm::{AlarmKind, Alarms},
     attach::{self, Link},
+    attachment::Attachment,
     clock::Clock,
     failure::Failure,
     interfaces,
     maps::{Counted, Kept, Maps},
-    observation::Attachment,
     pins::{Hook, Pins},
     range::GuardedPorts,
     settings::Settings,

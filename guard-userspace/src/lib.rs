@@ -19,10 +19,12 @@ pub mod text;
 
 pub mod conntrack;
 pub mod dump;
+pub mod features;
 pub mod interfaces;
 pub mod kernel_ports;
 pub mod listeners;
 pub mod namespace;
+pub mod owners;
 pub mod privileges;
 pub mod range;
 pub mod sockets;
@@ -37,6 +39,7 @@ pub mod pins;
 pub mod programs;
 
 pub mod alarm;
+pub mod attachment;
 pub mod evidence;
 pub mod guard;
 pub mod pressure;

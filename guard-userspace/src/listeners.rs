@@ -1,12 +1,9 @@
 //! Sockets that listen on guarded ports, where strangers can no longer reach them.
 
-mod helper;
 mod lines;
 mod names;
-mod owner;
 mod programs;
 mod verdict;
-mod walk;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -19,20 +16,17 @@ use guard_common::frame::transport::Transport;
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
-use self::walk::Walk;
 pub use self::{
-    helper::Helper,
-    lines::kernel_port,
+    lines::{Warning, kernel_port},
     names::Names,
-    owner::Owner,
     programs::Programs,
-    verdict::{Moment, Terms, Verdict, Warning, judge, judge_start},
-    walk::Open,
+    verdict::{Moment, Verdict, judge, judge_start},
 };
 use crate::{
     kernel_ports::{self, KernelPort},
+    owners::{Open, Owner, Walk},
     range::{GuardedPorts, PortBitmap, PortRange},
-    settings::Exposed,
+    settings::{Exposed, ListenersPolicy, Mode},
     sockets::{self, Socket, State},
 };
 
@@ -102,6 +96,19 @@ impl fmt::Display for Listener {
             self.owner
         )
     }
+}
+
+/// By what listeners are judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// What the user wants done about them.
+    pub policy: ListenersPolicy,
+    /// Whether would-be drops pass.
+    pub mode: Mode,
+    /// The range that the kernel takes ports from.
+    pub range: PortRange,
+    /// What earlier surveys have shown.
+    pub programs: &'a Programs,
 }
 
 /// What one survey has found.

@@ -30,7 +30,7 @@ pub use self::{
     kernel_ports::KernelPorts,
     links::Links,
     prefixes::{Entry, Prefixes},
-    readings::{Counted, Readings},
+    readings::{Counted, Evidence, FlowCount, FlowRow, FrameCount, Readings, Tallies},
     state::StateMemory,
     tuples::Tuples,
     users::PortUsers,

@@ -13,7 +13,7 @@ use prometheus_client::{
 };
 
 use self::series::Tally;
-use crate::observation::{EgressHook, Observation, XdpHook};
+use crate::observation::Observation;
 
 /// The content type of what [`exposition`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -32,22 +32,6 @@ pub fn exposition(observation: Arc<Observation>, read_failures: u64) -> Result<S
     text::encode(&mut text, &registry)?;
 
     Ok(text)
-}
-
-/// How an XDP program sits on an interface, as a metric label and in JSON.
-pub(crate) const fn xdp_label(hook: XdpHook) -> &'static str {
-    match hook {
-        XdpHook::Native => "native",
-        XdpHook::Generic => "generic",
-    }
-}
-
-/// How the egress program sits on an interface, in JSON.
-pub(crate) const fn egress_label(hook: EgressHook) -> &'static str {
-    match hook {
-        EgressHook::Tcx => "tcx",
-        EgressHook::Clsact => "clsact",
-    }
 }
 
 const fn rescues(observation: &Observation) -> [(&'static str, u64); 2] {
@@ -239,7 +223,7 @@ fn encode_attachments(
         "portguard_xdp_mode_info",
         "Always 1; the label names where the XDP program runs: native in the driver, or generic",
         interfaces.iter().filter_map(|interface| {
-            let mode = xdp_label(interface.xdp?);
+            let mode = interface.xdp?.label();
             Some((
                 [("device", interface.interface.as_str()), ("mode", mode)],
                 1,

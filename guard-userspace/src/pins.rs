@@ -21,7 +21,7 @@ use nix::{
 };
 
 use self::folders::{free_aside, is_layout, is_namespace, layout};
-pub use self::place::{Place, is_plain};
+pub use self::place::Place;
 use crate::{bpf, failure::Failure};
 
 /// The maps that outlive the daemon, by their names in the object.

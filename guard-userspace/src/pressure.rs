@@ -7,7 +7,7 @@ use guard_common::{
     outcome::{Family, Protocol},
 };
 
-use crate::settings::MaxFlows;
+use crate::{maps::Evidence, settings::MaxFlows};
 
 /// A map with more live flows than this percentage is too small: by default timers are down to
 /// three quarters of their length then, so at full length the flows would fill it.
@@ -58,15 +58,6 @@ impl Load {
     fn fills(&self, percent: u64) -> bool {
         self.live * 100 >= self.capacity * percent
     }
-}
-
-/// Counters that move where a map is too small.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Evidence {
-    /// Flows that found no room, since the guard was started.
-    pub insert_failed: u64,
-    /// Flows that were rescued because they were not in the map.
-    pub rescued_absent: u64,
 }
 
 /// Watches the maps from sweep to sweep.

@@ -8,7 +8,7 @@ use crate::{
     daemon::{self, Start},
     descriptors,
     failure::Failure,
-    listeners::Helper,
+    owners::Helper,
     workings::Workings,
 };
 

@@ -15,14 +15,13 @@ use aya::{
     Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
     maps::{Map, MapData, MapError, MapInfo},
     programs::{Program, ProgramError, SchedClassifier, Xdp},
-    util::KernelVersion,
 };
 use guard_common::ports::bloom;
 
 use self::loader::without_kernel_types;
 use crate::{
-    attach::Own,
     failure::Failure,
+    features,
     pins::{MAPS, Pins},
     privileges,
 };
@@ -50,6 +49,17 @@ const INGRESS_FRAGS: &str = "ingress_frags";
 
 /// Name of the program that tells the time.
 const CLOCK: &str = "clock";
+
+/// The ids of our programs.
+#[derive(Clone, Debug, Default)]
+pub struct Own {
+    /// The one that records and counts.
+    pub egress: u32,
+    /// The one that runs last.
+    pub last: u32,
+    /// Those of earlier runs that are still in force.
+    pub earlier: Vec<u32>,
+}
 
 /// A copy of the programs for one interface. All copies share the pinned maps.
 #[derive(Debug)]
@@ -102,8 +112,11 @@ impl Programs {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn try_out() -> Result<Self, Failure> {
-        let mut programs =
-            Self::load_with(without_kernel_types(), (&0, reads_frags()), TRIAL_FLOWS)?;
+        let mut programs = Self::load_with(
+            without_kernel_types(),
+            (&0, features::reads_frags()),
+            TRIAL_FLOWS,
+        )?;
         programs.wait()?;
 
         Ok(programs)
@@ -283,11 +296,6 @@ fn close_maps(ebpf: &mut Ebpf) {
     for name in names {
         drop(ebpf.take_map(&name));
     }
-}
-
-/// Whether the kernel knows XDP programs that can read frames in several pieces.
-pub fn reads_frags() -> bool {
-    KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(5, 18, 0))
 }
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, Failure>

@@ -4,6 +4,9 @@
 //! that the kernel finds for it on the guarded interface. Sockets that are bound to a device above
 //! that one, and those of UDP-Lite, are not found there, so sweeps look after them.
 
+mod allowance;
+pub mod translated;
+
 use std::{
     collections::HashSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},

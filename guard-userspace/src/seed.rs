@@ -1,5 +1,7 @@
 //! Telling the maps about connections that are older than the guard.
 
+pub mod conntrack;
+
 use std::net::SocketAddr;
 
 use anyhow::bail;

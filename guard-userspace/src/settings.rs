@@ -24,9 +24,9 @@ pub use self::{
     layer::Layer,
     reload::Changes,
     timeouts::{AdaptiveTimeouts, Seconds, Timeout, TimeoutName, Timeouts},
-    values::{Exposed, Listen, MaxFlows, Port, Trusted},
+    values::{Exposed, Listen, MaxFlows, Port, Trusted, is_plain},
 };
-use crate::{failure::Failure, pins, range::PortRange};
+use crate::{failure::Failure, range::PortRange};
 
 /// Where the CLI finds the daemon unless told otherwise.
 pub const CONTROL_SOCKET: &str = "/run/portguard/control.sock";
@@ -255,7 +255,7 @@ impl Settings {
                 )
                 .remedy("give --control-socket a shorter path"));
         }
-        if !pins::is_plain(&self.pin_dir) {
+        if !is_plain(&self.pin_dir) {
             let path = self.pin_dir.display();
             return Err(blame
                 .failure(

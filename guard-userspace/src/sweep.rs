@@ -1,7 +1,6 @@
 //! Keeping the occupancy table true, and the flow maps in order: which ports are still in use,
 //! which sockets the maps have forgotten, and what makes room where they fill.
 
-mod rounds;
 mod swept;
 
 use std::{
@@ -14,16 +13,18 @@ use guard_common::{
     ports::{occupancy::Use, peer::PeerHash},
 };
 
-pub use self::{rounds::run, swept::Swept};
+pub use self::swept::Swept;
 
 use crate::{
     clock::{Clock, processor_time},
-    conntrack::{Surroundings, Translated},
     maps::{FlowEntry, FlowMap, PortUsers, Readings, StateMemory, Tuples},
     pins::Pins,
     pressure::Load,
     reclaim,
-    repair::{self, Repaired, Terms},
+    repair::{
+        self, Repaired, Terms,
+        translated::{Surroundings, Translated},
+    },
     seed,
     sockets::{self, Socket},
     timers::Timers,
@@ -327,7 +328,7 @@ impl Sweeper {
 
     /// How long to rest after a sweep before the next. Until the filter is filled, strangers at
     /// ports in use cost more; and a flow that only sweeps look after must not expire in between.
-    fn rest(&self, fits: bool) -> Duration {
+    pub fn rest(&self, fits: bool) -> Duration {
         let fitting = if fits { Duration::MAX } else { SOON };
         let in_time = self
             .shortest

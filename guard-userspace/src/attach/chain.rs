@@ -8,21 +8,10 @@
 use std::{collections::BTreeMap, io};
 
 use super::filter::{self, Filter, Ours};
-use crate::{bpf::tcx, observation::EgressHook, text::plain};
+use crate::{attach::EgressHook, bpf::tcx, programs::Own, text::plain};
 
 /// How many neighbours are named. A host may have a hundred thousand filters.
 const NAMED: usize = 8;
-
-/// The ids of our programs.
-#[derive(Clone, Debug, Default)]
-pub struct Own {
-    /// The one that records and counts.
-    pub egress: u32,
-    /// The one that runs last.
-    pub last: u32,
-    /// Those of earlier runs that are still in force.
-    pub earlier: Vec<u32>,
-}
 
 /// Everything that sees what an interface sends, in the order in which it runs.
 #[derive(Clone, Debug, Default)]

@@ -12,7 +12,7 @@ use aya::programs::{SchedClassifier, tc::qdisc_add_clsact};
 
 use super::{
     Hold,
-    chain::{Last, Neighbour, Own, Row, Standing, before_any_filter, is_program, standing},
+    chain::{Last, Neighbour, Row, Standing, before_any_filter, is_program, standing},
     clsact::{self, release_clsact, release_those},
     filter::Ours,
     qdisc::require_room_for_clsact,
@@ -20,14 +20,14 @@ use super::{
     release_pin,
 };
 use crate::{
+    attach::EgressHook,
     bpf::{
         self,
         tcx::{self, End},
     },
     failure::Failure,
-    observation::EgressHook,
     pins::{Hook, Pins},
-    programs::Programs,
+    programs::{Own, Programs},
     settings,
 };
 

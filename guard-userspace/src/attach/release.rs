@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, bail};
 use nix::net::if_::if_indextoname;
 
-use crate::{bpf, driver, programs};
+use crate::{bpf, driver, features};
 
 /// Every driver takes and lets go of programs at this MTU.
 const SAFE_MTU: u32 = 1500;
@@ -78,7 +78,7 @@ fn detach_xdp(link: BorrowedFd<'_>, name: &str) -> anyhow::Result<()> {
 /// Has the driver take a program that passes everything in place of ours. One that does so also
 /// takes none, and were it not to, nothing would be dropped.
 fn pass_everything(link: BorrowedFd<'_>) -> io::Result<()> {
-    let Ok(program) = bpf::load_pass(programs::reads_frags()) else {
+    let Ok(program) = bpf::load_pass(features::reads_frags()) else {
         // Without a program to ask with, all that is left is to try.
         return Ok(());
     };

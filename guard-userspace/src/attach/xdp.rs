@@ -18,10 +18,10 @@ use super::{
     release_pin,
 };
 use crate::{
+    attach::XdpHook,
     driver::{self, Choice, Facts, Obstacle, Unfit},
     failure::Failure,
     interfaces::{AttachedMode, Interface},
-    observation::XdpHook,
     settings,
 };
 

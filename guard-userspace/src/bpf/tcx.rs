@@ -5,7 +5,10 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
+use nix::net::if_::if_nametoindex;
+
 use super::bpf;
+use crate::features;
 
 /// `BPF_PROG_LOAD`, include/uapi/linux/bpf.h.
 const PROG_LOAD: libc::c_int = 5;
@@ -207,4 +210,14 @@ pub fn program_name(id: u32) -> Option<String> {
     let name = info.name.split(|byte| *byte == 0).next()?;
 
     (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())
+}
+
+/// Whether the kernel has TCX. Who may not ask on an interface goes by the version.
+/// <https://github.com/torvalds/linux/commit/e420bed02507>
+pub fn is_there(interface: &str) -> bool {
+    let programs = if_nametoindex(interface).map(programs);
+    match programs {
+        Ok(Ok(programs)) => programs.is_some(),
+        Ok(Err(_)) | Err(_) => features::is_since(6, 6),
+    }
 }

@@ -1,17 +1,15 @@
 //! The interfaces of a run, and the programs on them.
 
-use nix::net::if_::if_nametoindex;
-
-use super::{Item, Report, system};
+use super::{Item, Report};
 use crate::{
-    attach::{self, Names, Own, Plan, Row},
+    attach::{self, Names, Plan, Row},
     bpf::tcx,
     driver::{self, Facts, Obstacle},
     failure::{Exit, Failure},
     guard::find_wanted,
     interfaces::{Interface, named, names},
-    observation,
     pins::Pins,
+    programs::Own,
     settings::{EgressHook, Settings, XdpMode},
 };
 
@@ -54,16 +52,6 @@ pub(super) fn programs(settings: &Settings, all: &[Interface], pins: &Pins, repo
             xdp(settings, (interface, all), pins, report);
         }
         egress(settings, interface, pins, report);
-    }
-}
-
-/// Whether the kernel has TCX. Who may not ask on an interface goes by the version.
-/// <https://github.com/torvalds/linux/commit/e420bed02507>
-pub(super) fn has_tcx(interface: &str) -> bool {
-    let programs = if_nametoindex(interface).map(tcx::programs);
-    match programs {
-        Ok(Ok(programs)) => programs.is_some(),
-        Ok(Err(_)) | Err(_) => system::is_since(6, 6),
     }
 }
 
@@ -131,7 +119,7 @@ fn xdp(
 
 fn egress(settings: &Settings, interface: &Interface, pins: &Pins, report: &mut Report) {
     let item = format!("egress {}", interface.name);
-    let tcx = has_tcx(&interface.name);
+    let tcx = tcx::is_there(&interface.name);
     let clsact = match settings.egress_hook {
         EgressHook::Clsact => true,
         EgressHook::Auto => !tcx,
@@ -182,9 +170,9 @@ fn others(
     };
     let mut names = Names::default();
     let hook = if clsact {
-        observation::EgressHook::Clsact
+        attach::EgressHook::Clsact
     } else {
-        observation::EgressHook::Tcx
+        attach::EgressHook::Tcx
     };
     let in_front = names.describe(&attach::obstacles(&row, hook, &own));
     if !in_front.is_empty() && !settings.allow_filter_in_front {

@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
-use aya::util::KernelVersion;
 use nix::sys::utsname::uname;
 
-use super::{Item, Report, device};
+use super::{Item, Report};
 use crate::{
+    bpf::tcx,
+    features,
     interfaces::Interface,
     maps::Maps,
     pins::{Hook, Pins, Place},
-    programs::{self, Programs},
+    programs::Programs,
     settings::Settings,
 };
 
@@ -21,13 +22,13 @@ pub(super) fn kernel(settings: &Settings) -> Item {
         |names| names.release().to_string_lossy().into_owned(),
     );
     let tcx = match settings.iface.first() {
-        Some(interface) => device::has_tcx(interface),
-        None => is_since(6, 6),
+        Some(interface) => tcx::is_there(interface),
+        None => features::is_since(6, 6),
     };
     let features = [
         ("BTF", Path::new("/sys/kernel/btf/vmlinux").exists()),
-        ("XDP links", is_since(5, 9)),
-        ("XDP of frames in several pieces", programs::reads_frags()),
+        ("XDP links", features::is_since(5, 9)),
+        ("XDP of frames in several pieces", features::reads_frags()),
         ("TCX", tcx),
     ];
     let list = |present: bool| -> Vec<_> {
@@ -53,11 +54,6 @@ pub(super) fn kernel(settings: &Settings) -> Item {
     } else {
         Item::note("kernel", text, None)
     }
-}
-
-/// Whether this is Linux `major.minor` or later.
-pub(super) fn is_since(major: u8, minor: u8) -> bool {
-    KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(major, minor, 0))
 }
 
 /// Says whether there is a place to pin, and what an earlier run has left there.

@@ -84,7 +84,7 @@ pub fn read(kind: u16, payload: &[u8]) -> io::Result<Option<Tracked>> {
 
 /// The protocol of an entry that nothing translates, told by the bytes of its two directions alone. `None`
 /// where it is translated, or where these are not as the kernel writes them for protocols with ports.
-pub(super) fn untranslated(kind: u16, payload: &[u8]) -> Option<u8> {
+pub fn untranslated(kind: u16, payload: &[u8]) -> Option<u8> {
     if kind != CT_NEW {
         return None;
     }

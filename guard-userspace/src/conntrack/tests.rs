@@ -131,22 +131,22 @@ fn what_nothing_translates_is_told_at_a_glance() {
     for protocol in [TCP, UDP, UDP_LITE] {
         for ends in [v4, v6] {
             let plain = entry(protocol, ends, ends);
-            assert_eq!(message::untranslated(ENTRY, &plain), Some(protocol));
+            assert_eq!(untranslated(ENTRY, &plain), Some(protocol));
             let tracked = read(ENTRY, &plain).expect("is well-formed");
             assert!(tracked.is_some_and(|tracked| !tracked.is_translated()));
-            assert_eq!(message::untranslated(ENTRY + 2, &plain), None);
+            assert_eq!(untranslated(ENTRY + 2, &plain), None);
             for length in 0..plain.len() {
-                assert_eq!(message::untranslated(ENTRY, &plain[..length]), None);
+                assert_eq!(untranslated(ENTRY, &plain[..length]), None);
             }
         }
         for wire in elsewhere {
             let translated = entry(protocol, v4, wire);
-            assert_eq!(message::untranslated(ENTRY, &translated), None, "{wire:?}");
+            assert_eq!(untranslated(ENTRY, &translated), None, "{wire:?}");
             let tracked = read(ENTRY, &translated).expect("is well-formed");
             assert!(tracked.is_some_and(|tracked| tracked.is_translated()));
         }
     }
-    assert_eq!(message::untranslated(ENTRY, &masqueraded(3)), None);
+    assert_eq!(untranslated(ENTRY, &masqueraded(3)), None);
 }
 
 #[test]

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     alarm,
-    metrics::{egress_label, xdp_label},
-    observation::{Attachment, BlockedListener, FlowRow, Observation},
+    attachment::Attachment,
+    maps::FlowRow,
+    observation::{BlockedListener, Observation},
     range::PortRange,
     settings::{Exposed, Mode},
 };
@@ -199,8 +200,8 @@ impl From<&Attachment> for Interface {
     fn from(attachment: &Attachment) -> Self {
         Self {
             name: attachment.interface.clone(),
-            xdp_mode: attachment.xdp.map(|hook| xdp_label(hook).into()),
-            egress: attachment.egress.map(|hook| egress_label(hook).into()),
+            xdp_mode: attachment.xdp.map(|hook| hook.label().into()),
+            egress: attachment.egress.map(|hook| hook.label().into()),
             received: attachment.received.evidence.label().into(),
             sent: attachment.sent.evidence.label().into(),
             in_front: attachment.chain.in_front.clone(),

@@ -4,8 +4,9 @@ use sd_notify::NotifyState;
 
 use super::Turned;
 use crate::{
+    attach::{EgressHook, XdpHook},
+    attachment::Attachment,
     guard::{End, Older},
-    observation::{Attachment, EgressHook, XdpHook},
     range::{LocalPorts, PortRange},
     settings::Settings,
 };
@@ -177,7 +178,7 @@ fn headline(attachment: &Attachment, settings: &Settings, range: PortRange) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{conntrack, seed};
+    use crate::seed;
 
     #[test]
     fn what_is_known_and_what_is_not() {
@@ -186,7 +187,7 @@ mod tests {
         let table = [
             (
                 "asked",
-                conntrack::Seeded {
+                seed::conntrack::Seeded {
                     tracks: true,
                     new: 7,
                     ..Default::default()
@@ -196,13 +197,13 @@ mod tests {
             ),
             (
                 "nothing to ask",
-                conntrack::Seeded::default(),
+                seed::conntrack::Seeded::default(),
                 "3 learned from sockets; conntrack tracks none",
                 None,
             ),
             (
                 "refused",
-                conntrack::Seeded {
+                seed::conntrack::Seeded {
                     failure: Some("conntrack: no".to_owned()),
                     ..Default::default()
                 },
@@ -211,7 +212,7 @@ mod tests {
             ),
             (
                 "no room",
-                conntrack::Seeded {
+                seed::conntrack::Seeded {
                     tracks: true,
                     new: 7,
                     left_out: 2,

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::{
     alarm::{AlarmKind, Alarms},
-    attach::{self, Names, Own, Spot, Standing},
-    observation::{Chain, EgressHook},
-    programs::Programs,
+    attach::{self, EgressHook, Names, Spot, Standing},
+    attachment::Chain,
+    programs::{Own, Programs},
 };
 
 /// How often ours is moved before a program that somebody puts in front of it, in so much time.

@@ -10,11 +10,10 @@ use rtnetlink::Handle;
 use super::device::GuardedDevice;
 use crate::{
     alarm::{AlarmKind, Alarms},
+    attach::XdpHook,
     evidence::{Finding, Sample},
     interfaces::{self, Interface},
     maps::Counted,
-    metrics::xdp_label,
-    observation::XdpHook,
     pins::Pins,
     settings::{self, Settings},
 };
@@ -192,12 +191,12 @@ fn try_other_mode(
     match attach_in(device, other, interface, pins) {
         Ok(()) => Ok(format!(
             "{name}: the XDP program saw nothing in {} mode and runs in {} mode now",
-            xdp_label(former),
-            xdp_label(other)
+            former.label(),
+            other.label()
         )),
         Err(failure) => {
             attach_in(device, former, interface, pins)?;
-            Err(failure.context(format!("no {} mode", xdp_label(other))))
+            Err(failure.context(format!("no {} mode", other.label())))
         }
     }
 }

@@ -12,17 +12,17 @@ use rtnetlink::Handle;
 
 use super::{
     chain::{Look, Neighbours},
-    start::Wanted,
+    wanted::Wanted,
 };
 use crate::{
     alarm::Alarms,
-    attach::{self, Hold, Link, Plan, Spot, Wish},
+    attach::{self, EgressHook, Hold, Link, Plan, Spot, Wish, XdpHook},
+    attachment::{Attachment, Proof},
     bpf::Linked,
     driver::Facts,
     evidence::Comparison,
     failure::Failure,
     interfaces::{self, Interface, Layers, Routes},
-    observation::{Attachment, EgressHook, Proof, XdpHook},
     pins::{Hook, Pins},
     programs::Programs,
     settings::{self, Settings},

@@ -15,7 +15,6 @@ use super::Guard;
 use crate::{
     aside::aside,
     clock::Clock,
-    conntrack,
     maps::{FlowEntry, FlowMap, StateMemory},
     pins::Pins,
     range::GuardedPorts,
@@ -31,7 +30,7 @@ pub struct Older {
     /// From the kernel's sockets.
     pub sockets: seed::Seeded,
     /// From its connection tracking.
-    pub tracked: conntrack::Seeded,
+    pub tracked: seed::conntrack::Seeded,
 }
 
 impl Older {
@@ -87,7 +86,7 @@ impl Seeder {
         // Last, so that these are the youngest where there is little room: nothing else can bring
         // them back.
         if self.workings.conntrack {
-            older.tracked = conntrack::seed(ports, &settings.unrecorded, target);
+            older.tracked = seed::conntrack::seed(ports, &settings.unrecorded, target);
         }
 
         Ok(older)

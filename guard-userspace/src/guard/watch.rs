@@ -9,10 +9,9 @@ use rtnetlink::Handle;
 use super::{Guard, device::GuardedDevice};
 use crate::{
     alarm::{AlarmKind, Alarms},
-    attach::{self, Hold},
+    attach::{self, Hold, XdpHook},
     failure::Failure,
     interfaces::{self, Interface, Layers},
-    observation::XdpHook,
     pins::{Hook, Pins},
     range::GuardedPorts,
     settings::{Mode, Settings},

@@ -8,19 +8,32 @@ use std::{
 use guard_common::frame::transport::Transport;
 
 use super::{
-    Listener, Owner,
+    Listener, Terms,
     programs::{Choice, known},
-    verdict::{Terms, Warning},
 };
 use crate::{
     failure::Failure,
     kernel_ports::KernelPort,
+    owners::Owner,
     range::PortRange,
     settings::{Exposed, Mode},
 };
 
 /// Runs of ports that one line names. `portguard status` lists all.
 const MOST_RUNS: usize = 32;
+
+/// A line for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// What it is about, equal for the same program at the next survey.
+    pub about: String,
+    /// The ports it names. It is worth saying again only for others.
+    pub ports: Vec<(Transport, u16)>,
+    /// The line.
+    pub text: String,
+    /// Whether it must be said now, with a name or without: the next survey may not say it again.
+    pub is_final: bool,
+}
 
 /// Why the guard does not start.
 pub fn refusal(refused: &[&Listener]) -> Option<Failure> {

@@ -13,12 +13,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{
-    Listener,
-    helper::{self, Answer, Helper},
-    owner::Owner,
-    walk::{Found, Open},
-};
+use super::Listener;
+use crate::owners::{Answer, Found, Helper, Open, Owner, helper};
 
 /// Sockets that are asked about at a time. The others have their turn when these are known.
 const MOST: usize = 4096;

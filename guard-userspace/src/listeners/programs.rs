@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use guard_common::frame::transport::Transport;
 
-use super::{Listener, Owner};
-use crate::range::PortRange;
+use super::Listener;
+use crate::{owners::Owner, range::PortRange};
 
 /// Programs that are remembered, and ports of each.
 const MOST_PROGRAMS: usize = 256;

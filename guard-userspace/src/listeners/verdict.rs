@@ -2,10 +2,12 @@
 
 use guard_common::frame::transport::Transport;
 
-use super::{Listener, Programs, lines};
+use super::{
+    Listener, Terms,
+    lines::{self, Warning},
+};
 use crate::{
     failure::Failure,
-    range::PortRange,
     settings::{Exposed, ListenersPolicy, Mode},
 };
 
@@ -18,19 +20,6 @@ pub enum Moment {
     Growth,
     /// While the guard is in force, and these ports were guarded before.
     Watch,
-}
-
-/// By what listeners are judged.
-#[derive(Clone, Copy, Debug)]
-pub struct Terms<'a> {
-    /// What the user wants done about them.
-    pub policy: ListenersPolicy,
-    /// Whether would-be drops pass.
-    pub mode: Mode,
-    /// The range that the kernel takes ports from.
-    pub range: PortRange,
-    /// What earlier surveys have shown.
-    pub programs: &'a Programs,
 }
 
 /// What is done about the listeners of one survey.
@@ -54,19 +43,6 @@ impl Verdict {
         self.exposures.extend(other.exposures);
         self.blocked.extend(other.blocked);
     }
-}
-
-/// A line for the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Warning {
-    /// What it is about, equal for the same program at the next survey.
-    pub about: String,
-    /// The ports it names. It is worth saying again only for others.
-    pub ports: Vec<(Transport, u16)>,
-    /// The line.
-    pub text: String,
-    /// Whether it must be said now, with a name or without: the next survey may not say it again.
-    pub is_final: bool,
 }
 
 /// What is to be done about one listener.

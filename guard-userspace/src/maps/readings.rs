@@ -1,20 +1,17 @@
 //! Maps that are only read: for metrics, status and flows.
 
+use std::net::SocketAddr;
+
 use anyhow::Context;
 use aya::maps::{Map, MapData, PerCpuArray};
 use guard_common::{
     abi::layout::{Counters, MAX_DEVICES},
-    flow::timer::Timeouts,
-    outcome::{Direction, Outcome, Protocol, Tally},
+    flow::timer::{Timeouts, Timer},
+    outcome::{Decision, Direction, Family, Outcome, Protocol, Tally, Verdict},
 };
 
 use super::{FlowMap, StateMemory, kinds};
-use crate::{
-    clock::Clock,
-    observation::{FlowCount, FlowRow, FrameCount, Tallies},
-    pins::Pins,
-    pressure::Evidence,
-};
+use crate::{clock::Clock, pins::Pins};
 
 /// Packets that the programs of one interface have counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -23,6 +20,69 @@ pub struct Counted {
     pub received: u64,
     /// Sent packets.
     pub sent: u64,
+}
+
+/// Frames of one kind on one interface.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FrameCount {
+    /// The interface's name.
+    pub device: String,
+    /// What they were judged to be.
+    pub decision: Decision,
+    /// What was done with them: in monitor mode, drops pass.
+    pub verdict: Verdict,
+    /// How many.
+    pub frames: u64,
+}
+
+/// One flow map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FlowCount {
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// TCP, or UDP together with UDP-Lite.
+    pub protocol: Protocol,
+    /// Entries that have not expired.
+    pub live: u64,
+    /// Entries there is room for.
+    pub capacity: u64,
+}
+
+/// What is counted beside the frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tallies {
+    /// Flows put back that the map had evicted, or never held.
+    pub rescued_absent: u64,
+    /// Flows put back that had expired.
+    pub rescued_expired: u64,
+    /// Frames that monitor mode passed and a connected socket would have lost.
+    pub would_drop_connected: u64,
+    /// Frames that monitor mode passed and a listener would have lost.
+    pub would_drop_listener: u64,
+}
+
+/// One flow.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FlowRow {
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// This host's end.
+    pub local: SocketAddr,
+    /// The peer's end; all zero where any peer may answer.
+    pub remote: SocketAddr,
+    /// The timer that runs, which names the state.
+    pub state: Timer,
+    /// Time since a packet last counted, in milliseconds, exact to one tick.
+    pub idle_ms: u64,
+}
+
+/// Counters that move where a map is too small.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Evidence {
+    /// Flows that found no room, since the guard was started.
+    pub insert_failed: u64,
+    /// Flows that were rescued because they were not in the map.
+    pub rescued_absent: u64,
 }
 
 /// What observers read, opened from the pins of one network namespace.

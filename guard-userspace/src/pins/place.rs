@@ -4,7 +4,7 @@ use std::{
     fs::{self, DirBuilder, Metadata, Permissions},
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
-    path::{Component, Path},
+    path::Path,
 };
 
 use anyhow::Context;
@@ -18,7 +18,7 @@ use nix::{
     unistd::geteuid,
 };
 
-use crate::failure::Failure;
+use crate::{failure::Failure, settings::is_plain};
 
 /// Where bpffs belongs.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -64,14 +64,6 @@ pub(super) fn is_private(folder: &Path) -> bool {
     let root = Path::new("/proc").join(KERNEL_THREAD).join("root");
 
     !on_bpffs || device(folder) != device(&root.join(below_root))
-}
-
-/// Whether a folder is named in one way alone: from the root, and never back up.
-pub fn is_plain(folder: &Path) -> bool {
-    folder.is_absolute()
-        && folder
-            .components()
-            .all(|component| component != Component::ParentDir)
 }
 
 /// Looks for the bpffs that `base` is or will be on. Touches nothing.

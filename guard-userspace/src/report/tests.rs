@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
+    attachment::Chain,
     control,
-    observation::Chain,
     serve::fake::{Fake, flow, observation},
 };
 

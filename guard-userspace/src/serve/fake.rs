@@ -17,11 +17,11 @@ use guard_common::{
 use super::Shared;
 use crate::{
     alarm::{Alarm, AlarmKind},
+    attach::{EgressHook, XdpHook},
+    attachment::{Attachment, Chain, Proof},
     evidence::Evidence,
-    observation::{
-        Attachment, BlockedListener, Chain, EgressHook, FlowCount, FlowRow, FrameCount,
-        Observation, Observe, Proof, XdpHook,
-    },
+    maps::{FlowCount, FlowRow, FrameCount},
+    observation::{BlockedListener, Observation, Observe},
     settings::Mode,
 };
 
@@ -208,7 +208,7 @@ pub(crate) fn observation(mode: Mode) -> Observation {
                 1,
             ),
         ],
-        tallies: crate::observation::Tallies::default(),
+        tallies: crate::maps::Tallies::default(),
         advice: None,
         metrics_missing: None,
         alarms: vec![Alarm {

@@ -11,8 +11,9 @@ use tokio::{
 };
 
 use crate::{
+    maps::FlowRow,
     metrics,
-    observation::{FlowRow, Observation, Observe},
+    observation::{Observation, Observe},
 };
 
 /// An observation and how Prometheus reads it.

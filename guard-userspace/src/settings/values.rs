@@ -4,6 +4,7 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU16,
+    path::{Component, Path},
     str::FromStr,
 };
 
@@ -307,6 +308,14 @@ impl fmt::Display for MaxFlows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// Whether a folder is named in one way alone: from the root, and never back up.
+pub fn is_plain(folder: &Path) -> bool {
+    folder.is_absolute()
+        && folder
+            .components()
+            .all(|component| component != Component::ParentDir)
 }
 
 #[cfg(test)]

@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use guard_common::flow::adaptive::Scales;
 
-use crate::{
-    pressure::{Evidence, Load},
-    repair::Repaired,
-};
+use crate::{maps::Evidence, pressure::Load, repair::Repaired};
 
 /// What a sweep has found and done.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -298,7 +298,7 @@ fn only_guarded_ports_and_recorded_peers_concern_the_maps() {
             SocketAddr::new([10, 9, 0, 2].into(), local),
             SocketAddr::new([10, 9, 0, 1].into(), remote),
         );
-        let found = seed::concerns(&tracked, &guarded, &unrecorded, &addresses);
+        let found = crate::seed::conntrack::concerns(&tracked, &guarded, &unrecorded, &addresses);
         assert_eq!(found, expected, "{name}");
     }
 }

@@ -4,9 +4,10 @@ use super::*;
 use crate::{
     failure::Exit,
     listeners::{
-        find,
+        Programs, find,
         tests::{guarded, tcp, udp},
     },
+    range::PortRange,
 };
 
 fn terms(policy: ListenersPolicy, mode: Mode) -> Terms<'static> {

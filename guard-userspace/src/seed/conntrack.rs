@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use guard_common::frame::transport::Transport;
 
-use super::{Tracked, walk};
 use crate::{
+    conntrack::{Tracked, walk},
     interfaces::LocalAddresses,
     range::GuardedPorts,
     seed::{self, Target},
@@ -81,7 +81,7 @@ pub fn seed(guarded: &GuardedPorts, unrecorded: &BTreeSet<u16>, target: Target<'
 }
 
 /// Whether its answers would be dropped: the port, which tells most of them apart, comes first.
-pub(super) fn concerns(
+pub fn concerns(
     tracked: &Tracked,
     guarded: &GuardedPorts,
     unrecorded: &BTreeSet<u16>,

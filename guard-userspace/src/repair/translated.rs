@@ -13,9 +13,10 @@ use std::{
 use anyhow::Context;
 use guard_common::flow::timer::Timeouts;
 
-use super::{Tracked, allowance::Allowance, begin, message, read, tracks_any};
+use super::allowance::Allowance;
 use crate::{
     clock::processor_time,
+    conntrack::{self, Tracked, begin, read, tracks_any},
     dump::{Dump, Progress},
     interfaces::LocalAddresses,
     maps::{FlowEntry, FlowMap},
@@ -141,7 +142,7 @@ impl Translated {
         let mut put = vec![0; surroundings.flows.len()];
         let mut visit = |kind, payload: &[u8]| -> io::Result<()> {
             // Most entries of most hosts are plain.
-            if message::untranslated(kind, payload).is_some() {
+            if conntrack::untranslated(kind, payload).is_some() {
                 return Ok(());
             }
             let Some(tracked) = read(kind, payload)? else {

@@ -15,7 +15,7 @@ use std::{
 
 use nix::fcntl::readlink;
 
-use super::owner::Owner;
+use super::Owner;
 
 /// Descriptors to look at before the clock is.
 const AT_ONCE: usize = 64;
@@ -34,16 +34,16 @@ pub struct Open {
 
 /// What a piece of a walk has found out.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
+pub struct Found {
     /// Sockets and who has them open.
-    pub(super) owners: Vec<(u32, Owner)>,
+    pub owners: Vec<(u32, Owner)>,
     /// Sockets that no process has open which could be looked into.
-    pub(super) nobodys: Vec<u32>,
+    pub nobodys: Vec<u32>,
 }
 
 /// A walk through the descriptors of all processes.
 #[derive(Debug, Default)]
-pub(super) struct Walk {
+pub struct Walk {
     /// The sockets that are looked for, and whether they have been since the round began.
     wanted: HashMap<u32, (u32, bool)>,
     /// Where sockets were found.
@@ -72,7 +72,7 @@ struct Inside {
 impl Walk {
     /// Looks for these sockets from now on, and for no others. What is remembered of where some are
     /// is looked at at once.
-    pub(super) fn ask(&mut self, sockets: impl IntoIterator<Item = Open>) -> Found {
+    pub fn ask(&mut self, sockets: impl IntoIterator<Item = Open>) -> Found {
         let before = std::mem::take(&mut self.wanted);
         let mut found = Found::default();
         for socket in sockets {
@@ -91,12 +91,12 @@ impl Walk {
     }
 
     /// Whether nothing is looked for.
-    pub(super) fn is_idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.wanted.is_empty()
     }
 
     /// Goes on for so long.
-    pub(super) fn go_on(&mut self, time: Duration) -> Found {
+    pub fn go_on(&mut self, time: Duration) -> Found {
         let deadline = Instant::now() + time;
         let mut found = Found::default();
         loop {

@@ -1,8 +1,16 @@
 //! Which process has a socket open.
 
+pub mod helper;
+mod walk;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::{
+    helper::{Answer, Helper},
+    walk::{Found, Open, Walk},
+};
 
 /// Who has a socket open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -28,7 +28,7 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    owner::Owner,
+    Owner,
     walk::{Found, Open, Walk},
 };
 use crate::{failure::Failure, privileges};
@@ -69,7 +69,7 @@ struct Part {
 
 /// An answer, of which there may be many to a question.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Answer {
+pub enum Answer {
     /// The process has begun, and knows of no question.
     Begun,
     /// These are open in these processes.
@@ -135,7 +135,7 @@ impl Helper {
     }
 
     /// The channel to them, if there is one. They end when it is closed.
-    pub(super) fn take_channel(&mut self) -> Option<OwnedFd> {
+    pub fn take_channel(&mut self) -> Option<OwnedFd> {
         self.channel.take()
     }
 }
@@ -161,7 +161,7 @@ impl Drop for Helper {
 /// # Errors
 /// [`ErrorKind::WouldBlock`] when the process has not read what it was asked before, and others when
 /// it is gone.
-pub(super) fn ask(channel: BorrowedFd<'_>, sockets: &[Open]) -> io::Result<()> {
+pub fn ask(channel: BorrowedFd<'_>, sockets: &[Open]) -> io::Result<()> {
     let parts = sockets.len().div_ceil(AT_ONCE).max(1);
     for number in 0..parts {
         let sockets = sockets.iter().skip(number * AT_ONCE).take(AT_ONCE);
@@ -184,7 +184,7 @@ pub(super) fn ask(channel: BorrowedFd<'_>, sockets: &[Open]) -> io::Result<()> {
 ///
 /// # Errors
 /// When the processes are gone.
-pub(super) fn answer(channel: BorrowedFd<'_>) -> io::Result<Answer> {
+pub fn answer(channel: BorrowedFd<'_>) -> io::Result<Answer> {
     let message = receive(channel, MsgFlags::MSG_DONTWAIT)?;
 
     Ok(serde_json::from_slice(&message)?)

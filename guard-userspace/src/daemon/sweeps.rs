@@ -5,8 +5,7 @@ use std::{sync::Arc, time::Instant};
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 
-use super::Sweeper;
-use crate::{alarm::AlarmKind, observer::Observer, pressure::Watch};
+use crate::{alarm::AlarmKind, observer::Observer, pressure::Watch, sweep::Sweeper};
 
 /// Sweeps until `stop`, on a thread of its own, and says when the flow maps are too small. Does not
 /// rest before a sweep that is asked for by `now`.
