@@ -5,7 +5,7 @@
 use std::{env, sync::LazyLock};
 
 use guard_tests::differential::corpus;
-use guard_userspace::fuzzed;
+use guard_userspace::fuzz_targets;
 use libfuzzer_sys::{Corpus, fuzz_target};
 
 /// Names the target.
@@ -16,7 +16,7 @@ const LIST: &str = "list";
 
 static CHOSEN: LazyLock<fn(&[u8])> = LazyLock::new(|| {
     let name = env::var(TARGET).unwrap_or_default();
-    let targets = fuzzed::TARGETS.iter().chain([&corpus::TARGET]);
+    let targets = fuzz_targets::TARGETS.iter().chain([&corpus::TARGET]);
     let chosen = targets.clone().find(|(known, _)| *known == name);
     let Some((_, target)) = chosen else {
         let known: Vec<&str> = targets.map(|(known, _)| *known).collect();

@@ -4,22 +4,25 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use guard_userspace::{
-    audit, check,
-    cli::{self, AuditFlags, CheckFlags, Cli, Command, HardenFlags},
-    daemon::Start,
-    detach,
-    failure::{Exit, Failure},
-    harden::{self, Harden, Places},
-    log,
-    process::{self, block_on},
-    report,
-    workings::Workings,
+    base::failure::{Exit, Failure},
+    cli::{
+        arguments::{self, AuditFlags, CheckFlags, Cli, Command, HardenFlags},
+        audit, check, detach,
+        harden::{self, Harden, Places},
+        report,
+    },
+    daemon::{
+        event_loop::RunRequest,
+        log,
+        process::{self, block_on},
+    },
+    guard::fault_injection::Parts,
 };
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => match cli::complaint(&error) {
+        Err(error) => match arguments::complaint(&error) {
             Some(complaint) => {
                 eprintln!("{complaint}");
                 return Exit::Usage.into();
@@ -30,11 +33,11 @@ fn main() -> ExitCode {
     log::to_stderr();
     let done = match cli.command {
         Command::Run(flags) => {
-            let start = Start {
+            let start = RunRequest {
                 flags: flags.layer,
                 config: flags.config,
             };
-            process::guard(start, Workings::default())
+            process::guard(start, Parts::default())
         }
         Command::Status(flags) => report::status(&flags.control_socket, flags.json),
         Command::Flows(flags) => report::flows(&flags.control_socket, flags.json),
@@ -86,7 +89,7 @@ fn audit(flags: &AuditFlags) -> ExitCode {
 }
 
 fn check(flags: CheckFlags) -> ExitCode {
-    let start = Start {
+    let start = RunRequest {
         flags: flags.run.layer,
         config: flags.run.config,
     };

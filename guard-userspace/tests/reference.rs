@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::{Arg, ArgAction, Command, CommandFactory, Parser};
 use guard_userspace::{
-    cli::{self, Cli, RunFlags},
-    failure::Exit,
-    settings::Settings,
+    base::failure::Exit,
+    cli::arguments::{self, Cli, RunFlags},
+    config::Settings,
 };
 
 const REFERENCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference.md"));
@@ -160,7 +160,7 @@ fn every_flag_is_documented_with_values_and_default() {
 /// The settings of a command line.
 fn settings(line: &str) -> Settings {
     let cli = Cli::try_parse_from(line.split_whitespace()).expect(line);
-    let cli::Command::Run(RunFlags {
+    let arguments::Command::Run(RunFlags {
         config: None,
         layer,
     }) = cli.command

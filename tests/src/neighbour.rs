@@ -6,9 +6,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use guard_userspace::bpf::{self, tcx};
+use guard_userspace::bpf::syscalls::{self, tcx};
 
-pub use guard_userspace::bpf::tcx::End;
+pub use guard_userspace::bpf::syscalls::tcx::TcxEnd as End;
 
 use crate::{bpffs, netns::Namespace};
 
@@ -60,7 +60,7 @@ impl Program {
     ) -> Result<()> {
         let folder = bpffs::Folder::new()?;
         let pin = folder.path().join("neighbour");
-        bpf::pin(self.0.as_fd(), &pin)?;
+        syscalls::pin(self.0.as_fd(), &pin)?;
         let pin = pin.display();
         let added = add_filter(
             host,

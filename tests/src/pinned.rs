@@ -10,14 +10,14 @@ use anyhow::{Context, Result};
 use aya::{Ebpf, EbpfLoader, maps::MapData, programs::SchedClassifier};
 use guard_common::flow::{key::FlowKeyV4, state::Flow};
 use guard_userspace::{
-    clock::Clock,
-    maps::{FlowMap, StateMemory},
-    pins::{MAPS, Pins},
-    programs::FLOW_MAPS,
-    settings::{Layer, Settings},
-    sweep::Sweeper,
-    timers::Timers,
-    workings::Workings,
+    bpf::{
+        clock::Clock,
+        maps::{FlowMap, StateMemory},
+        pins::{MAPS, Pins},
+        programs::FLOW_MAPS,
+    },
+    config::{ConfigLayer, Settings},
+    guard::{fault_injection::Parts, sweep::Sweeper, timers::Timers},
 };
 
 use crate::{bpffs, build, setup};
@@ -37,7 +37,7 @@ pub struct PinnedMaps {
 
 impl PinnedMaps {
     /// Makes the maps, some of them with so many entries, configured as by these flags.
-    pub fn new(capacities: &[(&str, u32)], flags: Layer) -> Result<Self> {
+    pub fn new(capacities: &[(&str, u32)], flags: ConfigLayer) -> Result<Self> {
         let folder = bpffs::Folder::new()?;
         let pins = Pins::new(folder.path(), "maps");
         pins.prepare()?;
@@ -60,7 +60,7 @@ impl PinnedMaps {
         clock.load()?;
         let clock = Clock::new(clock.fd()?.as_fd().try_clone_to_owned()?)?;
 
-        let flags = Layer {
+        let flags = ConfigLayer {
             iface: Some(vec!["none".to_owned()]),
             ..flags
         };
@@ -100,9 +100,9 @@ impl PinnedMaps {
     }
 
     /// A sweeper of the maps. It lists the sockets of whoever calls it.
-    pub fn sweeper(&self, workings: Workings) -> Result<Sweeper> {
+    pub fn sweeper(&self, parts: Parts) -> Result<Sweeper> {
         let (clock, timers) = (Arc::clone(&self.clock), Arc::clone(&self.timers));
-        Sweeper::open(&self.pins, clock, timers, workings)
+        Sweeper::open(&self.pins, clock, timers, parts)
     }
 
     /// Puts many flows into a map of IPv4 flows at a time.

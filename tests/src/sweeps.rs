@@ -6,7 +6,10 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use guard_userspace::{maps::StateMemory, namespace, pins::Pins};
+use guard_userspace::{
+    bpf::{maps::StateMemory, pins::Pins},
+    host::namespace,
+};
 
 use crate::{guard::Guard, netns::Namespace};
 

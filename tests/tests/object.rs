@@ -22,7 +22,7 @@ use guard_tests::{
     programs::{Entry, FRAGS, Programs},
     setup::Setup,
 };
-use guard_userspace::clock::Clock;
+use guard_userspace::bpf::clock::Clock;
 
 /// What a program may take: instructions that the verifier follows, which gives up at a million,
 /// and loading takes time long before; and bytes of stack, of which there are 512.

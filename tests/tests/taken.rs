@@ -22,7 +22,7 @@ use guard_tests::{
     build, metrics,
     netns::Direct,
 };
-use guard_userspace::namespace;
+use guard_userspace::host::namespace;
 
 #[test]
 fn a_foreign_program_is_named_and_left() -> Result<()> {

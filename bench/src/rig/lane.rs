@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use guard_common::outcome::Family;
 use guard_tests::{guard::Guard, netns::Direct};
-use guard_userspace::{maps::StateMemory, namespace, pins::Pins};
+use guard_userspace::{
+    bpf::{maps::StateMemory, pins::Pins},
+    host::namespace,
+};
 
 use super::{Attack, Flood, Sender, population::Population};
 use crate::{

@@ -6,11 +6,10 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use guard_userspace::{
-    cli::{Cli, Command},
-    daemon::Start,
-    failure::Exit,
-    log, process,
-    workings::Workings,
+    base::failure::Exit,
+    cli::arguments::{Cli, Command},
+    daemon::{event_loop::RunRequest, log, process},
+    guard::fault_injection::Parts,
 };
 
 /// Runs portguard without a part of it
@@ -57,29 +56,29 @@ enum Part {
 }
 
 impl Altered {
-    fn workings(&self) -> Workings {
-        let mut workings = Workings::default();
+    fn parts(&self) -> Parts {
+        let mut parts = Parts::default();
         for part in &self.without {
             let part = match part {
-                Part::Seeding => &mut workings.seeding,
-                Part::Conntrack => &mut workings.conntrack,
-                Part::FlowMarks => &mut workings.flow_marks,
-                Part::SocketMarks => &mut workings.socket_marks,
-                Part::TupleMarks => &mut workings.tuple_marks,
-                Part::Repair => &mut workings.repair,
-                Part::Translated => &mut workings.translated,
-                Part::Reclaim => &mut workings.reclaim,
-                Part::Carrying => &mut workings.carrying,
+                Part::Seeding => &mut parts.seeding,
+                Part::Conntrack => &mut parts.conntrack,
+                Part::FlowMarks => &mut parts.flow_marks,
+                Part::SocketMarks => &mut parts.socket_marks,
+                Part::TupleMarks => &mut parts.tuple_marks,
+                Part::Repair => &mut parts.repair,
+                Part::Translated => &mut parts.translated,
+                Part::Reclaim => &mut parts.reclaim,
+                Part::Carrying => &mut parts.carrying,
             };
             *part = false;
         }
         if let Some(milliseconds) = self.sweep_rest {
-            workings.sweep_rest = Duration::from_millis(milliseconds);
+            parts.sweep_rest = Duration::from_millis(milliseconds);
         }
         if let Some(layout) = self.layout {
-            workings.layout = layout;
+            parts.layout = layout;
         }
-        workings
+        parts
     }
 }
 
@@ -93,11 +92,11 @@ fn main() -> ExitCode {
     };
     log::to_stderr();
     eprintln!("altered for a test: this guard may cut connections");
-    let start = Start {
+    let start = RunRequest {
         flags: flags.layer,
         config: flags.config,
     };
-    match process::guard(start, altered.workings()) {
+    match process::guard(start, altered.parts()) {
         Ok(()) => Exit::Fine.into(),
         Err(failure) => {
             eprintln!("{failure}");

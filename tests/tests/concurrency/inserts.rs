@@ -17,7 +17,7 @@ use guard_common::{
     },
 };
 use guard_tests::{processors, soak::Size};
-use guard_userspace::{maps::FlowMap, workings::Workings};
+use guard_userspace::{bpf::maps::FlowMap, guard::fault_injection::Parts};
 
 use crate::{conversation::Conversation, lab::Lab};
 
@@ -83,11 +83,11 @@ struct Outcomes {
     changes: u32,
 }
 
-fn run(lab: &Lab, flows: u32, workings: Workings) -> Result<Outcomes> {
+fn run(lab: &Lab, flows: u32, parts: Parts) -> Result<Outcomes> {
     let (ended, sweeps) = (AtomicBool::new(false), AtomicU32::new(0));
     let steps = [const { AtomicU32::new(0) }; 2];
     thread::scope(|scope| {
-        let sweeper = scope.spawn(|| lab.sweep(workings, &ended, &sweeps));
+        let sweeper = scope.spawn(|| lab.sweep(parts, &ended, &sweeps));
         let changer = scope.spawn(|| lab.change(&ended));
         let steps = &steps;
         let speakers = [0, 1].map(|number| scope.spawn(move || speak(lab, flows, number, steps)));
@@ -131,7 +131,7 @@ fn l9_two_processors_record_the_same_flows() -> Result<()> {
     let amount = size.choose(SHORT, FULL);
     let lab = Lab::new(amount.room)?;
     let began = lab.programs.now()?;
-    let outcomes = run(&lab, amount.flows, Workings::default())?;
+    let outcomes = run(&lab, amount.flows, Parts::default())?;
     let times = (began, lab.programs.now()?);
 
     let flows = u64::from(amount.flows);
@@ -185,11 +185,11 @@ fn l9_sweeps_that_mark_nothing_lose_flows() -> Result<()> {
         return Ok(());
     }
     let lab = Lab::new(SHORT.room)?;
-    let workings = Workings {
+    let parts = Parts {
         flow_marks: false,
-        ..Workings::default()
+        ..Parts::default()
     };
-    let outcomes = run(&lab, SHORT.flows, workings)?;
+    let outcomes = run(&lab, SHORT.flows, parts)?;
     println!("inserts, nothing marked: {outcomes:?}");
     ensure!(outcomes.lost[1] > 0, "nothing is lost: {outcomes:?}");
     Ok(())

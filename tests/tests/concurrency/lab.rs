@@ -18,14 +18,14 @@ use guard_tests::{
     setup::{self, FIRST, LAST, Setup},
 };
 use guard_userspace::{
-    clock::Clock,
-    maps::StateMemory,
-    pins::{MAPS, Pins},
-    range::{GuardedPorts, LocalPorts, PortRange},
-    settings::{Layer, Settings},
-    sweep::Sweeper,
-    timers::Timers,
-    workings::Workings,
+    bpf::{
+        clock::Clock,
+        maps::StateMemory,
+        pins::{MAPS, Pins},
+    },
+    config::{ConfigLayer, Settings},
+    guard::{fault_injection::Parts, sweep::Sweeper, timers::Timers},
+    host::range::{GuardedPorts, LocalPorts, PortRange},
 };
 
 /// Both hold every port that is used here.
@@ -82,14 +82,14 @@ impl Lab {
     }
 
     /// Lets sweeps follow each other, and counts them.
-    pub fn sweep(&self, workings: Workings, ended: &AtomicBool, sweeps: &AtomicU32) -> Result<()> {
+    pub fn sweep(&self, parts: Parts, ended: &AtomicBool, sweeps: &AtomicU32) -> Result<()> {
         let clock = Arc::clone(&self.clock);
-        let flags = Layer {
+        let flags = ConfigLayer {
             iface: Some(vec!["none".to_owned()]),
-            ..Layer::default()
+            ..ConfigLayer::default()
         };
         let timers = Timers::new(&Settings::load(&flags, None)?, clock.hertz());
-        let mut sweeper = Sweeper::open(&self.pins, clock, Arc::new(timers), workings)?;
+        let mut sweeper = Sweeper::open(&self.pins, clock, Arc::new(timers), parts)?;
         self.host.run(|| {
             while !ended.load(Ordering::Relaxed) {
                 sweeper.sweep()?;

@@ -16,7 +16,7 @@ use guard_tests::{
     netns::Direct,
     wire::{Listener, QUIET, Wire},
 };
-use guard_userspace::bpf;
+use guard_userspace::bpf::syscalls;
 
 use super::{FAMILIES, OVER, PORT, egress_hooks, health, status, strange};
 
@@ -40,8 +40,8 @@ fn pin(guard: &Guard<'_>, hook: &str) -> Result<PathBuf> {
 }
 
 fn detach(pin: &Path) -> Result<()> {
-    let link = bpf::open_pin(pin)?;
-    Ok(bpf::detach_link(link.as_fd())?)
+    let link = syscalls::open_pin(pin)?;
+    Ok(syscalls::detach_link(link.as_fd())?)
 }
 
 /// Takes a program off by `act`, and checks what is said from then on until it is back.
@@ -114,9 +114,9 @@ fn f10_links_that_others_detach_are_put_back() -> Result<()> {
                     })?;
                     // It is still ours, and holds another's program.
                     is_said_and_mended(&topology, &guard, &name("egress replaced"), || {
-                        let link = bpf::open_pin(&pin(&guard, "egress")?)?;
+                        let link = syscalls::open_pin(&pin(&guard, "egress")?)?;
                         let other = Program::returning(PASS)?;
-                        Ok(bpf::update_link(link.as_fd(), other.as_fd())?)
+                        Ok(syscalls::update_link(link.as_fd(), other.as_fd())?)
                     })?;
                 }
                 ensure!(guard.stop()?.success(), "{mode}, {hook}: a bad end");

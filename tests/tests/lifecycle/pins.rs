@@ -28,10 +28,12 @@ use guard_tests::{
     peers::{Exchange, Talk},
 };
 use guard_userspace::{
-    bpf::HashMap,
-    maps::{FlowEntry, FlowMap},
-    namespace,
-    pins::Pins,
+    bpf::{
+        maps::{FlowEntry, FlowMap},
+        pins::Pins,
+        syscalls::HashMap,
+    },
+    host::namespace,
 };
 
 use super::{

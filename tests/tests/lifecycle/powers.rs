@@ -23,7 +23,7 @@ use guard_tests::{
     powers::{self, Powers},
     wire::Wire,
 };
-use guard_userspace::control::{self, Client};
+use guard_userspace::api::control::{self, Client};
 
 use super::{Lab, PATIENCE, PORT, egress_hooks, hooks, interfaces};
 
@@ -147,8 +147,9 @@ fn knows(guard: &Guard, port: u16, process: u32) -> Result<()> {
     let deadline = Instant::now() + NOTICED;
     loop {
         let status = client.status()?;
-        let named =
-            |listener: &control::Listener| listener.port == port && listener.pid == Some(process);
+        let named = |listener: &control::ListenerJson| {
+            listener.port == port && listener.pid == Some(process)
+        };
         if status.listeners.iter().any(named) {
             return Ok(());
         }

@@ -22,7 +22,10 @@ use guard_tests::{
     peers::{Exchange, Talk},
     wire::QUIET,
 };
-use guard_userspace::{maps::StateMemory, namespace, pins::Pins};
+use guard_userspace::{
+    bpf::{maps::StateMemory, pins::Pins},
+    host::namespace,
+};
 
 use super::Lab;
 

@@ -17,7 +17,7 @@ use guard_tests::{
     netns::{Direct, Namespace},
     peers::Connection,
 };
-use guard_userspace::sockets::{self, State};
+use guard_userspace::host::sockets::{self, SocketState};
 
 use super::{FAMILIES, MODES, guard};
 
@@ -50,7 +50,7 @@ const ENDS: [End; 5] = [
 ];
 
 /// Every socket in the same state, or none at all.
-fn all(state: Option<State>, many: usize) -> Histogram {
+fn all(state: Option<SocketState>, many: usize) -> Histogram {
     state
         .map(|state| (format!("{state:?}"), many))
         .into_iter()
@@ -70,7 +70,12 @@ fn states(host: &Namespace, server: u16) -> Result<Histogram> {
 }
 
 /// Waits until this host's sockets and the peer's are in these states.
-fn settle(topology: &Direct, server: u16, expected: [Option<State>; 2], many: usize) -> Result<()> {
+fn settle(
+    topology: &Direct,
+    server: u16,
+    expected: [Option<SocketState>; 2],
+    many: usize,
+) -> Result<()> {
     let expected = expected.map(|state| all(state, many));
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -93,7 +98,7 @@ fn settle(topology: &Direct, server: u16, expected: [Option<State>; 2], many: us
 fn open_and_end(topology: &Direct, family: Family, end: End, many: usize) -> Result<()> {
     let server = 8_080 + end as u16;
     let connections = open(topology, family, server, many)?;
-    settle(topology, server, [Some(State::Established); 2], many)?;
+    settle(topology, server, [Some(SocketState::Established); 2], many)?;
 
     finish(topology, family, end, connections)
 }
@@ -115,23 +120,23 @@ fn finish(topology: &Direct, family: Family, end: End, connections: Vec<Connecti
     match end {
         End::ClientCloses => {
             drop(clients);
-            settle([Some(State::FinWait2), Some(State::CloseWait)])?;
+            settle([Some(SocketState::FinWait2), Some(SocketState::CloseWait)])?;
             drop(servers);
-            settle([Some(State::TimeWait), None])
+            settle([Some(SocketState::TimeWait), None])
         }
         End::ServerCloses => {
             drop(servers);
-            settle([Some(State::CloseWait), Some(State::FinWait2)])?;
+            settle([Some(SocketState::CloseWait), Some(SocketState::FinWait2)])?;
             drop(clients);
-            settle([None, Some(State::TimeWait)])
+            settle([None, Some(SocketState::TimeWait)])
         }
         End::BothClose => {
             // Neither hears the other's first FIN.
             lose(topology, family, true)?;
             drop((clients, servers));
-            settle([Some(State::FinWait1); 2])?;
+            settle([Some(SocketState::FinWait1); 2])?;
             lose(topology, family, false)?;
-            settle([Some(State::TimeWait); 2])
+            settle([Some(SocketState::TimeWait); 2])
         }
         End::ClientResets => {
             reset(clients)?;
@@ -238,7 +243,7 @@ fn s05_a_guard_that_knows_nothing_is_seen_by_the_states() -> Result<()> {
             .map(|connection| (connection.client, connection.server))
             .unzip();
         drop(servers);
-        let cut = [Some(State::Established), Some(State::FinWait1)];
+        let cut = [Some(SocketState::Established), Some(SocketState::FinWait1)];
         settle(&topology, server, cut, FEW)?;
         let packets = guard.packets()?;
         ensure!(packets.of(DropNoFlow) >= FEW as u64, "{packets}");

@@ -23,7 +23,10 @@ use guard_tests::{
     processors,
     wire::Wire,
 };
-use guard_userspace::{maps::StateMemory, namespace, pins::Pins};
+use guard_userspace::{
+    bpf::{maps::StateMemory, pins::Pins},
+    host::namespace,
+};
 
 use super::sweeps::{altered, wait_for_sweeps};
 

@@ -9,7 +9,7 @@ use guard_common::{
     frame::{address::V4, ip::Tuple, transport::Transport},
 };
 use guard_tests::{netns::Namespace, pinned::PinnedMaps};
-use guard_userspace::{settings::Layer, workings::Workings};
+use guard_userspace::{config::ConfigLayer, guard::fault_injection::Parts};
 
 /// The map with the flows.
 const MAP: (&str, u32) = ("flows_udp4", 1 << 17);
@@ -29,9 +29,9 @@ fn numbered(number: u32) -> FlowKeyV4 {
 #[test]
 fn a_filter_grows_with_its_marks_and_is_doubted_until_it_holds_them() -> Result<()> {
     let host = Namespace::new("g")?;
-    let maps = PinnedMaps::new(&[MAP], Layer::default())?;
+    let maps = PinnedMaps::new(&[MAP], ConfigLayer::default())?;
     let state = maps.state()?;
-    let mut sweeper = maps.sweeper(Workings::default())?;
+    let mut sweeper = maps.sweeper(Parts::default())?;
     let mut sweep = || host.run(|| sweeper.sweep());
     ensure!(sweep()?.fits && state.filters(), "no filter is too short");
     let shortest = state.filter().size.bytes();

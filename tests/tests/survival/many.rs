@@ -19,7 +19,10 @@ use guard_tests::{
     netns::Direct,
     wire::{QUIET, Wire},
 };
-use guard_userspace::{maps::StateMemory, namespace, pins::Pins};
+use guard_userspace::{
+    bpf::{maps::StateMemory, pins::Pins},
+    host::namespace,
+};
 
 use super::sweeps::altered;
 

@@ -18,7 +18,10 @@ use guard_tests::{
     netns::Direct,
     wire::Wire,
 };
-use guard_userspace::{maps::StateMemory, namespace, pins::Pins};
+use guard_userspace::{
+    bpf::{maps::StateMemory, pins::Pins},
+    host::namespace,
+};
 
 use super::{
     FAMILIES,

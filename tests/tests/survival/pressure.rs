@@ -13,8 +13,8 @@ use guard_common::{
 };
 use guard_tests::{netns::Namespace, pinned::PinnedMaps};
 use guard_userspace::{
-    settings::{Layer, Settings},
-    workings::Workings,
+    config::{ConfigLayer, Settings},
+    guard::fault_injection::Parts,
 };
 
 /// The map that fills.
@@ -57,11 +57,11 @@ fn left(maps: &PinnedMaps, kind: u8) -> Result<usize> {
 
 /// Idle flows that count, then flows that have expired, a sweep, and new flows: how many of each
 /// are left.
-fn newcomers(workings: Workings) -> Result<[usize; 3]> {
+fn newcomers(parts: Parts) -> Result<[usize; 3]> {
     let host = Namespace::new("g")?;
-    let maps = PinnedMaps::new(&[MAP], Layer::default())?;
+    let maps = PinnedMaps::new(&[MAP], ConfigLayer::default())?;
     let now = maps.now()?;
-    let mut sweeper = maps.sweeper(workings)?;
+    let mut sweeper = maps.sweeper(parts)?;
     maps.fill(MAP.0, &flows(1, 1_000), Flow::new(Phase::Datagram, now))?;
     let expired = Flow::new(Phase::Datagram, now.saturating_sub(LONG_AGO));
     maps.fill(MAP.0, &flows(2, 2_000), expired)?;
@@ -72,16 +72,16 @@ fn newcomers(workings: Workings) -> Result<[usize; 3]> {
 
 #[test]
 fn what_has_expired_makes_room_first() -> Result<()> {
-    let left = newcomers(Workings::default())?;
+    let left = newcomers(Parts::default())?;
     ensure!(left == [1_000, 0, 2_500], "{left:?}");
     Ok(())
 }
 
 #[test]
 fn without_reclaiming_idle_flows_make_room_for_expired_ones() -> Result<()> {
-    let left = newcomers(Workings {
+    let left = newcomers(Parts {
         reclaim: false,
-        ..Workings::default()
+        ..Parts::default()
     })?;
     let [idle, expired, new] = left;
     ensure!(new == 2_500, "{left:?}");
@@ -105,9 +105,9 @@ fn percent(maps: &PinnedMaps) -> Result<[u32; 2]> {
 #[test]
 fn timers_shrink_while_a_map_is_nearly_full() -> Result<()> {
     let host = Namespace::new("g")?;
-    let maps = PinnedMaps::new(&[MAP], Layer::default())?;
+    let maps = PinnedMaps::new(&[MAP], ConfigLayer::default())?;
     let live = Flow::new(Phase::Datagram, maps.now()?);
-    let mut sweeper = maps.sweeper(Workings::default())?;
+    let mut sweeper = maps.sweeper(Parts::default())?;
     let mut sweep = || host.run(|| sweeper.sweep());
     // Three fifths of 4,096.
     maps.fill(MAP.0, &flows(1, 2_457), live)?;
@@ -121,11 +121,11 @@ fn timers_shrink_while_a_map_is_nearly_full() -> Result<()> {
     // A reload in the middle of it: other timers, as short as those before.
     let mut state = maps.state()?;
     let flags = |timeout: &str, adaptive: &str| -> Result<Settings> {
-        let flags = Layer {
+        let flags = ConfigLayer {
             iface: Some(vec!["none".to_owned()]),
             timeout: vec![timeout.parse()?],
             adaptive_timeouts: Some(adaptive.parse()?),
-            ..Layer::default()
+            ..ConfigLayer::default()
         };
         Ok(Settings::load(&flags, None)?)
     };
@@ -155,11 +155,11 @@ fn timers_shrink_while_a_map_is_nearly_full() -> Result<()> {
 #[test]
 fn ports_stay_marked_that_shorter_timers_would_free() -> Result<()> {
     let host = Namespace::new("g")?;
-    let maps = PinnedMaps::new(&[MAP], Layer::default())?;
+    let maps = PinnedMaps::new(&[MAP], ConfigLayer::default())?;
     let now = maps.now()?;
-    let mut sweeper = maps.sweeper(Workings {
+    let mut sweeper = maps.sweeper(Parts {
         reclaim: false,
-        ..Workings::default()
+        ..Parts::default()
     })?;
     let state = maps.state()?;
     // Half as long ago as the timer is long.

@@ -17,7 +17,11 @@ use guard_tests::{
     pinned::PinnedMaps,
     refused::{Refused, while_refused},
 };
-use guard_userspace::{maps::StateMemory, settings::Layer, sweep::Sweeper, workings::Workings};
+use guard_userspace::{
+    bpf::maps::StateMemory,
+    config::ConfigLayer,
+    guard::{fault_injection::Parts, sweep::Sweeper},
+};
 
 /// `BPF_MAP_LOOKUP_BATCH`, include/uapi/linux/bpf.h.
 const LOOKUP_BATCH: u32 = 24;
@@ -54,9 +58,9 @@ fn free(state: &StateMemory) -> usize {
 
 /// Maps with many flows, of which one map is nearly full.
 fn filled(host: &Namespace) -> Result<(PinnedMaps, StateMemory, Sweeper)> {
-    let maps = PinnedMaps::new(&[(MAP, CAPACITY)], Layer::default())?;
+    let maps = PinnedMaps::new(&[(MAP, CAPACITY)], ConfigLayer::default())?;
     maps.fill(MAP, &keys(PORTS), Flow::new(Phase::Datagram, maps.now()?))?;
-    let (state, mut sweeper) = (maps.state()?, maps.sweeper(Workings::default())?);
+    let (state, mut sweeper) = (maps.state()?, maps.sweeper(Parts::default())?);
     host.run(|| sweeper.sweep())?;
     ensure!(free(&state) == 0, "a sweep leaves ports unmarked");
     Ok((maps, state, sweeper))

@@ -15,7 +15,10 @@ use guard_tests::{
     peers::{Connection, Exchange, Talk},
     sweeps::{self, FORGOTTEN, PATIENCE},
 };
-use guard_userspace::{maps::StateMemory, namespace, pins::Pins};
+use guard_userspace::{
+    bpf::{maps::StateMemory, pins::Pins},
+    host::namespace,
+};
 
 /// Sweeps in quick succession.
 const QUICK: [&str; 2] = ["--sweep-rest", "100"];

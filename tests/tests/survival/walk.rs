@@ -18,10 +18,12 @@ use guard_common::{
 };
 use guard_tests::{netns::Namespace, pinned::PinnedMaps};
 use guard_userspace::{
-    maps::StateMemory,
-    settings::Layer,
-    sweep::{Sweeper, Swept},
-    workings::Workings,
+    bpf::maps::StateMemory,
+    config::ConfigLayer,
+    guard::{
+        fault_injection::Parts,
+        sweep::{SweepResult, Sweeper},
+    },
 };
 
 /// The kernel's usual range.
@@ -131,7 +133,7 @@ fn missed(state: &StateMemory) -> usize {
 }
 
 /// Sweeps once, and looks at the ports at the very moment at which the epoch moves.
-fn sweep(state: &StateMemory, sweeper: &mut Sweeper, flows: usize) -> Result<(Swept, usize)> {
+fn sweep(state: &StateMemory, sweeper: &mut Sweeper, flows: usize) -> Result<(SweepResult, usize)> {
     let before = state.epoch();
     let swept = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -154,7 +156,7 @@ fn sweep(state: &StateMemory, sweeper: &mut Sweeper, flows: usize) -> Result<(Sw
 #[test]
 fn a_sweep_of_a_million_flows_misses_none() -> Result<()> {
     let host = Namespace::new("g")?;
-    let maps = PinnedMaps::new(&[MASS, SINGLES], Layer::default())?;
+    let maps = PinnedMaps::new(&[MASS, SINGLES], ConfigLayer::default())?;
     let now = maps.now()?;
     let mass: Vec<_> = (0..FLOWS).map(numbered).collect();
     maps.fill(MASS.0, &mass, Flow::new(Phase::Established, now))?;
@@ -167,7 +169,7 @@ fn a_sweep_of_a_million_flows_misses_none() -> Result<()> {
 
 fn judge(host: &Namespace, maps: &PinnedMaps, passed: &AtomicU64) -> Result<()> {
     let mut state = maps.state()?;
-    let mut sweeper = maps.sweeper(Workings::default())?;
+    let mut sweeper = maps.sweeper(Parts::default())?;
     ensure!(free(&state) == PORTS.len(), "marked before the sweep");
     for round in 0..SWEEPS {
         // So far ahead that no earlier mark counts.
@@ -205,11 +207,11 @@ fn judge(host: &Namespace, maps: &PinnedMaps, passed: &AtomicU64) -> Result<()> 
 #[test]
 fn many_sweeps_of_a_busy_map_miss_none() -> Result<()> {
     let host = Namespace::new("g")?;
-    let maps = PinnedMaps::new(&[SINGLES], Layer::default())?;
+    let maps = PinnedMaps::new(&[SINGLES], ConfigLayer::default())?;
     let singles: Vec<_> = PORTS.map(|port| key(Transport::Udp, port, 1)).collect();
     maps.fill(SINGLES.0, &singles, Flow::new(Phase::Datagram, maps.now()?))?;
     let mut state = maps.state()?;
-    let mut sweeper = maps.sweeper(Workings::default())?;
+    let mut sweeper = maps.sweeper(Parts::default())?;
     beside_a_crowd(&maps, &[(SINGLES.0, Transport::Udp)], |passed| {
         let began = Instant::now();
         let (mut epoch, mut sweeps, mut missed) = (10_u8, 0, 0);
@@ -231,13 +233,13 @@ fn many_sweeps_of_a_busy_map_miss_none() -> Result<()> {
 #[test]
 fn without_the_marks_of_flows_every_port_looks_free() -> Result<()> {
     let host = Namespace::new("g")?;
-    let maps = PinnedMaps::new(&[SINGLES], Layer::default())?;
+    let maps = PinnedMaps::new(&[SINGLES], ConfigLayer::default())?;
     let singles: Vec<_> = PORTS.map(|port| key(Transport::Udp, port, 1)).collect();
     maps.fill(SINGLES.0, &singles, Flow::new(Phase::Datagram, maps.now()?))?;
     let state = maps.state()?;
-    let mut sweeper = maps.sweeper(Workings {
+    let mut sweeper = maps.sweeper(Parts {
         flow_marks: false,
-        ..Workings::default()
+        ..Parts::default()
     })?;
     let before = state.epoch();
     let swept = host.run(|| sweeper.sweep())?;
@@ -254,9 +256,9 @@ fn without_the_marks_of_flows_every_port_looks_free() -> Result<()> {
 #[test]
 fn epochs_that_wrap_around_mark_nobody() -> Result<()> {
     let host = Namespace::new("g")?;
-    let maps = PinnedMaps::new(&[SINGLES], Layer::default())?;
+    let maps = PinnedMaps::new(&[SINGLES], ConfigLayer::default())?;
     let mut state = maps.state()?;
-    let mut sweeper = maps.sweeper(Workings::default())?;
+    let mut sweeper = maps.sweeper(Parts::default())?;
     state.set_epoch(252);
     for sweep in 0..6 {
         host.run(|| sweeper.sweep())?;

@@ -1,0 +1,273 @@
+//! One observation as an OpenMetrics exposition.
+
+mod series;
+
+use std::{fmt, sync::Arc};
+
+use guard_common::outcome::{Decision, Family, Outcome, Protocol, Verdict};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, text},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+
+use self::series::FrameSums;
+use crate::api::snapshot::Snapshot;
+
+/// The content type of what [`exposition`] returns.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Renders `observation`, after `read_failures` maps could not be read since the start.
+///
+/// # Errors
+/// When the encoder refuses a name, which a test rules out.
+pub fn exposition(observation: Arc<Snapshot>, read_failures: u64) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Scrape {
+        observation,
+        read_failures,
+    }));
+    let mut text = String::new();
+    text::encode(&mut text, &registry)?;
+
+    Ok(text)
+}
+
+const fn rescues(observation: &Snapshot) -> [(&'static str, u64); 2] {
+    [
+        ("absent", observation.tallies.rescued_absent),
+        ("expired", observation.tallies.rescued_expired),
+    ]
+}
+
+/// Frames that monitor mode let through although enforcing would have cut a socket of this host.
+const fn would_drop_live(observation: &Snapshot) -> [(&'static str, u64); 2] {
+    [
+        ("connected", observation.tallies.would_drop_connected),
+        ("listener", observation.tallies.would_drop_listener),
+    ]
+}
+
+#[derive(Debug)]
+struct Scrape {
+    observation: Arc<Snapshot>,
+    read_failures: u64,
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Self {
+            observation,
+            read_failures,
+        } = self;
+
+        encode_packets(observation, &mut encoder)?;
+        encode_state(observation, &mut encoder)?;
+        encode_attachments(observation, &mut encoder)?;
+        counters(
+            &mut encoder,
+            "portguard_rescues",
+            "Flows put back because the kernel has a connected socket, by the state of their entry",
+            rescues(observation).map(|(cause, count)| ([("cause", cause)], count)),
+        )?;
+        counters(
+            &mut encoder,
+            "portguard_would_drop_live",
+            "Frames for a live socket that monitor mode passed and enforce mode would drop",
+            would_drop_live(observation).map(|(socket, count)| ([("socket", socket)], count)),
+        )?;
+        single(
+            &mut encoder,
+            "portguard_read_failures",
+            "Maps that could not be read for a scrape or a status",
+            &ConstCounter::new(*read_failures),
+        )?;
+        gauges(
+            &mut encoder,
+            "portguard_build_info",
+            "Always 1; the label names the running version",
+            [([("version", env!("CARGO_PKG_VERSION"))], 1)],
+        )
+    }
+}
+
+fn encode_packets(observation: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(
+        "portguard_packets",
+        "Frames by what was done with them and why; each is counted once per direction",
+        None,
+        MetricType::Counter,
+    )?;
+    for (device, tally) in FrameSums::by_device(observation) {
+        for (decision, verdict) in all_series() {
+            let frames = tally.frames(decision, verdict);
+            if frames == 0 && !series::exists(decision, verdict, observation.mode) {
+                continue;
+            }
+            let labels = [
+                ("device", device),
+                ("direction", decision.outcome.direction().label()),
+                ("family", decision.family.label()),
+                ("protocol", decision.protocol.label()),
+                ("verdict", verdict.label()),
+                ("reason", decision.outcome.reason()),
+            ];
+            ConstCounter::new(frames).encode(metric.encode_family(&labels)?)?;
+        }
+    }
+
+    Ok(())
+}
+
+/// Every combination of labels, whether it can occur or not.
+fn all_series() -> impl Iterator<Item = (Decision, Verdict)> {
+    Outcome::ALL.iter().flat_map(|&outcome| {
+        Verdict::ALL.into_iter().flat_map(move |verdict| {
+            Family::ALL.into_iter().flat_map(move |family| {
+                Protocol::ALL.into_iter().map(move |protocol| {
+                    let decision = Decision {
+                        outcome,
+                        family,
+                        protocol,
+                    };
+                    (decision, verdict)
+                })
+            })
+        })
+    })
+}
+
+fn encode_state(observation: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let flow_labels = |family: Family, protocol: Protocol| {
+        [("family", family.label()), ("protocol", protocol.label())]
+    };
+
+    gauges(
+        encoder,
+        "portguard_port_range",
+        "First and last port of the guarded range",
+        [
+            ([("bound", "first")], u64::from(observation.range.first())),
+            ([("bound", "last")], u64::from(observation.range.last())),
+        ],
+    )?;
+    gauges(
+        encoder,
+        "portguard_flows",
+        "Flows in the map that have not expired; UDP-Lite is among udp",
+        observation
+            .flows
+            .iter()
+            .map(|map| (flow_labels(map.family, map.protocol), map.live)),
+    )?;
+    gauges(
+        encoder,
+        "portguard_flows_capacity",
+        "Flows there is room for",
+        observation
+            .flows
+            .iter()
+            .map(|map| (flow_labels(map.family, map.protocol), map.capacity)),
+    )?;
+    single(
+        encoder,
+        "portguard_blocked_listeners",
+        "Sockets that listen on a guarded port, where no stranger reaches them",
+        &ConstGauge::new(observation.listeners.len()),
+    )?;
+    single(
+        encoder,
+        "portguard_alarms",
+        "Things that are wrong with the guard at this moment; portguard status names them",
+        &ConstGauge::new(observation.alarms.len()),
+    )
+}
+
+fn encode_attachments(observation: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let interfaces = &observation.interfaces;
+
+    gauges(
+        encoder,
+        "portguard_attached",
+        "1 where the program is attached to the interface, else 0",
+        interfaces.iter().flat_map(|interface| {
+            let device = interface.interface.as_str();
+            [
+                ("xdp", interface.xdp.is_some()),
+                ("egress", interface.egress.is_some()),
+            ]
+            .map(|(hook, attached)| ([("device", device), ("hook", hook)], u64::from(attached)))
+        }),
+    )?;
+    counters(
+        encoder,
+        "portguard_unseen_packets",
+        "Packets that the interface counted while the program at the hook saw none at all",
+        interfaces.iter().flat_map(|interface| {
+            let device = interface.interface.as_str();
+            let received = interface
+                .guarded
+                .then_some(("xdp", interface.received.unseen));
+            let hooks = received
+                .into_iter()
+                .chain([("egress", interface.sent.unseen)]);
+            hooks.map(move |(hook, unseen)| ([("device", device), ("hook", hook)], unseen))
+        }),
+    )?;
+    gauges(
+        encoder,
+        "portguard_xdp_mode_info",
+        "Always 1; the label names where the XDP program runs: native in the driver, or generic",
+        interfaces.iter().filter_map(|interface| {
+            let mode = interface.xdp?.label();
+            Some((
+                [("device", interface.interface.as_str()), ("mode", mode)],
+                1,
+            ))
+        }),
+    )
+}
+
+/// A family of one, without labels.
+fn single(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: &impl EncodeMetric,
+) -> fmt::Result {
+    value.encode(encoder.encode_descriptor(name, help, None, value.metric_type())?)
+}
+
+/// One counter family; the encoder appends `_total` to `name`.
+fn counters<'a, const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    samples: impl IntoIterator<Item = ([(&'static str, &'a str); N], u64)>,
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, value) in samples {
+        ConstCounter::new(value).encode(metric.encode_family(&labels)?)?;
+    }
+
+    Ok(())
+}
+
+/// One gauge family.
+fn gauges<'a, const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    samples: impl IntoIterator<Item = ([(&'static str, &'a str); N], u64)>,
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (labels, value) in samples {
+        ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
+    }
+
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! What the metrics, `status` and `flows` show, read at one moment.
+
+use guard_common::outcome::Protocol;
+use ipnet::IpNet;
+
+use crate::{
+    bpf::maps::{FlowCount, FlowRow, FrameCount, Tallies},
+    config::{Exposed, Mode},
+    guard::{alarms::Alarm, attachment::Attachment},
+    host::range::PortRange,
+};
+
+/// A socket that listens on a guarded port, and so hears nothing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BlockedListener {
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The local port.
+    pub port: u16,
+    /// The owner's name and process id, where they could be found.
+    pub process: Option<(String, u32)>,
+    /// What helps, where exposing the port does not.
+    pub advice: Option<String>,
+}
+
+/// Everything but the single flows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Snapshot {
+    /// Whether would-be drops pass.
+    pub mode: Mode,
+    /// The guarded range.
+    pub range: PortRange,
+    /// Ports of the range that the kernel reserves.
+    pub reserved: Vec<PortRange>,
+    /// Ports that strangers may reach.
+    pub exposed: Vec<Exposed>,
+    /// Networks whose hosts reach every port.
+    pub trusted: Vec<IpNet>,
+    /// Sockets that hear nothing.
+    pub listeners: Vec<BlockedListener>,
+    /// Interfaces, in the order of the command line.
+    pub interfaces: Vec<Attachment>,
+    /// Every counter that is not 0, of every device.
+    pub frames: Vec<FrameCount>,
+    /// The four flow maps.
+    pub flows: Vec<FlowCount>,
+    /// What to do about flow maps that are too small.
+    pub advice: Option<String>,
+    /// Why metrics are not served, or nothing while they are.
+    pub metrics_missing: Option<String>,
+    /// What is wrong.
+    pub alarms: Vec<Alarm>,
+    /// What is counted beside the frames.
+    pub tallies: Tallies,
+    /// Maps that could not be read for this observation.
+    pub read_failures: u64,
+}
+
+/// Where observations come from: the daemon's maps, or a test.
+pub trait Observe: Send + Sync + 'static {
+    /// Reads everything but the single flows. Never fails: what could not be read is counted.
+    fn observe(&self) -> Snapshot;
+
+    /// Reads the flows that have not expired.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    fn flows(&self) -> anyhow::Result<Vec<FlowRow>>;
+
+    /// Whether every interface is guarded, and nothing is known to be wrong.
+    fn guarded(&self) -> bool;
+}

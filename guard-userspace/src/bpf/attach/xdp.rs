@@ -1,0 +1,193 @@
+//! The XDP program on an interface.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use aya::programs::{
+    Xdp, XdpMode,
+    links::{FdLink, PinnedLink},
+    xdp::XdpLink,
+};
+
+use super::{
+    Attached,
+    errors::{cause, native_refused, refused_xdp},
+    release_pin,
+};
+use crate::{
+    base::failure::Failure,
+    bpf::attach::XdpHook,
+    config,
+    host::{
+        driver::{self, DriverFacts, ModeChoice, NativeUnfit, Obstacle},
+        interfaces::{AttachedMode, Interface},
+    },
+};
+
+/// Where a program is to run on an interface, and why.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// The mode to attach in.
+    pub hook: XdpHook,
+    /// Whether generic mode is taken where the driver refuses.
+    fallback: bool,
+    /// Whether the driver is known to take the program.
+    pub certain: bool,
+    /// What speaks against native mode.
+    pub unfit: Option<NativeUnfit>,
+    /// What native mode changes about the interface.
+    pub effects: Vec<String>,
+}
+
+impl Plan {
+    /// What `mode` means on an interface like this.
+    pub fn new(mode: config::XdpMode, interface: &str, facts: &DriverFacts) -> Self {
+        let (unfit, certain, effects) = match driver::choose(interface, facts) {
+            ModeChoice::Native { certain, effects } => (None, certain, effects),
+            ModeChoice::Generic(unfit) => (Some(unfit), true, Vec::new()),
+        };
+        let hook = match mode {
+            config::XdpMode::Native => XdpHook::Native,
+            config::XdpMode::Auto if unfit.is_none() => XdpHook::Native,
+            config::XdpMode::Auto | config::XdpMode::Generic => XdpHook::Generic,
+        };
+
+        Self {
+            hook,
+            fallback: mode == config::XdpMode::Auto,
+            certain,
+            unfit,
+            effects,
+        }
+    }
+
+    /// Whether a program that an earlier run has left in this mode may stay in it.
+    fn suits(&self, left: XdpHook) -> bool {
+        left == self.hook || (self.fallback && !self.certain)
+    }
+
+    /// What the administrator should know of the mode, where there is a reason for it.
+    pub fn note(&self, interface: &str, mode: config::XdpMode) -> Option<String> {
+        let unfit = self.unfit.as_ref()?;
+        match (mode, unfit.obstacle) {
+            (config::XdpMode::Auto, Obstacle::Worse) => {
+                Some(format!("{interface}: XDP runs in generic mode: {unfit}"))
+            }
+            (config::XdpMode::Auto, _) => Some(format!(
+                "{interface}: XDP runs in generic mode, which is slower: {unfit}"
+            )),
+            (config::XdpMode::Native, Obstacle::Unsafe) => Some(format!(
+                "{interface}: native mode, as asked for, but {}; leave --xdp-mode at auto",
+                unfit.why
+            )),
+            (config::XdpMode::Native | config::XdpMode::Generic, _) => None,
+        }
+    }
+}
+
+/// Puts the XDP program on an interface as `plan` says: in place of the one that is pinned at one
+/// of `left`, without a gap, or anew. Pins it at `pin`. Returns why it is not native where the
+/// driver has refused it.
+///
+/// # Errors
+/// When the interface is taken, or neither mode works: exit code 69.
+pub fn xdp(
+    program: &mut Xdp,
+    interface: &Interface,
+    plan: &Plan,
+    (pin, left): (&Path, &[PathBuf]),
+) -> Result<(Attached, Option<String>), Failure> {
+    let name = &interface.name;
+    let suits = xdp_hook(interface).map_or(true, |hook| plan.suits(hook));
+    for left in left {
+        if suits && adopt(program, left) {
+            if left != pin {
+                // In one step: a link that is pinned nowhere is gone with this process.
+                fs::rename(left, pin)
+                    .with_context(|| format!("{}: cannot be moved", left.display()))?;
+            }
+            return Ok((Attached::Pinned(pin.to_owned()), None));
+        }
+        // It is of an interface that is gone, or in another mode: the kernel has one at a time.
+        release_pin(left)?;
+    }
+
+    let index = interface.index;
+    let attempt = |program: &mut Xdp, mode| program.attach_to_if_index(index, mode);
+    let (link, fallback) = match plan.hook {
+        XdpHook::Generic => (attempt(program, XdpMode::Skb), None),
+        XdpHook::Native => {
+            for effect in &plan.effects {
+                tracing::info!("{name}: native mode: {effect}");
+            }
+            match attempt(program, XdpMode::Driver) {
+                Err(error) if plan.fallback && native_refused(&error) => {
+                    let reason = format!(
+                        "{name}: XDP runs in generic mode, which is slower: the driver takes no \
+                         XDP program: {}",
+                        cause(&error)
+                    );
+                    (attempt(program, XdpMode::Skb), Some(reason))
+                }
+                result => (result, None),
+            }
+        }
+    };
+    let native_only = plan.hook == XdpHook::Native && !plan.fallback;
+    let unfit = plan.unfit.as_ref().filter(|_| native_only);
+    let link = link.map_err(|error| refused_xdp(name, native_only, unfit, &error))?;
+    let link = program
+        .take_link(link)
+        .context("keep the XDP link")
+        .map_err(Failure::from)?;
+
+    let hold = match FdLink::try_from(link) {
+        Ok(link) => {
+            link.pin(pin)
+                .with_context(|| format!("{}: cannot be pinned", pin.display()))?;
+            Attached::Pinned(pin.to_owned())
+        }
+        Err(_) => {
+            return Err(Failure::unavailable(format!(
+                "{name}: the kernel has no links for XDP programs"
+            ))
+            .remedy("run Linux 5.10 or later"));
+        }
+    };
+
+    Ok((hold, fallback))
+}
+
+/// The mode that rtnetlink shows.
+///
+/// # Errors
+/// When it shows none.
+pub fn xdp_hook(interface: &Interface) -> anyhow::Result<XdpHook> {
+    let program = interface
+        .xdp
+        .first()
+        .with_context(|| format!("{}: the XDP program is gone", interface.name))?;
+
+    Ok(hook_of(program.mode))
+}
+
+/// How a program in this mode sits on its interface.
+pub const fn hook_of(mode: AttachedMode) -> XdpHook {
+    match mode {
+        AttachedMode::Native | AttachedMode::Offload => XdpHook::Native,
+        AttachedMode::Generic => XdpHook::Generic,
+    }
+}
+
+/// Replaces the program of the link that is pinned at `left`, if there is one.
+fn adopt(program: &mut Xdp, left: &Path) -> bool {
+    PinnedLink::from_pin(left)
+        .ok()
+        .and_then(|pinned| XdpLink::try_from(FdLink::from(pinned)).ok())
+        .and_then(|link| program.attach_to_link(link).ok())
+        .and_then(|link| program.take_link(link).ok())
+        .is_some()
+}

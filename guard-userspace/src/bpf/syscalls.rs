@@ -1,0 +1,285 @@
+//! The bpf(2) commands that the loader's library has no words for.
+
+mod elements;
+pub mod tcx;
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+/// `BPF_PROG_LOAD`, include/uapi/linux/bpf.h.
+const PROG_LOAD: libc::c_int = 5;
+/// `BPF_OBJ_PIN`.
+const OBJ_PIN: libc::c_int = 6;
+/// `BPF_OBJ_GET`.
+const OBJ_GET: libc::c_int = 7;
+/// `BPF_OBJ_GET_INFO_BY_FD`.
+const OBJ_GET_INFO: libc::c_int = 15;
+/// `BPF_PROG_TEST_RUN`.
+const PROG_TEST_RUN: libc::c_int = 10;
+/// `BPF_LINK_UPDATE`.
+const LINK_UPDATE: libc::c_int = 29;
+/// `BPF_LINK_DETACH`.
+const LINK_DETACH: libc::c_int = 34;
+
+pub use self::elements::HashMap;
+
+/// Runs a classifier once on `frame`, which it may rewrite, and returns its return value.
+///
+/// # Errors
+/// When the kernel refuses, for instance a frame of less than 14 bytes.
+pub fn run_classifier(program: BorrowedFd<'_>, frame: &mut [u8; 64]) -> io::Result<u32> {
+    #[repr(C)]
+    struct TestRun {
+        program: u32,
+        return_value: u32,
+        size_in: u32,
+        size_out: u32,
+        data_in: u64,
+        data_out: u64,
+        repeat: u32,
+        duration: u32,
+    }
+
+    let input = *frame;
+    let mut attr = TestRun {
+        program: program.as_raw_fd() as u32,
+        return_value: 0,
+        size_in: input.len() as u32,
+        size_out: frame.len() as u32,
+        data_in: input.as_ptr() as u64,
+        data_out: frame.as_mut_ptr() as u64,
+        repeat: 1,
+        duration: 0,
+    };
+    // SAFETY: both buffers are as long as the kernel is told and outlive the call.
+    unsafe { bpf(PROG_TEST_RUN, &mut attr) }?;
+
+    Ok(attr.return_value)
+}
+
+/// Opens whatever is pinned at `path`.
+///
+/// # Errors
+/// When nothing is, or the kernel refuses.
+pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct ObjGet {
+        path: u64,
+        descriptor: u32,
+        flags: u32,
+    }
+
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = ObjGet {
+        path: path.as_ptr() as u64,
+        descriptor: 0,
+        flags: 0,
+    };
+    // SAFETY: the path ends in a zero byte and outlives the call.
+    let descriptor = unsafe { bpf(OBJ_GET, &mut attr) }?;
+
+    // SAFETY: the kernel has just opened it for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Pins a program, map or link at `path`, which must be free.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    #[repr(C)]
+    struct ObjPin {
+        path: u64,
+        descriptor: u32,
+        flags: u32,
+    }
+
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = ObjPin {
+        path: path.as_ptr() as u64,
+        descriptor: object.as_raw_fd() as u32,
+        flags: 0,
+    };
+    // SAFETY: the path ends in a zero byte and outlives the call.
+    unsafe { bpf(OBJ_PIN, &mut attr) }.map(drop)
+}
+
+/// Detaches a link at once, whoever else holds it.
+///
+/// # Errors
+/// When the kernel refuses; not when the interface is gone already.
+pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = link.as_raw_fd() as u32;
+    // SAFETY: the command takes one file descriptor and no memory.
+    match unsafe { bpf(LINK_DETACH, &mut attr) } {
+        Err(error) if error.raw_os_error() != Some(libc::ENOLINK) => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// What an XDP or TCX link holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LinkTarget {
+    /// The id of the program.
+    pub program: u32,
+    /// The index of the interface, or 0 when that is gone or the link was detached.
+    pub interface: u32,
+}
+
+/// What an XDP or TCX link holds.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn linked(link: BorrowedFd<'_>) -> io::Result<LinkTarget> {
+    let info = link_info(link)?;
+
+    Ok(LinkTarget {
+        program: info.program,
+        interface: info.interface,
+    })
+}
+
+/// Whether a link is of XDP.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn is_xdp(link: BorrowedFd<'_>) -> io::Result<bool> {
+    /// `BPF_LINK_TYPE_XDP`.
+    const XDP: u32 = 6;
+
+    Ok(link_info(link)?.kind == XDP)
+}
+
+/// The head of `bpf_link_info`, and the first word of what follows for links on interfaces.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    padding: u32,
+    interface: u32,
+}
+
+fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    #[repr(C)]
+    struct GetInfo {
+        descriptor: u32,
+        length: u32,
+        info: u64,
+    }
+
+    let mut info = LinkInfo::default();
+    let mut attr = GetInfo {
+        descriptor: link.as_raw_fd() as u32,
+        length: size_of::<LinkInfo>() as u32,
+        info: &raw mut info as u64,
+    };
+    // SAFETY: the kernel writes at most `length` bytes to `info`, which outlives the call.
+    unsafe { bpf(OBJ_GET_INFO, &mut attr) }?;
+
+    Ok(info)
+}
+
+/// Puts another program in the place of a link's.
+///
+/// # Errors
+/// When the kernel or the driver refuses, `ENOLINK` when the interface is gone.
+pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    #[repr(C)]
+    struct Update {
+        link: u32,
+        program: u32,
+        flags: u32,
+        former: u32,
+    }
+
+    let mut attr = Update {
+        link: link.as_raw_fd() as u32,
+        program: program.as_raw_fd() as u32,
+        flags: 0,
+        former: 0,
+    };
+    // SAFETY: the command takes numbers and no memory.
+    unsafe { bpf(LINK_UPDATE, &mut attr) }.map(drop)
+}
+
+/// Loads an XDP program that passes everything. `frags` says that it reads frames in several
+/// pieces, which drivers may ask of a program.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn load_pass(frags: bool) -> io::Result<OwnedFd> {
+    /// `BPF_PROG_TYPE_XDP`.
+    const XDP: u32 = 6;
+    /// `BPF_XDP`: links compare what a program expects to be attached to.
+    const INTERFACE: u32 = 37;
+    /// `BPF_F_XDP_HAS_FRAGS`.
+    const HAS_FRAGS: u32 = 1 << 5;
+    /// `r0 = XDP_PASS; exit`, as words of `struct bpf_insn`.
+    const PASS: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
+
+    /// The head of what `BPF_PROG_LOAD` takes.
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel: u32,
+        flags: u32,
+        name: [u8; 16],
+        device: u32,
+        expected: u32,
+    }
+
+    let mut attr = Load {
+        kind: XDP,
+        count: PASS.len() as u32,
+        instructions: PASS.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel: 0,
+        flags: if frags { HAS_FRAGS } else { 0 },
+        name: *b"portguard_pass\0\0",
+        device: 0,
+        expected: INTERFACE,
+    };
+    // SAFETY: instructions and license are as long as the kernel is told and live for ever.
+    let descriptor = unsafe { bpf(PROG_LOAD, &mut attr) }?;
+
+    // SAFETY: the kernel has just opened it for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// # Safety
+///
+/// Every address in `attr` must be valid for what `command` does with it.
+unsafe fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<i32> {
+    // SAFETY: `attr` is as long as the kernel is told; the caller vouches for what is in it.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attr),
+            size_of::<T>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+
+    Ok(result as i32)
+}

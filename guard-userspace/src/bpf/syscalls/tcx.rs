@@ -1,0 +1,223 @@
+//! TCX: the row of programs that see what an interface sends, before the filters of clsact.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+use nix::net::if_::if_nametoindex;
+
+use super::bpf;
+use crate::host::features;
+
+/// `BPF_PROG_LOAD`, include/uapi/linux/bpf.h.
+const PROG_LOAD: libc::c_int = 5;
+/// `BPF_PROG_GET_FD_BY_ID`.
+const PROG_GET_FD_BY_ID: libc::c_int = 13;
+/// `BPF_OBJ_GET_INFO_BY_FD`.
+const OBJ_GET_INFO: libc::c_int = 15;
+/// `BPF_PROG_QUERY`.
+const PROG_QUERY: libc::c_int = 16;
+/// `BPF_LINK_CREATE`.
+const LINK_CREATE: libc::c_int = 28;
+/// `BPF_TCX_EGRESS`.
+const TCX_EGRESS: u32 = 47;
+/// `BPF_PROG_TYPE_SCHED_CLS`.
+const SCHED_CLS: u32 = 3;
+/// `BPF_F_BEFORE`.
+const BEFORE: u32 = 1 << 3;
+/// `BPF_F_AFTER`.
+const AFTER: u32 = 1 << 4;
+
+/// How many programs a row can have: `BPF_MPROG_MAX`, include/linux/bpf_mprog.h.
+const MOST: usize = 64;
+
+/// An end of the row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TcxEnd {
+    /// Before all that are there.
+    First,
+    /// Behind them.
+    Last,
+}
+
+/// The ids of the programs that see what an interface sends, in the order in which they run. None
+/// where the kernel has no TCX.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn programs(interface: u32) -> io::Result<Option<Vec<u32>>> {
+    #[repr(C)]
+    struct Query {
+        interface: u32,
+        hook: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        programs: u64,
+        count: u32,
+        padding: u32,
+        program_flags: u64,
+        links: u64,
+        link_flags: u64,
+        revision: u64,
+    }
+
+    let mut ids = vec![0_u32; MOST];
+    let mut attr = Query {
+        interface,
+        hook: TCX_EGRESS,
+        query_flags: 0,
+        attach_flags: 0,
+        programs: ids.as_mut_ptr() as u64,
+        count: MOST as u32,
+        padding: 0,
+        program_flags: 0,
+        links: 0,
+        link_flags: 0,
+        revision: 0,
+    };
+    // SAFETY: the kernel writes at most `count` ids, for which there is room.
+    match unsafe { bpf(PROG_QUERY, &mut attr) } {
+        Ok(_) => {
+            ids.truncate(attr.count as usize);
+            Ok(Some(ids))
+        }
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENOENT) => Ok(Some(Vec::new())),
+            Some(libc::EINVAL) => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Puts a program at one end of the row. It is taken off when the link is closed that is returned,
+/// unless that is pinned.
+///
+/// # Errors
+/// When the kernel refuses: EINVAL where it has no TCX, EEXIST where the program is in the row.
+pub fn attach(program: BorrowedFd<'_>, interface: u32, end: TcxEnd) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Create {
+        program: u32,
+        interface: u32,
+        hook: u32,
+        flags: u32,
+        relative: u32,
+        padding: u32,
+        revision: u64,
+    }
+
+    let mut attr = Create {
+        program: program.as_raw_fd() as u32,
+        interface,
+        hook: TCX_EGRESS,
+        flags: match end {
+            TcxEnd::First => BEFORE,
+            TcxEnd::Last => AFTER,
+        },
+        relative: 0,
+        padding: 0,
+        revision: 0,
+    };
+    // SAFETY: the command takes numbers only.
+    let link = unsafe { bpf(LINK_CREATE, &mut attr) }?;
+
+    // SAFETY: the kernel has just opened it for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(link) })
+}
+
+/// Loads a program that does nothing and lets the next one have the packet. It takes no more
+/// privileges than to attach: the verifier has nothing to find.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn placeholder() -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        length: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel: u32,
+        flags: u32,
+        name: [u8; 16],
+    }
+
+    // r0 = -1, which is TCX_NEXT; exit.
+    let instructions: [u64; 2] = [0xffff_ffff_0000_00b7, 0x95];
+    let mut attr = Load {
+        kind: SCHED_CLS,
+        length: instructions.len() as u32,
+        instructions: instructions.as_ptr() as u64,
+        license: c"Dual MIT/GPL".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel: 0,
+        flags: 0,
+        name: *b"placeholder\0\0\0\0\0",
+    };
+    // SAFETY: instructions and license outlive the call, which copies them.
+    let program = unsafe { bpf(PROG_LOAD, &mut attr) }?;
+
+    // SAFETY: the kernel has just opened it for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(program) })
+}
+
+/// The name of the program with this id, which is root's to ask: none without `CAP_SYS_ADMIN`.
+pub fn program_name(id: u32) -> Option<String> {
+    #[repr(C)]
+    struct GetById {
+        id: u32,
+        next: u32,
+        flags: u32,
+    }
+    /// `struct bpf_prog_info` up to the name.
+    #[repr(C)]
+    #[derive(Default)]
+    struct ProgramInfo {
+        head: [u64; 8],
+        name: [u8; 16],
+    }
+    #[repr(C)]
+    struct GetInfo {
+        descriptor: u32,
+        length: u32,
+        info: u64,
+    }
+
+    let mut attr = GetById {
+        id,
+        next: 0,
+        flags: 0,
+    };
+    // SAFETY: the command takes numbers only.
+    let program = unsafe { bpf(PROG_GET_FD_BY_ID, &mut attr) }.ok()?;
+    // SAFETY: the kernel has just opened it for us alone.
+    let program = unsafe { OwnedFd::from_raw_fd(program) };
+    let mut info = ProgramInfo::default();
+    let mut attr = GetInfo {
+        descriptor: program.as_raw_fd() as u32,
+        length: size_of::<ProgramInfo>() as u32,
+        info: &raw mut info as u64,
+    };
+    // SAFETY: the kernel writes at most `length` bytes to `info`, which outlives the call, and
+    // reads no addresses from it, which are all zero.
+    unsafe { bpf(OBJ_GET_INFO, &mut attr) }.ok()?;
+    let name = info.name.split(|byte| *byte == 0).next()?;
+
+    (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())
+}
+
+/// Whether the kernel has TCX. Who may not ask on an interface goes by the version.
+/// <https://github.com/torvalds/linux/commit/e420bed02507>
+pub fn is_there(interface: &str) -> bool {
+    let programs = if_nametoindex(interface).map(programs);
+    match programs {
+        Ok(Ok(programs)) => programs.is_some(),
+        Ok(Err(_)) | Err(_) => features::is_since(6, 6),
+    }
+}

@@ -1,0 +1,358 @@
+//! What `portguard status` and `portguard flows` print.
+
+mod table;
+
+use std::{
+    cmp::Reverse,
+    fmt,
+    io::{self, BufWriter, ErrorKind, Write},
+    path::Path,
+};
+
+use self::table::{Column, Table};
+use crate::{
+    api::control::{Client, FlowJson, InterfaceJson, ListenerJson, Question, StatusJson},
+    base::{
+        failure::{Exit, Failure},
+        text::{one_line, plain},
+    },
+    config::Mode,
+};
+
+/// Prints what the guard on `socket` guards and has counted. Blocks: call it outside a runtime.
+///
+/// # Errors
+/// Exit code 69 when nobody answers, 77 when a privilege is missing, else 1.
+pub fn status(socket: &Path, json: bool) -> Result<(), Failure> {
+    let client = Client::new(socket);
+    if json {
+        return copy(&client, Question::Status);
+    }
+
+    let status = client.status()?;
+    print(|out| write!(out, "{}", StatusText(&status)))
+}
+
+/// Prints the flows that the guard on `socket` knows. Blocks: call it outside a runtime.
+///
+/// # Errors
+/// As [`status`].
+pub fn flows(socket: &Path, json: bool) -> Result<(), Failure> {
+    let client = Client::new(socket);
+    if json {
+        return copy(&client, Question::Flows);
+    }
+
+    let flows = client.flows()?;
+    print(|out| write!(out, "{}", FlowsText(&flows)))
+}
+
+/// Has the guard on `socket` read its configuration file anew, and prints what has changed. Blocks:
+/// call it outside a runtime.
+///
+/// # Errors
+/// As [`status`]; exit code 78 when the file is at fault, 2 when the guard was started without one.
+pub fn reload(socket: &Path) -> Result<(), Failure> {
+    let done = Client::new(socket).reload()?;
+
+    print(|out| writeln!(out, "{}", one_line(&done)))
+}
+
+/// Prints the answer as it was received, with a line end.
+fn copy(client: &Client, question: Question) -> Result<(), Failure> {
+    let mut out = Output::new();
+    client.copy(question, &mut out)?;
+
+    written(out.write_all(b"\n").and_then(|()| out.flush()))
+}
+
+fn print(text: impl FnOnce(&mut Output) -> io::Result<()>) -> Result<(), Failure> {
+    let mut out = Output::new();
+
+    written(text(&mut out).and_then(|()| out.flush()))
+}
+
+fn written(result: io::Result<()>) -> Result<(), Failure> {
+    result.map_err(|error| {
+        let error = anyhow::Error::new(error).context("cannot write to standard output");
+        Failure::new(Exit::Runtime, error)
+    })
+}
+
+/// Standard output, on which a reader that has seen enough, such as `head`, is no failure.
+struct Output(BufWriter<io::StdoutLock<'static>>);
+
+impl Output {
+    fn new() -> Self {
+        Self(BufWriter::new(io::stdout().lock()))
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes).map(|()| bytes.len())
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        forgive(self.0.write_all(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        forgive(self.0.flush())
+    }
+}
+
+fn forgive(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+/// Prints a daemon's answer into nothing, whichever of the two it is.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn print_answer(answer: &[u8]) {
+    if let Ok(status) = serde_json::from_slice::<StatusJson>(answer) {
+        let _ = StatusText(&status).to_string();
+    }
+    if let Ok(flows) = serde_json::from_slice::<Vec<FlowJson>>(answer) {
+        let _ = FlowsText(&flows).to_string();
+    }
+}
+
+/// What is guarded and how, such as
+/// `guarding eth0 (native XDP, TCX egress), ports 32768-60999`.
+#[derive(Clone, Copy, Debug)]
+pub struct Headline<'a>(pub &'a StatusJson);
+
+impl fmt::Display for Headline<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (there, missing): (Vec<_>, Vec<_>) = self
+            .0
+            .interfaces
+            .iter()
+            .partition(|interface| interface.xdp_mode.is_some() || interface.egress.is_some());
+        f.write_str(match self.0.mode {
+            Mode::Enforce => "guarding ",
+            Mode::Monitor => "monitoring ",
+        })?;
+        if there.is_empty() {
+            f.write_str("nothing")?;
+        }
+        for (index, interface) in there.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{}", InterfaceText(interface))?;
+        }
+        write!(f, ", ports {}-{}", self.0.range.first, self.0.range.last)?;
+        for (index, interface) in missing.iter().enumerate() {
+            let separator = if index == 0 { "; not attached: " } else { ", " };
+            write!(f, "{separator}{}", plain(&interface.name))?;
+        }
+
+        Ok(())
+    }
+}
+
+struct InterfaceText<'a>(&'a InterfaceJson);
+
+impl fmt::Display for InterfaceText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = plain(&self.0.name);
+        let egress = self.0.egress.as_deref().map(|hook| match hook {
+            "tcx" => "TCX egress",
+            "clsact" => "clsact egress",
+            _ => "egress",
+        });
+        match (self.0.xdp_mode.as_deref(), egress) {
+            (Some(mode), Some(egress)) => write!(f, "{name} ({mode} XDP, {egress})"),
+            (Some(mode), None) => write!(f, "{name} ({mode} XDP, egress not recorded)"),
+            (None, Some(egress)) => write!(f, "{name} ({egress} only)"),
+            (None, None) => write!(f, "{name} (not attached)"),
+        }
+    }
+}
+
+struct StatusText<'a>(&'a StatusJson);
+
+impl fmt::Display for StatusText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = self.0;
+        writeln!(f, "{}", Headline(status))?;
+        for alarm in &status.alarms {
+            let text = one_line(&alarm.text);
+            match &alarm.device {
+                Some(device) => writeln!(f, "ALARM     {}: {text}", plain(device))?,
+                None => writeln!(f, "ALARM     {text}")?,
+            }
+        }
+        for interface in &status.interfaces {
+            write_traffic(f, interface)?;
+        }
+        match status.mode {
+            Mode::Enforce => {}
+            Mode::Monitor => writeln!(f, "mode      monitor: what would be dropped passes")?,
+        }
+        for interface in &status.interfaces {
+            let name = plain(&interface.name);
+            for (place, others) in [
+                ("before us", &interface.in_front),
+                ("after us", &interface.behind),
+            ] {
+                for other in others {
+                    writeln!(f, "{place:<9} {name}: {}", one_line(other))?;
+                }
+            }
+        }
+        for (name, ports) in [
+            ("reserved", &status.reserved),
+            ("exposed", &status.exposed),
+            ("trust", &status.trust),
+        ] {
+            if !ports.is_empty() {
+                writeln!(f, "{name:<8}  {}", ports.join(" "))?;
+            }
+        }
+        writeln!(
+            f,
+            "flows     {} of {}",
+            status.flows.entries, status.flows.capacity
+        )?;
+        if let Some(missing) = &status.metrics_missing {
+            writeln!(f, "metrics   missing: {}", one_line(missing))?;
+        }
+        if let Some(advice) = &status.advice {
+            writeln!(f, "advice    {}", one_line(advice))?;
+        }
+        write_packets(f, status)?;
+
+        write_listeners(f, &status.listeners)
+    }
+}
+
+/// What has shown that the programs see the packets of an interface.
+fn write_traffic(f: &mut fmt::Formatter<'_>, interface: &InterfaceJson) -> fmt::Result {
+    let of_hook = |direction: &str, attached: bool, evidence: &str| {
+        let shown = match evidence {
+            "seen" => "seen",
+            "no_traffic" => "none yet",
+            "unseen" => "NOT SEEN",
+            "elsewhere" => "past the program",
+            _ => return None,
+        };
+        attached.then(|| format!("{direction} {shown}"))
+    };
+    let shown: Vec<_> = [
+        of_hook(
+            "received",
+            interface.xdp_mode.is_some(),
+            &interface.received,
+        ),
+        of_hook("sent", interface.egress.is_some(), &interface.sent),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if shown.is_empty() {
+        return Ok(());
+    }
+
+    let name = plain(&interface.name);
+    writeln!(f, "traffic   {name}: {}", shown.join(", "))
+}
+
+/// Reasons that have occurred, the most frequent first.
+fn write_packets(f: &mut fmt::Formatter<'_>, status: &StatusJson) -> fmt::Result {
+    let mut packets: Vec<_> = status.packets.iter().filter(|(_, n)| **n > 0).collect();
+    packets.sort_by_key(|(reason, frames)| (Reverse(**frames), *reason));
+    if packets.is_empty() {
+        return writeln!(f, "packets   none received yet");
+    }
+
+    let table = Table {
+        columns: [Column::Left("PACKETS RECEIVED"), Column::Right("")],
+        rows: packets
+            .iter()
+            .map(|(reason, frames)| [reason.to_string(), frames.to_string()]),
+    };
+    write!(f, "\n{table}")
+}
+
+fn write_listeners(f: &mut fmt::Formatter<'_>, listeners: &[ListenerJson]) -> fmt::Result {
+    if listeners.is_empty() {
+        return Ok(());
+    }
+
+    let table = Table {
+        columns: [
+            Column::Left("LISTENERS CUT OFF"),
+            Column::Left("PROCESS"),
+            Column::Left("TO EXPOSE"),
+        ],
+        rows: listeners.iter().map(listener_cells),
+    };
+    write!(f, "\n{table}")
+}
+
+fn listener_cells(listener: &ListenerJson) -> [String; 3] {
+    let ListenerJson {
+        protocol,
+        port,
+        process,
+        pid,
+        advice,
+    } = listener;
+    let owner = match (process, pid) {
+        (Some(process), Some(pid)) => format!("{} (pid {pid})", plain(process)),
+        (Some(process), None) => plain(process),
+        (None, Some(pid)) => format!("pid {pid}"),
+        (None, None) => "unknown".to_owned(),
+    };
+    let exposed = if *protocol == "tcp" { "tcp" } else { "udp" };
+
+    [
+        format!("{protocol} port {port}"),
+        owner,
+        match advice {
+            Some(advice) => plain(advice),
+            None => format!("--expose {port}/{exposed}"),
+        },
+    ]
+}
+
+struct FlowsText<'a>(&'a [FlowJson]);
+
+impl fmt::Display for FlowsText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let table = Table {
+            columns: [
+                Column::Left("PROTOCOL"),
+                Column::Left("LOCAL"),
+                Column::Left("REMOTE"),
+                Column::Left("STATE"),
+                Column::Right("IDLE"),
+            ],
+            rows: self.0.iter().map(flow_cells),
+        };
+
+        write!(f, "{table}")
+    }
+}
+
+fn flow_cells(flow: &FlowJson) -> [String; 5] {
+    let remote = if flow.remote.port() == 0 && flow.remote.ip().is_unspecified() {
+        "any".to_owned()
+    } else {
+        flow.remote.to_string()
+    };
+
+    [
+        flow.protocol.to_string(),
+        flow.local.to_string(),
+        remote,
+        flow.state.to_string(),
+        format!("{} s", flow.idle_ms / 1000),
+    ]
+}
+
+#[cfg(test)]
+mod tests;

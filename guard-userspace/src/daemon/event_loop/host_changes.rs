@@ -1,0 +1,176 @@
+//! Following what changes while the daemon runs: the range, the listeners and the interfaces.
+
+use std::time::Instant;
+
+use super::{Daemon, messages};
+use crate::{
+    base::failure::Failure,
+    guard::{alarms::AlarmKind, lifecycle::Preexisting},
+    host::{interfaces, range::GuardedPorts},
+};
+
+impl Daemon {
+    /// Puts the kernel's range in force when it has changed.
+    pub(super) async fn follow_range(&mut self) {
+        match self.apply_ports().await {
+            Ok(()) => self.guard.alarms().clear("", AlarmKind::Range),
+            Err(failure) => {
+                let text = format!("the ports in force stay: {failure}");
+                self.guard.alarms().raise("", AlarmKind::Range, &text);
+            }
+        }
+    }
+
+    pub(super) async fn apply_ports(&mut self) -> Result<(), Failure> {
+        let began = Instant::now();
+        let guard = &self.guard;
+        let has_flows = |transport, port| guard.has_flows(transport, port);
+        let next = self
+            .ports
+            .next(&self.settings, &mut self.names, has_flows)
+            .await?;
+        let Some(next) = next else {
+            return Ok(());
+        };
+        let guarded = next.guarded();
+        // What is on the other ports is known already.
+        let grown = guarded.without(&self.ports.guarded());
+        let mut preexisting = Preexisting::default();
+        if let Some(grown) = &grown {
+            preexisting.add(self.guard.seed(&self.settings, grown).await?);
+        }
+        self.guard.guard_ports(&self.settings, &guarded);
+        next.announce(&self.ports, began.elapsed());
+        // Whoever connected between the list of sockets and the change.
+        if let Some(grown) = &grown {
+            preexisting.add(self.guard.seed(&self.settings, grown).await?);
+        }
+        messages::learned_more(&preexisting);
+        self.ports = next;
+        self.show_ports();
+
+        Ok(())
+    }
+
+    pub(super) async fn watch_listeners(&mut self) {
+        let before = self.ports.guarded();
+        let guard = &self.guard;
+        let has_flows = |transport, port| guard.has_flows(transport, port);
+        let watched = self
+            .ports
+            .watch_listeners(&self.settings, &mut self.names, has_flows)
+            .await;
+        if let Err(error) = watched {
+            self.ports.complain(&error.into());
+        }
+        self.apply_exposures(&before).await;
+        self.show_ports();
+    }
+
+    /// With `--listeners expose`, follows what begins and ceases to listen.
+    pub(super) async fn follow_listening(&mut self) {
+        let before = self.ports.guarded();
+        if let Err(error) = self.ports.follow_listening(&self.settings).await {
+            self.ports.complain(&error.into());
+        }
+        if self.apply_exposures(&before).await {
+            self.show_ports();
+        }
+    }
+
+    /// Exposes what the kernel receives on, and guards what it does not any more. What cannot be
+    /// asked stays as it is until the next look.
+    pub(super) async fn follow_tunnels(&mut self) {
+        let before = self.ports.guarded();
+        if let Err(error) = self.ports.follow_kernel().await {
+            self.ports.complain(&error.into());
+        }
+        if self.apply_exposures(&before).await {
+            self.show_ports();
+        }
+    }
+
+    /// Puts exposures in force when they are others than `before`, and returns whether they are.
+    async fn apply_exposures(&mut self, before: &GuardedPorts) -> bool {
+        let guarded = self.ports.guarded();
+        if guarded == *before {
+            return false;
+        }
+        // What a listener has accepted outlives it.
+        let seeded = self
+            .guard
+            .seed_sockets(&self.settings, &guarded, before)
+            .await;
+        if let Err(error) = seeded {
+            self.ports.complain(&error.into());
+        }
+        self.guard.guard_ports(&self.settings, &guarded);
+
+        true
+    }
+
+    pub(super) fn show_ports(&self) {
+        self.observer.update(|knowledge| {
+            knowledge.local = self.ports.local.clone();
+            knowledge.exposed = self.ports.exposed();
+            knowledge.blocked = self.ports.blocked.clone();
+        });
+    }
+
+    /// Puts programs back where they are missing, and tells them about addresses.
+    pub(super) async fn follow_interfaces(&mut self) {
+        let mut notes = Vec::new();
+        let looked = self.look_at_interfaces(&mut notes).await;
+        match looked {
+            Ok(()) => self.guard.alarms().clear("", AlarmKind::Unwatched),
+            // What is shown is as old as the last look that did not fail.
+            Err(error) => {
+                let text = format!("the interfaces cannot be looked at: {error:#}");
+                self.guard.alarms().raise("", AlarmKind::Unwatched, &text);
+            }
+        }
+        self.show_interfaces(notes);
+    }
+
+    /// Looks whether the programs see what the interfaces count.
+    pub(super) async fn compare(&mut self) {
+        let mut notes = Vec::new();
+        let counted = |slot| self.observer.counted(slot);
+        self.guard
+            .compare(&self.settings, &self.netlink, counted, &mut notes)
+            .await;
+        self.show_interfaces(notes);
+    }
+
+    fn show_interfaces(&self, notes: Vec<String>) {
+        for note in notes {
+            tracing::warn!("{note}");
+        }
+        self.observer.update(|knowledge| {
+            knowledge.interfaces = self.guard.attachments();
+            knowledge.slots = self.guard.slots();
+            knowledge.links = self.guard.links();
+        });
+        self.observer.set_guarded(self.guard.guards_all());
+    }
+
+    /// Puts back at once what somebody else has taken off.
+    pub(super) async fn follow_links(&mut self) {
+        if self.guard.has_lost_a_link() {
+            self.observer.set_guarded(false);
+            self.follow_interfaces().await;
+        }
+    }
+
+    async fn look_at_interfaces(&mut self, notes: &mut Vec<String>) -> anyhow::Result<()> {
+        let interfaces = interfaces::list(&self.netlink).await?;
+        let guarded = self.ports.guarded();
+        let around = (&self.netlink, &interfaces[..]);
+        let followed = self
+            .guard
+            .follow_interfaces(&self.settings, &guarded, around, notes)
+            .await;
+
+        followed.and(self.guard.refresh(&interfaces, notes))
+    }
+}

@@ -1,0 +1,95 @@
+//! SIGHUP and `portguard reload`.
+
+use super::{Daemon, messages};
+use crate::{
+    api::control::{Reload, Reply},
+    base::failure::Failure,
+    config::Mode,
+    daemon::log,
+};
+
+/// What begins the list of keys that a reload leaves as they were.
+const RESTART: &str = "takes a restart";
+
+impl Daemon {
+    /// Reads the configuration file anew for somebody who waits for the outcome.
+    pub(super) async fn reload_for(&mut self, reload: Reload) {
+        tracing::info!("reload: asked for by {}", reload.peer);
+        let done = if self.start.config.is_some() {
+            self.reload().await
+        } else {
+            Err(
+                Failure::usage("the running guard has no configuration file to read")
+                    .remedy("start it with --config FILE"),
+            )
+        };
+        // Who has gone away meanwhile finds it in the log.
+        let _ = reload.answer.send(Reply::from(done));
+    }
+
+    /// Reads the configuration file anew, and returns what has changed. What cannot be read leaves
+    /// everything as it is.
+    ///
+    /// # Errors
+    /// Exit code 78 when the file is at fault. Was logged already.
+    pub(super) async fn reload(&mut self) -> Result<String, Failure> {
+        let done = self.read_anew().await;
+        match &done {
+            Ok(text) if text.contains(RESTART) => tracing::warn!("{text}"),
+            Ok(text) => tracing::info!("{text}"),
+            Err(failure) => tracing::error!("{failure}"),
+        }
+
+        done
+    }
+
+    async fn read_anew(&mut self) -> Result<String, Failure> {
+        const STAYS: &str = "not reloaded, the running configuration stays";
+
+        let wanted = self
+            .start
+            .settings()
+            .map_err(|failure| failure.within(STAYS))?;
+        let changes = self.settings.changes(&wanted);
+        let reloaded = self.settings.reloaded(&wanted);
+        let before = std::mem::replace(&mut self.settings, reloaded);
+        if let Err(failure) = self.apply_ports().await {
+            self.settings = before;
+            return Err(failure.within(STAYS));
+        }
+        // A listener that somebody is being served by keeps its port, as if the range had grown.
+        if before.mode == Mode::Monitor && self.settings.mode == Mode::Enforce {
+            let guard = &self.guard;
+            let has_flows = |transport, port| guard.has_flows(transport, port);
+            self.ports
+                .grow(&self.settings, &mut self.names, has_flows)
+                .await;
+        }
+        let guarded = self.ports.guarded();
+        self.guard.guard_ports(&self.settings, &guarded);
+        self.show_ports();
+        let applied = self.guard.apply(&self.settings, &guarded).await;
+        log::configure(self.settings.log_level, self.settings.log_format);
+        // Longer timers bring flows back to life whose ports no sweep has marked since they died.
+        self.sweep_now.notify_one();
+        self.observer.update(|knowledge| {
+            knowledge.mode = self.settings.mode;
+            knowledge.trusted = self.settings.trust.iter().copied().collect();
+        });
+        if !changes.reloadable.is_empty() {
+            messages::in_force(&self.guard.attachments(), &self.settings, &self.ports.local);
+        }
+        applied.map_err(|error| {
+            Failure::from(error).within("not all of the configuration is in force")
+        })?;
+
+        let done = match changes.reloadable.as_slice() {
+            [] => "reloaded, nothing has changed".to_owned(),
+            changed => format!("reloaded: {}", changed.join(", ")),
+        };
+        Ok(match changes.restart.as_slice() {
+            [] => done,
+            restart => format!("{done}; {RESTART}: {}", restart.join(", ")),
+        })
+    }
+}

@@ -1,0 +1,435 @@
+//! The guard itself: programs on interfaces, and maps behind them.
+//!
+//! Egress comes first and goes last on every interface: XDP without egress would drop every
+//! answer this host asked for.
+
+mod compare;
+mod device;
+mod egress_order;
+mod exceptions;
+mod preexisting;
+mod start;
+mod takeover;
+mod wanted;
+mod watch;
+
+use std::{fs::File, mem, sync::Arc};
+
+use anyhow::Context;
+use guard_common::{abi::config::Config, frame::transport::Transport};
+use nix::fcntl::Flock;
+use rtnetlink::Handle;
+
+pub use self::preexisting::Preexisting;
+use self::preexisting::Seeder;
+pub use self::wanted::{Wanted, find_wanted};
+use self::{
+    device::GuardedDevice,
+    start::{check_interfaces, load_with_clock, release_unwanted},
+    takeover::{SIDE_BY_SIDE, Takeover},
+};
+use crate::{
+    base::failure::Failure,
+    bpf::{
+        attach::{self, Link},
+        clock::Clock,
+        maps::{Maps, PacketTotals, SyncedMaps},
+        pins::{Hook, Pins},
+    },
+    config::Settings,
+    guard::{
+        alarms::{AlarmKind, Alarms},
+        attachment::Attachment,
+        fault_injection::Parts,
+        timers::Timers,
+    },
+    host::{interfaces, range::GuardedPorts},
+};
+
+/// Programs in force on interfaces. Dropping it takes them off, in the right order.
+pub struct Guard {
+    pins: Pins,
+    maps: Maps,
+    kept: SyncedMaps,
+    clock: Arc<Clock>,
+    timers: Arc<Timers>,
+    seeder: Arc<Seeder>,
+    devices: Vec<GuardedDevice>,
+    takeover: Option<Takeover>,
+    preexisting: Preexisting,
+    /// Whether there is nothing left to take off.
+    ended: bool,
+    alarms: Arc<Alarms>,
+    /// What the programs could not be told, as far as the administrator knows.
+    untold: Vec<String>,
+    // Last, so that it is let go of last.
+    held: Flock<File>,
+}
+
+impl Guard {
+    /// Checks the interfaces, then loads the programs and the maps, adopting what an earlier run
+    /// has left in force, and attaches egress everywhere. Nothing is dropped yet: see
+    /// [`enforce`](Self::enforce).
+    ///
+    /// Lines for the administrator are added to `notes`.
+    ///
+    /// # Errors
+    /// Names what failed, on what, and the remedy. Nothing is left attached then.
+    pub async fn record(
+        settings: &Settings,
+        ports: &GuardedPorts,
+        netlink: &Handle,
+        pins: Pins,
+        parts: Parts,
+        notes: &mut Vec<String>,
+    ) -> Result<Self, Failure> {
+        let wanted = check_interfaces(settings, netlink, &pins, notes).await?;
+        pins.prepare()?;
+        let held = pins.hold()?;
+        notes.extend(pins.passing());
+        match pins.remove_abandoned() {
+            Ok(removed) => notes.extend(removed.iter().map(|folder| {
+                let shown = folder.display();
+                format!("{shown}: removed, its network namespace or interfaces are gone")
+            })),
+            Err(error) => notes.push(format!("{error:#}; left where it is")),
+        }
+        let found = pins.exist();
+        let takeover = release_unwanted(&pins, &wanted, settings, netlink).await?;
+        let relieved = found || takeover.is_some();
+        let (mut loaded, clock) = match load_with_clock(settings, &pins, &wanted, relieved) {
+            Ok(loaded) => loaded,
+            Err(failure) => {
+                // Nothing is attached yet, so all can be as it was.
+                Takeover::give_back(takeover, &pins, found)?;
+                return Err(failure);
+            }
+        };
+        loaded.maps.state.begin(secrets()?);
+        loaded.maps.state.apply(settings);
+        let timers = Timers::new(settings, clock.hertz());
+        timers.publish(&mut loaded.maps.state);
+        let clock = Arc::new(clock);
+        let kept = SyncedMaps::open(&pins)?;
+        let seeder = Seeder::open(&pins, Arc::clone(&clock), parts)?;
+        let mut guard = Self {
+            pins,
+            maps: loaded.maps,
+            kept,
+            clock,
+            seeder: Arc::new(seeder),
+            timers: Arc::new(timers),
+            devices: loaded.devices,
+            takeover,
+            preexisting: Preexisting::default(),
+            ended: false,
+            alarms: Arc::default(),
+            untold: Vec::new(),
+            held,
+        };
+        // An earlier run's programs may enforce what is published here.
+        if found {
+            guard.preexisting = guard.seed_here(settings, ports)?;
+            guard.widen_here(settings)?;
+        }
+        guard.guard_ports(settings, ports);
+        guard.trust(settings)?;
+        guard.refresh(&interfaces::list(netlink).await?, notes)?;
+        let beside = guard.takeover.is_some();
+        for device in guard.devices.iter_mut().filter(|device| device.is_there()) {
+            match device.attach_egress(settings, &guard.pins, beside) {
+                Ok(note) => notes.extend(note),
+                Err(failure) => unless_changed(device, netlink, failure, notes).await?,
+            }
+            device.arrange_egress(settings, &guard.pins, false, (&guard.alarms, notes));
+        }
+        if let Some(takeover) = &guard.takeover
+            && parts.carrying
+        {
+            let now = guard.clock.now()?;
+            let carried = takeover.copy_to(&mut guard.maps, &guard.pins, now)?;
+            notes.extend(carried.notes);
+            guard.widen_here(settings)?;
+            if carried.incomplete {
+                tokio::time::sleep(SIDE_BY_SIDE).await;
+            }
+        }
+
+        Ok(guard)
+    }
+
+    /// Learns of older flows, whose hosts need not speak first then, and attaches XDP on the
+    /// interfaces that are to be guarded: from here on strangers are dropped. Returns what was
+    /// learned.
+    ///
+    /// # Errors
+    /// Names what failed, on what, and the remedy.
+    pub async fn enforce(
+        &mut self,
+        settings: &Settings,
+        ports: &GuardedPorts,
+        netlink: &Handle,
+        notes: &mut Vec<String>,
+    ) -> Result<Preexisting, Failure> {
+        let mut preexisting = mem::take(&mut self.preexisting);
+        preexisting.add(self.seed_here(settings, ports)?);
+        for device in &mut self.devices {
+            // XDP never stands without egress. What is missing is put there when the interfaces are
+            // looked at.
+            if !device.guarded || device.egress.is_none() {
+                device.seen = device.is_complete();
+                continue;
+            }
+            let pin = self.pins.link(device.index, Hook::Xdp);
+            let left = self.takeover.iter();
+            let left = left.flat_map(|takeover| takeover.xdp(device.index));
+            let left: Vec<_> = left.chain([pin]).collect();
+            match device
+                .enforce(settings.xdp_mode, &self.pins, &left, netlink)
+                .await
+            {
+                Ok(note) => notes.extend(note),
+                Err(failure) => unless_changed(device, netlink, failure, notes).await?,
+            }
+            device.seen = device.is_complete();
+        }
+        if let Some(takeover) = self.takeover.take() {
+            for device in &mut self.devices {
+                device.settle(&self.pins)?;
+            }
+            takeover.finish()?;
+        }
+        for device in &mut self.devices {
+            device.neighbours.own.earlier.clear();
+        }
+
+        Ok(preexisting)
+    }
+
+    /// Puts other ports in force.
+    pub fn guard_ports(&mut self, settings: &Settings, ports: &GuardedPorts) {
+        // Before the page that asks for them, and taken out after the one that did. What cannot be
+        // told stays guarded.
+        let added = self.maps.kernel_ports.add(ports.kernel());
+        if !ports.kernel().is_empty() {
+            self.set_exception(Config::KERNEL_PORTS, true);
+        }
+        self.maps
+            .state
+            .guard_ports(ports, settings.unrecorded.iter().copied());
+        if ports.kernel().is_empty() {
+            self.set_exception(Config::KERNEL_PORTS, false);
+        }
+        let left = self.maps.kernel_ports.set(ports.kernel());
+        if let Err(error) = added.and(left) {
+            tracing::warn!("{error:#}");
+        }
+    }
+
+    /// Applies what a reload can change, but for the `ports`, which are in force.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn apply(&mut self, settings: &Settings, ports: &GuardedPorts) -> anyhow::Result<()> {
+        self.trust(settings)?;
+        let any_remote_port = self.maps.state.any_remote_port() != 0;
+        let refiltered = any_remote_port != settings.udp_filter.any_remote_port();
+        if refiltered {
+            self.learn_again(settings, ports).await?;
+        }
+        self.maps.state.apply(settings);
+        if refiltered {
+            // Whoever has sent meanwhile.
+            self.learn_again(settings, ports).await?;
+        }
+        self.timers.reconfigure(settings, &mut self.maps.state);
+        // Longer timers bring back to life what sweeps had left unmarked.
+        self.maps.state.doubt_filter();
+
+        Ok(())
+    }
+
+    /// Compares what the interfaces count with what `counted` says that the programs in a slot have
+    /// counted. Where a program sees nothing, or nothing can be compared, an alarm is raised, and the
+    /// cure is tried. Lines for the administrator are added to `notes`.
+    pub async fn compare(
+        &mut self,
+        settings: &Settings,
+        netlink: &Handle,
+        counted: impl Fn(u32) -> anyhow::Result<PacketTotals>,
+        notes: &mut Vec<String>,
+    ) {
+        for device in self.devices.iter_mut().filter(|device| device.is_there()) {
+            let mut around = compare::Around {
+                settings,
+                pins: &self.pins,
+                alarms: &self.alarms,
+                notes,
+            };
+            let compared = compare::look(device, netlink, &counted, &mut around).await;
+            match compared {
+                Ok(()) => self.alarms.clear(&device.name, AlarmKind::Uncompared),
+                Err(error) => {
+                    let text = format!(
+                        "what it counts cannot be compared with what the programs have seen: {error:#}"
+                    );
+                    self.alarms
+                        .raise(&device.name, AlarmKind::Uncompared, &text);
+                }
+            }
+        }
+    }
+
+    /// Whether something on this port has flows.
+    pub fn has_flows(&self, transport: Transport, port: u16) -> bool {
+        self.maps.state.has_flows(transport, port)
+    }
+
+    /// Where programs are attached, in the order of the settings.
+    pub fn attachments(&self) -> Vec<Attachment> {
+        self.devices.iter().map(GuardedDevice::attachment).collect()
+    }
+
+    /// Whether every interface has the programs it should have.
+    pub fn guards_all(&self) -> bool {
+        self.devices.iter().all(GuardedDevice::is_complete)
+    }
+
+    /// The links that should hold programs, by interface and hook.
+    pub fn links(&self) -> Vec<(String, Hook, Link)> {
+        let of_device = |device: &GuardedDevice| {
+            let name = device.name.clone();
+            let links = device.links().map(|(hook, link)| (hook, link.clone()));
+            links
+                .map(|(hook, link)| (name.clone(), hook, link))
+                .collect::<Vec<_>>()
+        };
+
+        self.devices.iter().flat_map(of_device).collect()
+    }
+
+    /// The slots of the interfaces in the device table, with their names.
+    pub fn slots(&self) -> Vec<(u32, String)> {
+        self.devices
+            .iter()
+            .map(|device| (device.slot, device.name.clone()))
+            .collect()
+    }
+
+    /// The clock that flows are stamped by.
+    pub fn clock(&self) -> Arc<Clock> {
+        Arc::clone(&self.clock)
+    }
+
+    /// What the timers in force follow from.
+    pub fn timers(&self) -> Arc<Timers> {
+        Arc::clone(&self.timers)
+    }
+
+    /// What is found to be wrong.
+    pub fn alarms(&self) -> &Arc<Alarms> {
+        &self.alarms
+    }
+
+    /// Where maps and links are pinned.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// Takes the programs off, unless both are `kept` in force.
+    pub fn end(mut self, kept: bool) -> Ending {
+        if kept {
+            self.ended = true;
+            return Ending::Kept;
+        }
+
+        self.detach()
+    }
+
+    /// Takes the programs off, in the right order, once.
+    fn detach(&mut self) -> Ending {
+        if mem::replace(&mut self.ended, true) {
+            return Ending::Detached;
+        }
+        let mut end = Ending::Detached;
+        let mut fails = |error: anyhow::Error, what: &str| {
+            tracing::error!("{error:#}; {what}run `portguard detach`");
+            end = Ending::Failed;
+        };
+        let left = "left in force, ";
+        // Also what a failed start has not come to adopt: its egress may be ours by now.
+        let earlier = self.takeover.iter().flat_map(Takeover::earlier);
+        let released = earlier
+            .chain([&self.pins])
+            .flat_map(Pins::links)
+            .filter(|(_, hook, _)| *hook == Hook::Xdp)
+            .try_for_each(|(_, _, path)| attach::release_pin(&path));
+        if let Err(error) = released {
+            // Egress must not go while XDP stands.
+            fails(error, left);
+            return end;
+        }
+        // An earlier run's XDP may stand yet, and our filters may be its egress.
+        if let Some(Err(error)) = self.takeover.take().map(Takeover::finish) {
+            fails(error, left);
+            return end;
+        }
+        for device in &mut self.devices {
+            if device.egress.is_some()
+                && let Err(error) = device.release_egress(&self.pins)
+            {
+                fails(error, left);
+            }
+        }
+        if let Err(error) = self.pins.remove_maps() {
+            fails(error, "");
+        }
+
+        end
+    }
+}
+
+/// How a guard has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// Both programs are off.
+    Detached,
+    /// Both are in force still.
+    Kept,
+    /// Not everything could be taken off, which was logged.
+    Failed,
+}
+
+/// Passes on the failure to attach to an interface, unless that has got another name or is gone since
+/// it was found, as happens while a host boots: it is looked for again when the guard runs.
+async fn unless_changed(
+    device: &GuardedDevice,
+    netlink: &Handle,
+    failure: Failure,
+    notes: &mut Vec<String>,
+) -> Result<(), Failure> {
+    let all = interfaces::list(netlink).await?;
+    let found = all.iter().find(|found| found.index == device.index);
+    if found.is_some_and(|found| found.name == device.name) {
+        return Err(failure);
+    }
+    notes.push(format!("{}: changes meanwhile: {failure}", device.name));
+
+    Ok(())
+}
+
+/// Numbers that nobody outside can guess.
+fn secrets() -> anyhow::Result<[u64; 3]> {
+    let mut secrets = [0; 3];
+    for secret in &mut secrets {
+        *secret = getrandom::u64().context("no random numbers")?;
+    }
+
+    Ok(secrets)
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}

@@ -1,0 +1,285 @@
+//! Flows that are older than what guards them.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use guard_common::{
+    flow::state::{Flow, Phase},
+    outcome::Protocol,
+};
+
+use super::Guard;
+use crate::{
+    base::background::in_background,
+    bpf::{
+        clock::Clock,
+        maps::{FlowEntry, FlowMap, StateMemory},
+        pins::Pins,
+    },
+    config::Settings,
+    guard::{
+        fault_injection::Parts,
+        seed::{self, Target},
+    },
+    host::{
+        range::GuardedPorts,
+        sockets::{self, HostSocket},
+    },
+};
+
+/// What was learned of older flows.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Preexisting {
+    /// From the kernel's sockets.
+    pub sockets: seed::Seeded,
+    /// From its connection tracking.
+    pub tracked: seed::conntrack::ConntrackSeeded,
+}
+
+impl Preexisting {
+    /// Adds what was learned later.
+    pub fn add(&mut self, later: Self) {
+        self.sockets.add(later.sockets);
+        self.tracked.add(later.tracked);
+    }
+}
+
+/// Puts older flows into the maps. Has whatever that takes, so that it can do it on any thread.
+pub(super) struct Seeder {
+    flows: Vec<FlowMap>,
+    /// For the memory of the state, which is mapped for as long as it is needed: each mapping is
+    /// half a MiB of what the process is seen to have.
+    pins: Pins,
+    clock: Arc<Clock>,
+    parts: Parts,
+}
+
+impl Seeder {
+    /// A seeder of the maps that are pinned.
+    ///
+    /// # Errors
+    /// Names the map that is missing.
+    pub(super) fn open(pins: &Pins, clock: Arc<Clock>, parts: Parts) -> anyhow::Result<Self> {
+        Ok(Self {
+            flows: FlowMap::open_all(pins)?,
+            pins: pins.clone(),
+            clock,
+            parts,
+        })
+    }
+
+    /// Puts every connected socket on these ports into the maps, and what the kernel tracks of
+    /// flows without one. Call it before they are guarded, and doubt the filter afterwards where
+    /// something was put in.
+    ///
+    /// # Errors
+    /// When the sockets cannot be read. That conntrack cannot is part of what is returned.
+    pub(super) fn seed(
+        &self,
+        settings: &Settings,
+        ports: &GuardedPorts,
+    ) -> anyhow::Result<Preexisting> {
+        let state = StateMemory::open(&self.pins)?;
+        let target = Target {
+            flows: &self.flows,
+            state: &state,
+            now: self.clock.now()?,
+            any_remote_port: settings.udp_filter.any_remote_port(),
+        };
+        let mut preexisting = Preexisting::default();
+        if self.parts.seeding {
+            preexisting.sockets = seed_sockets(ports, target)?;
+        }
+        // Last, so that these are the youngest where there is little room: nothing else can bring
+        // them back.
+        if self.parts.conntrack {
+            preexisting.tracked = seed::conntrack::seed(ports, &settings.unrecorded, target);
+        }
+
+        Ok(preexisting)
+    }
+
+    /// Puts every connected socket on these ports into the maps, as [`seed`](Self::seed) does.
+    ///
+    /// # Errors
+    /// When the sockets cannot be read.
+    fn seed_sockets(&self, settings: &Settings, ports: &GuardedPorts) -> anyhow::Result<()> {
+        let state = StateMemory::open(&self.pins)?;
+        let target = Target {
+            flows: &self.flows,
+            state: &state,
+            now: self.clock.now()?,
+            any_remote_port: settings.udp_filter.any_remote_port(),
+        };
+        seed::seed(&sockets::list()?, ports, target);
+
+        Ok(())
+    }
+
+    /// Puts every live flow of UDP in as the wider filter looks it up, where that is in force:
+    /// an earlier configuration or an earlier run may have recorded it by its remote port. Doubt
+    /// the filter afterwards.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub(super) fn widen(&self) -> anyhow::Result<()> {
+        let timeouts = StateMemory::open(&self.pins)?.timeouts();
+        let now = self.clock.now()?;
+        let udp = |map: &&FlowMap| map.protocol == Protocol::Udp;
+        for map in self.flows.iter().filter(udp) {
+            map.walk(|entry| {
+                let query = entry.flow.phase == Phase::Multicast as u8;
+                if query || entry.remote.port() == 0 || !entry.flow.alive(now, &timeouts) {
+                    return;
+                }
+                // One entry stands for every port of the peer, so no single port's timer fits it.
+                let flow = Flow {
+                    phase: Phase::Datagram as u8,
+                    ..entry.flow
+                };
+                let remote = SocketAddr::new(entry.remote.ip(), 0);
+                // Without room for it, it is as if it had been evicted.
+                let _ = map.merge(&FlowEntry {
+                    remote,
+                    flow,
+                    ..entry
+                });
+            })?;
+        }
+
+        Ok(())
+    }
+}
+
+/// Puts in the connected sockets on these ports while another thread has the kernel list them: each
+/// takes as long as the other.
+fn seed_sockets(ports: &GuardedPorts, target: Target<'_>) -> anyhow::Result<seed::Seeded> {
+    /// Lists of some hundreds that may wait to be put in.
+    const WAITING: usize = 64;
+    let ranges = &ports.ranges();
+    let mut seeded = seed::Seeded::default();
+    let (tell, listed) = mpsc::sync_channel::<Vec<HostSocket>>(WAITING);
+    let done = thread::scope(|scope| {
+        let list = move || {
+            sockets::visit_connected_on(ranges, |sockets| {
+                // Nobody stops hearing before all is listed.
+                let _ = tell.send(sockets.to_vec());
+            })
+        };
+        let listing = thread::Builder::new().spawn_scoped(scope, list).ok()?;
+        for sockets in listed {
+            seeded.add(seed::seed(&sockets, ports, target));
+        }
+        listing.join().ok()
+    });
+    match done {
+        Some(listed) => listed?,
+        // The kernel has started no thread.
+        None => sockets::visit_connected_on(ranges, |sockets| {
+            seeded.add(seed::seed(sockets, ports, target));
+        })?,
+    }
+
+    Ok(seeded)
+}
+
+impl Preexisting {
+    /// Whether there was anything to be put in.
+    fn is_any(&self) -> bool {
+        let (sockets, tracked) = (self.sockets, &self.tracked);
+
+        sockets.new + sockets.failed + tracked.new + tracked.left_out > 0
+    }
+}
+
+impl Guard {
+    /// Puts the flows of UDP into the maps as another filter looks them up: those of sockets, what
+    /// the kernel tracks and, where the new filter asks for less, what the maps know.
+    ///
+    /// # Errors
+    /// When the sockets or a map cannot be read.
+    pub(super) async fn learn_again(
+        &mut self,
+        settings: &Settings,
+        ports: &GuardedPorts,
+    ) -> anyhow::Result<()> {
+        self.seed(settings, ports).await?;
+        if settings.udp_filter.any_remote_port() {
+            let seeder = Arc::clone(&self.seeder);
+            in_background(move || seeder.widen()).await??;
+            self.maps.state.doubt_filter();
+        }
+
+        Ok(())
+    }
+
+    /// Puts every connected socket on these ports into the maps, and what the kernel tracks of
+    /// flows without one, on a thread of its own. Call it before they are guarded.
+    ///
+    /// # Errors
+    /// When the sockets cannot be read. That conntrack cannot is part of what is returned.
+    pub async fn seed(
+        &mut self,
+        settings: &Settings,
+        ports: &GuardedPorts,
+    ) -> anyhow::Result<Preexisting> {
+        let (settings, ports) = (settings.clone(), ports.clone());
+        let seeder = Arc::clone(&self.seeder);
+        let preexisting = in_background(move || seeder.seed(&settings, &ports)).await??;
+        if preexisting.is_any() {
+            self.maps.state.doubt_filter();
+        }
+
+        Ok(preexisting)
+    }
+
+    /// Puts every connected socket on those of these ports into the maps that were not guarded
+    /// `before`. Reads the sockets only where there are such ports.
+    ///
+    /// # Errors
+    /// When the sockets cannot be read.
+    pub async fn seed_sockets(
+        &mut self,
+        settings: &Settings,
+        ports: &GuardedPorts,
+        before: &GuardedPorts,
+    ) -> anyhow::Result<()> {
+        let Some(added) = ports.without(before) else {
+            return Ok(());
+        };
+        let settings = settings.clone();
+        let seeder = Arc::clone(&self.seeder);
+        in_background(move || seeder.seed_sockets(&settings, &added)).await??;
+        self.maps.state.doubt_filter();
+
+        Ok(())
+    }
+
+    /// As [`seed`](Self::seed), on the calling thread, while it has privileges that no other may
+    /// keep.
+    pub(super) fn seed_here(
+        &mut self,
+        settings: &Settings,
+        ports: &GuardedPorts,
+    ) -> anyhow::Result<Preexisting> {
+        let preexisting = self.seeder.seed(settings, ports)?;
+        if preexisting.is_any() {
+            self.maps.state.doubt_filter();
+        }
+
+        Ok(preexisting)
+    }
+
+    /// Puts flows in as the filter of these settings looks them up, on the calling thread.
+    pub(super) fn widen_here(&mut self, settings: &Settings) -> anyhow::Result<()> {
+        if settings.udp_filter.any_remote_port() {
+            self.seeder.widen()?;
+            self.maps.state.doubt_filter();
+        }
+
+        Ok(())
+    }
+}

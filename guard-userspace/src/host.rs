@@ -1,0 +1,16 @@
+//! What is on this host, as the kernel tells it.
+
+pub mod conntrack;
+pub mod descriptors;
+pub mod driver;
+pub mod features;
+pub mod interfaces;
+pub mod lock;
+pub mod namespace;
+pub mod netlink;
+pub mod privileges;
+pub mod range;
+pub mod socket_owners;
+pub mod sockets;
+pub mod sysctl_d;
+pub mod tunnels;
