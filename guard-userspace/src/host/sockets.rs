@@ -3,7 +3,7 @@
 mod diag;
 mod proc_net;
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, ops::ControlFlow};
 
 use anyhow::Context;
 use guard_common::frame::transport::Transport;
@@ -149,32 +149,57 @@ pub fn waiting_on(ports: &[PortRange]) -> anyhow::Result<Vec<HostSocket>> {
 }
 
 /// Calls `visit` with those that have a peer, on these local ports, some hundreds at a time and while
-/// the kernel lists the others. May visit more where /proc/net has to be read, and some twice.
+/// the kernel lists the others, until it breaks off. May visit more where /proc/net has to be read,
+/// and some twice.
 ///
 /// # Errors
 /// As [`list`].
 pub fn visit_connected_on(
     ports: &[PortRange],
-    mut visit: impl FnMut(&[HostSocket]),
+    visit: impl FnMut(&[HostSocket]) -> ControlFlow<()>,
+) -> anyhow::Result<()> {
+    visit_connected(ports, |_| false, visit)
+}
+
+/// As [`visit_connected_on`], of those sockets that no look-up by a packet's ends finds: those that are
+/// bound to a device, and those of UDP-Lite.
+///
+/// # Errors
+/// As [`list`].
+pub fn visit_unfindable_on(
+    ports: &[PortRange],
+    visit: impl FnMut(&[HostSocket]) -> ControlFlow<()>,
+) -> anyhow::Result<()> {
+    visit_connected(ports, |transport| transport != Transport::UdpLite, visit)
+}
+
+fn visit_connected(
+    ports: &[PortRange],
+    bound: fn(Transport) -> bool,
+    mut visit: impl FnMut(&[HostSocket]) -> ControlFlow<()>,
 ) -> anyhow::Result<()> {
     let states = |transport| match transport {
         Transport::Tcp => StateFlags::all() - StateFlags::LISTEN - StateFlags::CLOSE,
         Transport::Udp | Transport::UdpLite => StateFlags::ESTABLISHED,
     };
-    let ends = PortFilter {
-        local: ports,
-        ..PortFilter::ALL
-    };
     for transport in ALL {
+        let ends = PortFilter {
+            local: ports,
+            bound: bound(transport),
+            ..PortFilter::ALL
+        };
         for family in [SocketFamily::V4, SocketFamily::V6] {
             let wanted = (states(transport), ends);
-            match diag::visit(transport, family, wanted, &mut visit) {
-                Ok(()) => {}
+            let flow = match diag::visit(transport, family, wanted, &mut visit) {
+                Ok(flow) => flow,
                 Err(error) => {
                     let mut sockets = Vec::new();
                     read_instead(transport, family, error, &mut sockets)?;
-                    visit(&sockets);
+                    visit(&sockets)
                 }
+            };
+            if flow.is_break() {
+                return Ok(());
             }
         }
     }
@@ -192,6 +217,7 @@ pub fn connections_at(ports: &[PortRange]) -> anyhow::Result<Vec<HostSocket>> {
     let ends = PortFilter {
         local: ports,
         remote: ports,
+        ..PortFilter::ALL
     };
 
     list_in(&[Transport::Tcp], states, ends)
@@ -210,12 +236,15 @@ fn waits(transport: Transport) -> StateFlags {
 struct PortFilter<'a> {
     local: &'a [PortRange],
     remote: &'a [PortRange],
+    /// Whether only those are wanted that are bound to a device.
+    bound: bool,
 }
 
 impl PortFilter<'_> {
     const ALL: Self = Self {
         local: &[],
         remote: &[],
+        bound: false,
     };
 }
 

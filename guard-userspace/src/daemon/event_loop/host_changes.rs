@@ -1,6 +1,6 @@
 //! Following what changes while the daemon runs: the range, the listeners and the interfaces.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Daemon, messages};
 use crate::{
@@ -8,6 +8,10 @@ use crate::{
     guard::{alarms::AlarmKind, lifecycle::Preexisting},
     host::{interfaces, range::GuardedPorts},
 };
+
+/// How long the sockets on ports that become guarded may take to be put in before they are. What is
+/// left is rescued until it is put in afterwards.
+const SEEDED_WITHIN: Duration = Duration::from_millis(50);
 
 impl Daemon {
     /// Puts the kernel's range in force when it has changed.
@@ -37,11 +41,15 @@ impl Daemon {
         let grown = guarded.without(&self.ports.guarded());
         let mut preexisting = Preexisting::default();
         if let Some(grown) = &grown {
-            preexisting.add(self.guard.seed(&self.settings, grown).await?);
+            let seeded = self
+                .guard
+                .seed_within(SEEDED_WITHIN, &self.settings, grown)
+                .await?;
+            preexisting.add(seeded);
         }
         self.guard.guard_ports(&self.settings, &guarded);
         next.announce(&self.ports, began.elapsed());
-        // Whoever connected between the list of sockets and the change.
+        // Sockets that there was no time for, and those that were connected meanwhile.
         if let Some(grown) = &grown {
             preexisting.add(self.guard.seed(&self.settings, grown).await?);
         }

@@ -2,8 +2,10 @@
 
 use std::{
     net::SocketAddr,
+    ops::ControlFlow,
     sync::{Arc, mpsc},
     thread,
+    time::{Duration, Instant},
 };
 
 use guard_common::{
@@ -75,12 +77,15 @@ impl Seeder {
     /// flows without one. Call it before they are guarded, and doubt the filter afterwards where
     /// something was put in.
     ///
+    /// Where `until` says so, sockets that a look-up finds may be left out from then on.
+    ///
     /// # Errors
     /// When the sockets cannot be read. That conntrack cannot is part of what is returned.
     pub(super) fn seed(
         &self,
         settings: &Settings,
         ports: &GuardedPorts,
+        until: Option<Instant>,
     ) -> anyhow::Result<Preexisting> {
         let state = StateMemory::open(&self.pins)?;
         let target = Target {
@@ -91,7 +96,10 @@ impl Seeder {
         };
         let mut preexisting = Preexisting::default();
         if self.parts.seeding {
-            preexisting.sockets = seed_sockets(ports, target)?;
+            if until.is_some() {
+                preexisting.sockets = seed_unfindable(ports, target)?;
+            }
+            preexisting.sockets.add(seed_sockets(ports, target, until)?);
         }
         // Last, so that these are the youngest where there is little room: nothing else can bring
         // them back.
@@ -154,24 +162,44 @@ impl Seeder {
     }
 }
 
+/// Puts in the connected sockets on these ports that no look-up finds.
+fn seed_unfindable(ports: &GuardedPorts, target: Target<'_>) -> anyhow::Result<seed::Seeded> {
+    let mut seeded = seed::Seeded::default();
+    sockets::visit_unfindable_on(&ports.ranges(), |sockets| {
+        seeded.add(seed::seed(sockets, ports, target));
+        ControlFlow::Continue(())
+    })?;
+
+    Ok(seeded)
+}
+
 /// Puts in the connected sockets on these ports while another thread has the kernel list them: each
-/// takes as long as the other.
-fn seed_sockets(ports: &GuardedPorts, target: Target<'_>) -> anyhow::Result<seed::Seeded> {
+/// takes as long as the other. Stops when the time has come.
+fn seed_sockets(
+    ports: &GuardedPorts,
+    target: Target<'_>,
+    until: Option<Instant>,
+) -> anyhow::Result<seed::Seeded> {
     /// Lists of some hundreds that may wait to be put in.
     const WAITING: usize = 64;
     let ranges = &ports.ranges();
+    let is_over = || until.is_some_and(|until| Instant::now() >= until);
     let mut seeded = seed::Seeded::default();
     let (tell, listed) = mpsc::sync_channel::<Vec<HostSocket>>(WAITING);
     let done = thread::scope(|scope| {
         let list = move || {
-            sockets::visit_connected_on(ranges, |sockets| {
-                // Nobody stops hearing before all is listed.
-                let _ = tell.send(sockets.to_vec());
+            sockets::visit_connected_on(ranges, |sockets| match tell.send(sockets.to_vec()) {
+                Ok(()) => ControlFlow::Continue(()),
+                // The time has come.
+                Err(_) => ControlFlow::Break(()),
             })
         };
         let listing = thread::Builder::new().spawn_scoped(scope, list).ok()?;
         for sockets in listed {
             seeded.add(seed::seed(&sockets, ports, target));
+            if is_over() {
+                break;
+            }
         }
         listing.join().ok()
     });
@@ -180,6 +208,11 @@ fn seed_sockets(ports: &GuardedPorts, target: Target<'_>) -> anyhow::Result<seed
         // The kernel has started no thread.
         None => sockets::visit_connected_on(ranges, |sockets| {
             seeded.add(seed::seed(sockets, ports, target));
+            if is_over() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         })?,
     }
 
@@ -226,9 +259,35 @@ impl Guard {
         settings: &Settings,
         ports: &GuardedPorts,
     ) -> anyhow::Result<Preexisting> {
+        self.seed_until(settings, ports, None).await
+    }
+
+    /// As [`seed`](Self::seed), but sockets have no more than so much `time` where lost flows are
+    /// rescued: a look-up finds those that are left out as soon as their ports are guarded, which
+    /// look used then. Call it before that, and [`seed`](Self::seed) afterwards.
+    ///
+    /// # Errors
+    /// As [`seed`](Self::seed).
+    pub async fn seed_within(
+        &mut self,
+        time: Duration,
+        settings: &Settings,
+        ports: &GuardedPorts,
+    ) -> anyhow::Result<Preexisting> {
+        let until = (!settings.no_rescue).then(|| Instant::now() + time);
+
+        self.seed_until(settings, ports, until).await
+    }
+
+    async fn seed_until(
+        &mut self,
+        settings: &Settings,
+        ports: &GuardedPorts,
+        until: Option<Instant>,
+    ) -> anyhow::Result<Preexisting> {
         let (settings, ports) = (settings.clone(), ports.clone());
         let seeder = Arc::clone(&self.seeder);
-        let preexisting = in_background(move || seeder.seed(&settings, &ports)).await??;
+        let preexisting = in_background(move || seeder.seed(&settings, &ports, until)).await??;
         if preexisting.is_any() {
             self.maps.state.doubt_filter();
         }
@@ -265,7 +324,7 @@ impl Guard {
         settings: &Settings,
         ports: &GuardedPorts,
     ) -> anyhow::Result<Preexisting> {
-        let preexisting = self.seeder.seed(settings, ports)?;
+        let preexisting = self.seeder.seed(settings, ports, None)?;
         if preexisting.is_any() {
             self.maps.state.doubt_filter();
         }

@@ -1,6 +1,6 @@
 //! Sockets by sock_diag, the kernel's netlink interface to its socket tables.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, ops::ControlFlow};
 
 use guard_common::frame::transport::Transport;
 use netlink_packet_core::{NlaBuffer, NlasIterator, Parseable};
@@ -46,31 +46,39 @@ pub(super) fn dump(
     dumped
 }
 
-/// Calls `visit` with the same sockets, some hundreds at a time. Some may have been visited when it
-/// fails.
+/// Calls `visit` with the same sockets, some hundreds at a time, until it breaks off. Some may have
+/// been visited when it fails.
 pub(super) fn visit(
     transport: Transport,
     family: SocketFamily,
     (states, ends): (StateFlags, PortFilter<'_>),
-    visit: &mut impl FnMut(&[HostSocket]),
-) -> io::Result<()> {
+    visit: &mut impl FnMut(&[HostSocket]) -> ControlFlow<()>,
+) -> io::Result<ControlFlow<()>> {
     const AT_ONCE: usize = 512;
     let mut sockets = Vec::with_capacity(AT_ONCE);
-    netlink::dump(
+    let mut flow = ControlFlow::Continue(());
+    let dumped = netlink::dump(
         &NetlinkSocket::new(NETLINK_SOCK_DIAG)?,
         &request(transport, family, states, ends),
         |kind, payload| {
             sockets.extend(read(kind, payload, transport)?);
             if sockets.len() == AT_ONCE {
-                visit(&sockets);
+                flow = visit(&sockets);
                 sockets.clear();
             }
-            Ok(())
+            // Nobody reads what else the kernel has to say.
+            match flow {
+                ControlFlow::Continue(()) => Ok(()),
+                ControlFlow::Break(()) => Err(io::ErrorKind::Interrupted.into()),
+            }
         },
-    )?;
-    visit(&sockets);
+    );
+    if flow.is_break() {
+        return Ok(flow);
+    }
+    dumped?;
 
-    Ok(())
+    Ok(visit(&sockets))
 }
 
 /// Reads one message of a dump.
@@ -150,6 +158,9 @@ fn request(
 
 /// The program that lets pass what has one of the ports, or none where all are wanted.
 ///
+/// What is bound to no device is refused first, where only those are wanted that are bound: a jump
+/// behind the end means no.
+///
 /// Each range takes two comparisons. Where one of them fails the program goes on at the next range,
 /// which for the last is behind the end, and that means no; the end itself means yes.
 fn filter(ends: PortFilter<'_>) -> Vec<u8> {
@@ -165,17 +176,28 @@ fn filter(ends: PortFilter<'_>) -> Vec<u8> {
     /// Length of what compares with one range.
     const RANGE: usize = 4 * STEP;
 
+    /// `INET_DIAG_BC_DEV_COND`: compare the device.
+    const DEVICE: u8 = 9;
+    /// Length of what refuses sockets without a device.
+    const BOUND: usize = 3 * STEP;
+
     let local = ends.local.iter().map(|range| (LOCAL, range));
     let remote = ends.remote.iter().map(|range| (REMOTE, range));
     let ranges: Vec<_> = local.chain(remote).collect();
-    let length = (ranges.len() * (RANGE + STEP)).saturating_sub(STEP);
+    let before = if ends.bound { BOUND } else { 0 };
+    let length = before + (ranges.len() * (RANGE + STEP)).saturating_sub(STEP);
     let mut program = Vec::with_capacity(length);
     let step = |code: u8, yes: usize, no: usize| {
         let [first, second] = (no as u16).to_ne_bytes();
         [code, yes as u8, first, second]
     };
+    if ends.bound {
+        program.extend(step(DEVICE, 2 * STEP, BOUND));
+        program.extend([0; STEP]);
+        program.extend(step(JUMP, STEP, length - program.len() + STEP));
+    }
     for ((at_least, at_most), range) in ranges {
-        if !program.is_empty() {
+        if program.len() > before {
             // The range before has let it pass.
             program.extend(step(JUMP, STEP, length - program.len()));
         }

@@ -1,10 +1,32 @@
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::{
+    ffi::OsString,
+    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+};
+
+use nix::sys::socket::{setsockopt, sockopt::BindToDevice};
 
 use super::*;
 use crate::host::netlink::{self, Progress};
 
-/// What both sources say about the sockets that have `port` at either end, in a fixed order.
-fn both_sources(port: u16) -> [Vec<HostSocket>; 2] {
+/// What both sources say about the sockets of `transport` that have `port` at either end, in a fixed
+/// order.
+///
+/// They are asked one after the other, and /proc/net may leave out a socket while others come and go:
+/// where they differ they are asked again.
+fn both_sources(transport: Transport, port: u16) -> Vec<HostSocket> {
+    const TIMES: usize = 20;
+    let mut last = Default::default();
+    for _ in 0..TIMES {
+        let [by_diag, by_proc] = ask_both_sources(transport, port);
+        if by_diag == by_proc {
+            return by_diag;
+        }
+        last = (by_diag, by_proc);
+    }
+    panic!("they differ {TIMES} times: {last:#?}");
+}
+
+fn ask_both_sources(transport: Transport, port: u16) -> [Vec<HostSocket>; 2] {
     let sources: [fn(Transport, SocketFamily, &mut Vec<HostSocket>); 2] = [
         |transport, family, sockets| {
             let all = (StateFlags::all(), PortFilter::ALL);
@@ -15,10 +37,8 @@ fn both_sources(port: u16) -> [Vec<HostSocket>; 2] {
 
     sources.map(|source| {
         let mut sockets = Vec::new();
-        for transport in [Transport::Tcp, Transport::Udp] {
-            source(transport, SocketFamily::V4, &mut sockets);
-            source(transport, SocketFamily::V6, &mut sockets);
-        }
+        source(transport, SocketFamily::V4, &mut sockets);
+        source(transport, SocketFamily::V6, &mut sockets);
         sockets.retain(|socket| socket.local.port() == port || socket.remote.port() == port);
         sockets.sort_by_key(|socket| (socket.local, socket.remote));
         sockets
@@ -34,10 +54,8 @@ fn both_sources_agree_on_a_mapped_connection() {
 
     let client_end = client.local_addr().expect("address");
     let server_end = SocketAddr::from(([127, 0, 0, 1], port));
-    let [by_diag, by_proc] = both_sources(port);
-    assert_eq!(by_diag, by_proc);
-
-    let ends: Vec<_> = by_diag
+    let sockets = both_sources(Transport::Tcp, port);
+    let ends: Vec<_> = sockets
         .iter()
         .map(|socket| (socket.local, socket.remote, socket.state))
         .collect();
@@ -49,7 +67,7 @@ fn both_sources_agree_on_a_mapped_connection() {
         ends.contains(&(client_end, server_end, SocketState::Established)),
         "{ends:?}"
     );
-    let listening = by_diag
+    let listening = sockets
         .iter()
         .find(|socket| socket.state == SocketState::Listen)
         .expect("a listener");
@@ -64,9 +82,8 @@ fn both_sources_agree_on_udp() {
     let client = UdpSocket::bind("127.0.0.1:0").expect("bind");
     client.connect(("127.0.0.1", port)).expect("connect");
 
-    let [by_diag, by_proc] = both_sources(port);
-    assert_eq!(by_diag, by_proc);
-    let connected: Vec<_> = by_diag.iter().map(HostSocket::connected).collect();
+    let sockets = both_sources(Transport::Udp, port);
+    let connected: Vec<_> = sockets.iter().map(HostSocket::connected).collect();
     assert_eq!(connected.iter().filter(|connected| **connected).count(), 1);
     assert_eq!(connected.len(), 2);
 }
@@ -198,9 +215,78 @@ fn the_kernel_compares_ports() {
         .expect("connects");
     let own = sockets[0].local_addr().expect("address").port();
     let mut found = Vec::new();
-    visit_connected_on(&[one(own)], |sockets| found.extend_from_slice(sockets)).expect("sockets");
+    visit_connected_on(&[one(own)], |sockets| {
+        found.extend_from_slice(sockets);
+        ControlFlow::Continue(())
+    })
+    .expect("sockets");
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].connected());
+}
+
+/// Anybody may bind a socket to a device once.
+#[test]
+fn the_kernel_tells_apart_what_is_bound_to_a_device() {
+    let sockets: Vec<_> = (0..4)
+        .map(|number| {
+            let socket = UdpSocket::bind("127.0.0.1:0").expect("binds");
+            if number % 2 == 0 {
+                setsockopt(&socket, BindToDevice, &OsString::from("lo")).expect("binds");
+            }
+            socket.connect("127.0.0.1:9").expect("connects");
+            socket
+        })
+        .collect();
+    let ports: Vec<u16> = sockets
+        .iter()
+        .map(|socket| socket.local_addr().expect("address").port())
+        .collect();
+    let ranges: Vec<_> = ports
+        .iter()
+        .map(|&port| PortRange::new(port, port).expect("a range"))
+        .collect();
+    let expected = [&[ports[0], ports[2]][..], &ports[2..3]];
+    for (ranges, expected) in [&ranges[..], &ranges[1..3]].into_iter().zip(expected) {
+        let mut found = Vec::new();
+        visit_unfindable_on(ranges, |sockets| {
+            found.extend(
+                sockets
+                    .iter()
+                    .filter(|socket| socket.transport == Transport::Udp),
+            );
+            ControlFlow::Continue(())
+        })
+        .expect("sockets");
+        assert!(
+            found.iter().all(|socket: &HostSocket| socket.device == 1),
+            "{found:?}"
+        );
+        let mut found: Vec<_> = found.iter().map(|socket| socket.local.port()).collect();
+        found.sort_unstable();
+        let mut expected = expected.to_vec();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn a_visit_that_breaks_off_is_over() {
+    let sockets: Vec<_> = (0..3)
+        .map(|_| {
+            let socket = UdpSocket::bind("127.0.0.1:0").expect("binds");
+            socket.connect("127.0.0.1:9").expect("connects");
+            socket
+        })
+        .collect();
+    assert_eq!(sockets.len(), 3);
+    let all = [PortRange::new(1, u16::MAX).expect("a range")];
+    let mut visits = 0;
+    visit_connected_on(&all, |_| {
+        visits += 1;
+        ControlFlow::Break(())
+    })
+    .expect("sockets");
+    assert_eq!(visits, 1);
 }
 
 #[test]
