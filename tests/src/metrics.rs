@@ -96,9 +96,16 @@ impl fmt::Display for Packets {
 
 /// Reads `path` from the guard inside `host`: the status code and the body.
 pub fn get(host: &Namespace, path: &str) -> Result<(u16, String)> {
-    let mut stream = host
-        .run(|| TcpStream::connect(ADDRESS))
-        .with_context(|| format!("connect to {ADDRESS}"))?;
+    ask(connect(host)?, path)
+}
+
+/// A connection to the guard inside `host`, which serves one request.
+pub fn connect(host: &Namespace) -> Result<TcpStream> {
+    host.run(|| TcpStream::connect(ADDRESS))
+        .with_context(|| format!("connect to {ADDRESS}"))
+}
+
+fn ask(mut stream: TcpStream, path: &str) -> Result<(u16, String)> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {ADDRESS}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
@@ -138,7 +145,12 @@ fn unchunked(mut body: &str) -> Result<String> {
 
 /// Every sample of the guard inside `host`.
 pub fn scrape(host: &Namespace) -> Result<Vec<Sample>> {
-    let (code, body) = get(host, "/metrics")?;
+    scrape_by(connect(host)?)
+}
+
+/// As [`scrape`], over a connection that was made before.
+pub fn scrape_by(connection: TcpStream) -> Result<Vec<Sample>> {
+    let (code, body) = ask(connection, "/metrics")?;
     ensure!(code == 200, "/metrics answered {code}: {body}");
     body.lines()
         .filter(|line| !line.starts_with('#') && !line.is_empty())

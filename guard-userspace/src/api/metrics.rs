@@ -79,6 +79,12 @@ impl Collector for Scrape {
         )?;
         single(
             &mut encoder,
+            "portguard_failed_sweeps",
+            "Sweeps over flows and sockets that have failed; until one succeeds, unused ports look used",
+            &ConstCounter::new(observation.failed_sweeps),
+        )?;
+        single(
+            &mut encoder,
             "portguard_read_failures",
             "Maps that could not be read for a scrape or a status",
             &ConstCounter::new(*read_failures),

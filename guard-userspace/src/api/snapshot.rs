@@ -48,6 +48,8 @@ pub struct Snapshot {
     pub advice: Option<String>,
     /// Why metrics are not served, or nothing while they are.
     pub metrics_missing: Option<String>,
+    /// Sweeps that have failed since the start.
+    pub failed_sweeps: u64,
     /// What is wrong.
     pub alarms: Vec<Alarm>,
     /// What is counted beside the frames.

@@ -217,6 +217,9 @@ impl fmt::Display for StatusText<'_> {
             "flows     {} of {}",
             status.flows.entries, status.flows.capacity
         )?;
+        if status.failed_sweeps > 0 {
+            writeln!(f, "sweeps    {} failed", status.failed_sweeps)?;
+        }
         if let Some(missing) = &status.metrics_missing {
             writeln!(f, "metrics   missing: {}", one_line(missing))?;
         }

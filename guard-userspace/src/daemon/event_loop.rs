@@ -257,6 +257,7 @@ impl Daemon {
             slots: guard.slots(),
             advice: None,
             metrics_missing: None,
+            failed_sweeps: 0,
         };
         let readings = Readings::open(guard.pins())?;
         let observer = Arc::new(Observer::new(

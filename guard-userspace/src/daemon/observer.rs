@@ -46,6 +46,8 @@ pub struct Knowledge {
     pub advice: Option<String>,
     /// Why metrics are not served.
     pub metrics_missing: Option<String>,
+    /// Sweeps that have failed since the start.
+    pub failed_sweeps: u64,
 }
 
 /// Reads the maps for whoever asks, on whatever thread.
@@ -161,6 +163,7 @@ impl Observe for Observer {
             listeners: knowledge.blocked.iter().map(blocked).collect(),
             advice: knowledge.advice,
             metrics_missing: knowledge.metrics_missing,
+            failed_sweeps: knowledge.failed_sweeps,
             alarms: self.alarms.list(),
             interfaces: knowledge.interfaces,
             frames,

@@ -63,7 +63,7 @@ fn wait_until_said(guard: &Guard, words: &str) -> Result<()> {
     Ok(())
 }
 
-fn status(topology: &Direct, guard: &Guard) -> Result<String> {
+pub fn status(topology: &Direct, guard: &Guard) -> Result<String> {
     let binary = build::binary();
     let (binary, socket) = (binary.display(), guard.control_socket());
     run(

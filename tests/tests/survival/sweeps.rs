@@ -1,7 +1,7 @@
 //! Sweeps, which forget the ports that nobody uses. What they must not forget is tried with
 //! sweeps that do.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use guard_common::outcome::{
@@ -11,6 +11,7 @@ use guard_common::outcome::{
 use guard_tests::{
     frames::P,
     guard::Guard,
+    metrics,
     netns::Direct,
     peers::{Connection, Exchange, Talk},
     sweeps::{self, FORGOTTEN, PATIENCE},
@@ -22,6 +23,10 @@ use guard_userspace::{
 
 /// Sweeps in quick succession.
 const QUICK: [&str; 2] = ["--sweep-rest", "100"];
+/// How often the daemon is asked whether sweeps have failed, and how long that takes: less than it waits
+/// for a question.
+const QUESTIONS: u32 = 30;
+const QUESTION: Duration = Duration::from_millis(130);
 /// Long enough for one packet, and for no retransmission.
 const ONE_PACKET: Duration = Duration::from_millis(150);
 
@@ -133,21 +138,32 @@ fn what_sweeps_cannot_see_they_do_not_forget() -> Result<()> {
 
     let namespace = host.run(namespace::name)?;
     let state = StateMemory::open(&Pins::new(guard.pins(), &namespace))?;
-    let failures = || guard.said().matches("ports stay marked as in use").count();
+    // A daemon that can open nothing accepts nobody, so that all questions are connections before. The
+    // last of them is answered: the others were accepted.
+    let questions: Vec<_> = (0..QUESTIONS)
+        .map(|_| metrics::connect(host))
+        .collect::<Result<_>>()?;
+    let failed = |samples: &[_]| metrics::sum(samples, "portguard_failed_sweeps_total", &[]);
+    ensure!(failed(&guard.scrape()?) == 0, "{}", guard.said());
     limit_files(&guard, Some(3))?;
-    let deadline = Instant::now() + PATIENCE;
-    while failures() == 0 {
-        ensure!(
-            Instant::now() < deadline,
-            "no sweep fails: {}",
-            guard.said()
-        );
-        std::thread::sleep(Duration::from_millis(20));
+    let (mut count, mut epoch) = (0, 0);
+    for question in questions {
+        std::thread::sleep(QUESTION);
+        if count == 0 {
+            epoch = state.epoch();
+        }
+        count = failed(&metrics::scrape_by(question)?);
+        if count > u64::from(2 * FORGOTTEN) {
+            break;
+        }
     }
-    // It is said once, so that many fail shows by nothing but the time.
-    let epoch = state.epoch();
-    std::thread::sleep(2 * FORGOTTEN * Duration::from_millis(200));
-    ensure!(failures() == 1, "{}", guard.said());
+    ensure!(
+        count > u64::from(2 * FORGOTTEN),
+        "{count} sweeps have failed: {}",
+        guard.said()
+    );
+    let said = guard.said().matches("ports stay marked as in use").count();
+    ensure!(said == 1, "{}", guard.said());
     ensure!(state.epoch() == epoch, "a failed sweep moves the epoch");
     exchange.speak()?;
     connection.speak()?;
@@ -157,6 +173,8 @@ fn what_sweeps_cannot_see_they_do_not_forget() -> Result<()> {
     ensure!(heard && packets.of(DropNoFlow) == 0, "cut off:{packets}");
     ensure!(packets.of(PassRescued) == 1, "{packets}: {}", guard.said());
     ensure!(!guard.said().contains("not guarded"), "{}", guard.said());
+    let status = super::fill::status(&topology, &guard)?;
+    ensure!(status.contains("\nsweeps    "), "{status}");
     wait_for_sweeps(&topology, &guard)
 }
 

@@ -45,6 +45,9 @@ pub struct StatusJson {
     /// Why metrics are not served, or nothing while they are.
     #[serde(default)]
     pub metrics_missing: Option<String>,
+    /// Sweeps over flows and sockets that have failed since the start.
+    #[serde(default)]
+    pub failed_sweeps: u64,
     /// What is wrong at this moment.
     #[serde(default)]
     pub alarms: Vec<AlarmJson>,
@@ -156,6 +159,7 @@ impl From<&Snapshot> for StatusJson {
             },
             advice: observation.advice.clone(),
             metrics_missing: observation.metrics_missing.clone(),
+            failed_sweeps: observation.failed_sweeps,
             alarms: observation.alarms.iter().map(Into::into).collect(),
             packets,
         }

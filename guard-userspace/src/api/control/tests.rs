@@ -163,6 +163,7 @@ fn status_as_json() {
             "flows": { "entries": 16, "capacity": 262_144 },
             "advice": null,
             "metrics_missing": null,
+            "failed_sweeps": 0,
             "alarms": [
                 { "device": "eth1", "kind": "detached", "text": "its XDP program was taken off" },
             ],

@@ -215,6 +215,7 @@ pub(crate) fn observation(mode: Mode) -> Snapshot {
         tallies: crate::bpf::maps::Tallies::default(),
         advice: None,
         metrics_missing: None,
+        failed_sweeps: 0,
         alarms: vec![Alarm {
             device: "eth1".to_owned(),
             kind: AlarmKind::Detached,

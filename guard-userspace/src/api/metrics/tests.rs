@@ -65,6 +65,9 @@ portguard_rescues_total{{cause="expired"}} 0
 # TYPE portguard_would_drop_live counter
 portguard_would_drop_live_total{{socket="connected"}} 0
 portguard_would_drop_live_total{{socket="listener"}} 0
+# HELP portguard_failed_sweeps Sweeps over flows and sockets that have failed; until one succeeds, unused ports look used
+# TYPE portguard_failed_sweeps counter
+portguard_failed_sweeps_total 0
 # HELP portguard_read_failures Maps that could not be read for a scrape or a status
 # TYPE portguard_read_failures counter
 portguard_read_failures_total 3

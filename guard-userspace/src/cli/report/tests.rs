@@ -51,6 +51,7 @@ fn snapshot_of_a_quiet_monitor() {
     quiet.frames.clear();
     quiet.advice = Some("full; give more".to_owned());
     quiet.metrics_missing = Some("taken; stop it".to_owned());
+    quiet.failed_sweeps = 3;
 
     assert_eq!(
         StatusText(&StatusJson::from(&quiet)).to_string(),
@@ -59,6 +60,7 @@ monitoring eth0 (native XDP, egress not recorded), ports 32768-60999; not attach
 traffic   eth0: received seen
 mode      monitor: what would be dropped passes
 flows     16 of 262144
+sweeps    3 failed
 metrics   missing: taken; stop it
 advice    full; give more
 packets   none received yet

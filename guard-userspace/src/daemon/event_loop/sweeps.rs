@@ -46,6 +46,7 @@ pub async fn run(
             // Its maps go with the guard.
             Err(_) if (&mut stop).now_or_never().is_some() => return,
             Err(error) => {
+                observer.update(|knowledge| knowledge.failed_sweeps += 1);
                 let text = format!("ports stay marked as in use: {error:#}");
                 observer.alarms().raise("", AlarmKind::Sweep, &text);
                 true
