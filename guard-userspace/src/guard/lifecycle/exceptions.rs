@@ -76,6 +76,7 @@ impl Guard {
             .into_iter()
             .filter_map(Result::err)
             .map(|error| format!("{error:#}"))
+            .chain(routes.incomplete)
             .collect();
         let new = untold.iter().filter(|line| !self.untold.contains(line));
         notes.extend(new.cloned());

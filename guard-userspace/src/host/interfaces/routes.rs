@@ -48,6 +48,8 @@ pub struct Routes {
     pub on_link: BTreeSet<(u32, IpNet)>,
     /// Prefixes of tables other than the local one whose packets end here, by table.
     delivered: BTreeSet<(u32, IpNet)>,
+    /// What is said of families that have so many routes that only some were read.
+    pub incomplete: Vec<String>,
 }
 
 /// Tables that policy rules look up.
@@ -82,6 +84,7 @@ impl Routes {
             self.delivered.append(&mut few.delivered);
             return Ok(());
         }
+        self.incomplete.push(incomplete(family));
         self.read_some(family, RouteType::Local, RouteProtocol::Unspec, usize::MAX)?;
         for maker in MAKERS {
             self.read_some(family, RouteType::Unicast, maker, usize::MAX)?;
@@ -239,6 +242,20 @@ impl Rules {
     }
 }
 
+/// What is not known where a family has more than [`MANY`] routes, and what to do.
+fn incomplete(family: AddressFamily) -> String {
+    let family = match family {
+        AddressFamily::Inet6 => "IPv6",
+        _ => "IPv4",
+    };
+
+    format!(
+        "more than {MANY} {family} routes: those of routing daemons are not read, so answers to \
+         multicast queries are dropped from hosts that only such a route without a gateway leads \
+         to; add one by hand: ip route add PREFIX dev IFACE"
+    )
+}
+
 /// Whether a route says who is a neighbour, or leads to this host.
 pub(super) fn concerns_us(route: &RouteMessage) -> bool {
     match route.header.kind {
@@ -357,6 +374,7 @@ mod tests {
         let routes = |delivered: &[(u32, IpNet)]| Routes {
             on_link: BTreeSet::new(),
             delivered: delivered.iter().copied().collect(),
+            incomplete: Vec::new(),
         };
         let more = |routes: &Routes, rules: &Rules| {
             let told = routes.destinations(&local, rules, |_| false);
