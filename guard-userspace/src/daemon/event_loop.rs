@@ -125,7 +125,7 @@ pub async fn run(
         changed: false,
         looked: Duration::ZERO,
     };
-    messages::ready(
+    daemon.told = messages::ready(
         &daemon.guard.attachments(),
         &daemon.settings,
         &daemon.ports.local,
@@ -199,6 +199,8 @@ struct Daemon {
     netlink: Handle,
     names: OwnerNames,
     sweep_now: Arc<Notify>,
+    /// What the service manager shows of it.
+    told: String,
     /// What is asked for over the control socket.
     reloads: mpsc::Receiver<control::Reload>,
     stop: watch::Sender<()>,
@@ -305,6 +307,7 @@ impl Daemon {
             netlink,
             names,
             sweep_now,
+            told: String::new(),
             reloads,
             stop,
             servers,

@@ -1,6 +1,8 @@
 //! Interfaces that are not there when the guard starts, and names that an interface goes by besides.
 
 use std::{
+    io,
+    os::unix::net::UnixDatagram,
     thread,
     time::{Duration, Instant},
 };
@@ -84,6 +86,42 @@ fn f10_those_that_are_there_are_guarded_while_one_is_missing() -> Result<()> {
         ensure!(hooks::egress(host, "late")? == 0, "{flags:?}: left");
         ensure!(hooks::xdp(host, "late")?.is_none(), "{flags:?}: left");
     }
+    Ok(())
+}
+
+/// What `systemctl status` shows is what is in force.
+#[test]
+fn the_service_manager_is_told_what_is_in_force() -> Result<()> {
+    let topology = Direct::new()?;
+    let host = &topology.guarded;
+    let place = std::env::temp_dir().join(format!("manager-{}", host.name()));
+    let manager = UnixDatagram::bind(&place)?;
+    manager.set_read_timeout(Some(PATIENCE))?;
+    let guard = Guard::start_with(host, topology.interface(), &[], |daemon| {
+        daemon.env("NOTIFY_SOCKET", &place);
+    })?;
+    let hears = |state: &str| -> Result<()> {
+        let mut message = [0; 1024];
+        let told = || {
+            let length = manager.recv(&mut message)?;
+            io::Result::Ok(String::from_utf8_lossy(&message[..length]).into_owned())
+        };
+        let told = std::iter::repeat_with(told).find(|told| match told {
+            Ok(told) => told.contains(&format!("STATUS={state}")),
+            Err(_) => true,
+        });
+        let heard = matches!(told, Some(Ok(_)));
+        ensure!(heard, "{state} is not told: {}", guard.said());
+        Ok(())
+    };
+    hears("guarding vg, ports 32768-60999")?;
+    host.ip("link del vg")?;
+    hears("guarding nothing, ports 32768-60999; waiting for vg")?;
+    topology.connect()?;
+    hears("guarding vg, ports 32768-60999")?;
+    host.sysctl("net/ipv4/ip_local_port_range", "40000 50000")?;
+    hears("guarding vg, ports 40000-50000")?;
+    let _ = std::fs::remove_file(&place);
     Ok(())
 }
 

@@ -150,7 +150,7 @@ impl Daemon {
         self.show_interfaces(notes);
     }
 
-    fn show_interfaces(&self, notes: Vec<String>) {
+    fn show_interfaces(&mut self, notes: Vec<String>) {
         for note in notes {
             tracing::warn!("{note}");
         }
@@ -160,6 +160,12 @@ impl Daemon {
             knowledge.links = self.guard.links();
         });
         self.observer.set_guarded(self.guard.guards_all());
+        messages::state_changed(
+            &mut self.told,
+            &self.guard.attachments(),
+            &self.settings,
+            &self.ports.local,
+        );
     }
 
     /// Puts back at once what somebody else has taken off.

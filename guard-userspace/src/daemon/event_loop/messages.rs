@@ -14,14 +14,29 @@ use crate::{
 };
 
 /// Says that every interface that is there is guarded: to stderr, and to systemd. Those that are not
-/// there may be made by what waits for this, as the network does at boot.
-pub fn ready(attachments: &[Attachment], settings: &Settings, local: &LocalPorts) {
+/// there may be made by what waits for this, as the network does at boot. Returns what systemd shows
+/// from now on.
+pub fn ready(attachments: &[Attachment], settings: &Settings, local: &LocalPorts) -> String {
     in_force(attachments, settings, local);
+    let state = state(attachments, settings, local.range);
     // Nobody listens where systemd did not start this.
-    let _ = sd_notify::notify(&[
-        NotifyState::Status(&state(attachments, settings, local.range)),
-        NotifyState::Ready,
-    ]);
+    let _ = sd_notify::notify(&[NotifyState::Status(&state), NotifyState::Ready]);
+
+    state
+}
+
+/// Tells systemd what is in force where that is not what it was `told` last.
+pub fn state_changed(
+    told: &mut String,
+    attachments: &[Attachment],
+    settings: &Settings,
+    local: &LocalPorts,
+) {
+    let state = state(attachments, settings, local.range);
+    if *told != state {
+        let _ = sd_notify::notify(&[NotifyState::Status(&state)]);
+        *told = state;
+    }
 }
 
 /// Says what is in force on which interface, and what is left open.
