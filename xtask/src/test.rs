@@ -37,7 +37,6 @@ const LONG: &[&str] = &[
     "what_is_not_needed_any_more_is_given_up",
     "a_crash_leaves_no_process",
     "what_is_pinned_for_a_namespace_that_is_gone",
-    "a_bpffs_that_goes_with_the_guard",
 ];
 
 #[derive(clap::Args)]

@@ -41,6 +41,9 @@ use super::{
     interfaces::{guarded_again, works},
 };
 
+/// How long a start may take on an emulated machine that shares a processor.
+const START: Duration = Duration::from_secs(60);
+
 /// The folder of the guard's maps.
 fn folder(guard: &Guard<'_>) -> Result<PathBuf> {
     let mut folder = guard.pins().to_owned();
@@ -118,13 +121,19 @@ fn beside(host: &Host, other: &Direct) -> Result<Child> {
         .stdin(Stdio::null())
         .stderr(fs::File::create(host.files().join("beside.log"))?);
     let child = run.spawn()?;
+    beside_says(host, "guarding vg")?;
+    Ok(child)
+}
+
+/// Waits until the guard of the other namespace has said so.
+fn beside_says(host: &Host, part: &str) -> Result<()> {
     let since = Instant::now();
     let said = || fs::read_to_string(host.files().join("beside.log"));
-    while !said()?.contains("guarding vg") {
-        ensure!(since.elapsed() < PATIENCE, "{}", said()?);
+    while !said()?.contains(part) {
+        ensure!(since.elapsed() < START, "no {part}: {}", said()?);
         thread::sleep(Duration::from_millis(10));
     }
-    Ok(child)
+    Ok(())
 }
 
 #[test]
@@ -140,11 +149,11 @@ fn f16_what_is_pinned_for_a_namespace_that_is_gone_is_removed() -> Result<()> {
         let mut first = beside(&host, &other)?;
         // Its interface is gone, but it waits for it.
         other.guarded.ip("link del vg")?;
-        thread::sleep(Duration::from_millis(200));
+        beside_says(&host, "vg: is gone")?;
         host.run(&[]).keeps_guarding()?.stop()?;
         ensure!(pins(&host) == 1, "taken from a guard that runs");
         other.connect()?;
-        thread::sleep(Duration::from_millis(2_500));
+        beside_says(&host, "vg: guarded again")?;
         first.kill()?;
         first.wait()?;
         // It is in force without its daemon.
@@ -156,7 +165,7 @@ fn f16_what_is_pinned_for_a_namespace_that_is_gone_is_removed() -> Result<()> {
         drop(other);
         let since = Instant::now();
         while !check()?.1.contains("are gone, a run removes it") {
-            ensure!(since.elapsed() < PATIENCE, "{}", check()?.1);
+            ensure!(since.elapsed() < START, "{}", check()?.1);
         }
         if detach {
             let (code, printed) = host.attempt(&["detach", "--pin-dir", &shown]).output()?;
