@@ -1,11 +1,6 @@
 //! Every query and every alert of `docs/metrics.md`, on a real Prometheus server.
 
-use std::{
-    collections::BTreeSet,
-    net::{TcpListener, UdpSocket},
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::UdpSocket, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use guard_common::outcome::Family;
@@ -13,7 +8,7 @@ use guard_tests::{
     frames::{G, P, tcp, udp},
     guard::Guard,
     netns::Direct,
-    wire::Wire,
+    wire::{Listener, Wire},
 };
 
 use super::{
@@ -105,9 +100,9 @@ fn keep_healthy(topology: &Direct) -> Result<()> {
 
 /// A listener on a guarded port, a map that is nearly full, and a connected socket
 /// whose flow has expired.
-fn trouble(topology: &Direct) -> Result<TcpListener> {
+fn trouble(topology: &Direct) -> Result<Listener> {
     let host = &topology.guarded;
-    let listener = host.run(|| TcpListener::bind((G.ipv4, 40_000)))?;
+    let listener = Listener::new(host, 40_000)?;
     let wire = Wire::open(host, "vg")?;
     for port in 0..950 {
         wire.send(&tcp(45_000 + port, 443).syn().sent(Family::Ipv4))?;
