@@ -183,17 +183,23 @@ pub fn connect_from(local: SocketAddr, remote: SocketAddr) -> io::Result<TcpStre
         let option = libc::SO_REUSEADDR;
         libc::setsockopt(fd, libc::SOL_SOCKET, option, (&raw const on).cast(), length);
     }
-    let (address, length) = raw(local);
-    // SAFETY: the address is at least as long as the call is told.
-    if unsafe { libc::bind(stream.as_raw_fd(), (&raw const address).cast(), length) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    bind(&stream, local)?;
     let (address, length) = raw(remote);
     // SAFETY: the address is at least as long as the call is told.
     if unsafe { libc::connect(stream.as_raw_fd(), (&raw const address).cast(), length) } != 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(stream)
+}
+
+/// Binds a socket.
+pub fn bind(socket: &impl AsRawFd, local: SocketAddr) -> io::Result<()> {
+    let (address, length) = raw(local);
+    // SAFETY: the address is at least as long as the call is told.
+    if unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// An address as system calls take it.

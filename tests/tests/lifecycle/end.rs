@@ -1,7 +1,9 @@
 //! The end that somebody has asked for.
 
 use std::{
-    fs, thread,
+    fs,
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -12,6 +14,8 @@ use guard_common::outcome::{
 };
 use guard_tests::{
     frames::P,
+    load::{self, Servers},
+    metrics,
     peers::{Exchange, Talk},
 };
 
@@ -51,6 +55,59 @@ fn f02_sigterm_leaves_nothing() -> Result<()> {
             thread::sleep(Duration::from_millis(20));
         }
         ensure!(lab.hears(10)?, "{flags:?}: strangers are not heard");
+    }
+    Ok(())
+}
+
+/// While strangers knock, clients come and go, the range changes and everybody asks for figures.
+#[test]
+fn f02_sigterm_is_answered_soon_under_load() -> Result<()> {
+    for flags in attachments() {
+        let lab = Lab::new()?;
+        let (host, peer) = (&lab.topology.guarded, &lab.topology.peer);
+        let _servers = Servers::start(peer)?;
+        let mut guard = lab.guard(&flags)?;
+        let ended = AtomicBool::new(false);
+        let (scanned, asked, scraped) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
+        let again = |count: &AtomicU32, act: &dyn Fn()| {
+            while !ended.load(Ordering::Relaxed) {
+                act();
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let took = thread::scope(|scope| -> Result<Duration> {
+            scope.spawn(|| again(&scanned, &|| drop(lab.scan(100))));
+            scope.spawn(|| {
+                again(&asked, &|| {
+                    drop(host.run(|| load::get(P.address(Family::Ipv4))));
+                });
+            });
+            for _ in 0..2 {
+                scope.spawn(|| again(&scraped, &|| drop(metrics::scrape(host))));
+            }
+            scope.spawn(|| {
+                let mut ranges = ["40000 60999", "32768 60999"].iter().cycle();
+                while !ended.load(Ordering::Relaxed) {
+                    let range = ranges.next().unwrap_or(&"32768 60999");
+                    let _ = host.sysctl("net/ipv4/ip_local_port_range", range);
+                    thread::sleep(Duration::from_millis(20));
+                }
+            });
+            thread::sleep(PROMISED);
+            let asked = Instant::now();
+            let status = guard.end();
+            let took = asked.elapsed();
+            ended.store(true, Ordering::Relaxed);
+            let status = status?;
+            ensure!(status.success(), "{flags:?}: {status}: {}", guard.said());
+            Ok(took)
+        })?;
+        for count in [scanned, asked, scraped].map(AtomicU32::into_inner) {
+            ensure!(count > 1, "{flags:?}: there was no load");
+        }
+        ensure!(took < PROMISED, "{flags:?}: the end took {took:?}");
+        ensure!(hooks::xdp(host, lab.topology.interface())?.is_none());
+        ensure!(hooks::egress(host, lab.topology.interface())? == 0);
     }
     Ok(())
 }

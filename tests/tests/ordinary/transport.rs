@@ -6,10 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use guard_common::outcome::Outcome::PassKnownFlow;
+use guard_common::outcome::Outcome::{DropNoFlow, PassExempt, PassKnownFlow};
 use guard_tests::{
     clients::{Protocol, Scratch, Server, Service, kernel_counter, moves, run},
-    frames::G2,
+    frames::{G2, P},
     netns::Direct,
 };
 
@@ -63,6 +63,56 @@ fn n10_a_connection_takes_two_paths() -> Result<()> {
             let whole = fs::read(scratch.file("received"))? == file;
             ensure!(whole, "N10, {mode}, {peer}: another file arrived");
         }
+    }
+    Ok(())
+}
+
+/// A path that the peer opens is a connection from outside: it takes the port to be exposed, and the
+/// connection goes on without it.
+#[test]
+fn n10_a_path_that_the_peer_opens_takes_an_exposed_port() -> Result<()> {
+    const MPTCP: i32 = libc::IPPROTO_MPTCP;
+    /// Where the guest takes further paths.
+    const PORT: u16 = 41_000;
+
+    let scratch = Scratch::new()?;
+    let file = vec![b'x'; 20_000_000];
+    let (sent, received) = (scratch.write("sent", &file)?, scratch.file("received"));
+    for (mode, exposed) in MODES
+        .into_iter()
+        .flat_map(|mode| [(mode, false), (mode, true)])
+    {
+        let topology = Direct::new()?;
+        let (guest, host) = (&topology.guarded, &topology.peer);
+        let interface = topology.interface();
+        guest.ip(&format!("addr add {}/24 dev {interface}", G2.ipv4))?;
+        for end in [guest, host] {
+            end.ip("mptcp limits set subflow 4 add_addr_accepted 4")?;
+        }
+        let endpoint = format!("{} dev {interface} port {PORT} signal", G2.ipv4);
+        guest.ip(&format!("mptcp endpoint add {endpoint}"))?;
+        let line = format!(
+            "socat -U TCP-LISTEN:80,fork,reuseaddr,so-prototype={MPTCP} OPEN:{}",
+            sent.display()
+        );
+        let _server = Server::start(host, &line)?.listening(host, Protocol::Tcp, 80)?;
+        let port = format!("{PORT}/tcp");
+        let flags: &[&str] = if exposed { &["--expose", &port] } else { &[] };
+        let guard = guarded(&topology, mode, flags)?;
+        let joined = || kernel_counter(guest, "netstat", "MPTcpExt", "MPJoinAckRx");
+        let (before, counted) = (joined()?, guard.packets()?);
+        let to = format!("TCP:{}:80,so-prototype={MPTCP}", P.ipv4);
+        run(
+            guest,
+            &format!("socat -u {to} CREATE:{}", received.display()),
+        )?;
+        let whole = fs::read(&received)? == file;
+        ensure!(whole, "N10, {mode}, {exposed}: another file arrived");
+        let (joined, moved) = (joined()? - before, guard.packets()?.since(&counted));
+        let row = format!("N10, {mode}, exposed: {exposed}: {joined} paths,{moved}");
+        ensure!((joined > 0) == exposed, "{row}");
+        ensure!((moved.of(PassExempt) > 0) == exposed, "{row}");
+        ensure!((moved.of(DropNoFlow) > 0) != exposed, "{row}");
     }
     Ok(())
 }

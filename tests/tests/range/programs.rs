@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use guard_tests::{
+    clients::Scratch,
     frames::{G, P},
     guard::Guard,
     netns::{Direct, Namespace},
@@ -167,6 +168,54 @@ fn y01_a_port_is_exposed_for_as_long_as_something_listens() -> Result<()> {
                 ensure!(session.hears(QUIET), "{}: accepted and cut off", row());
             }
         }
+    }
+    Ok(())
+}
+
+/// A program may be called whatever its file is.
+#[test]
+fn y01_a_name_with_a_line_end_forges_no_line() -> Result<()> {
+    const NAME: &str = "x\nerror: forged";
+    const SHOWN: &str = "x?error: forged";
+
+    let topology = Direct::new()?;
+    let host = &topology.guarded;
+    let scratch = Scratch::new()?;
+    let file = scratch.file(NAME);
+    std::fs::copy("/usr/bin/socat", &file).context("copy socat")?;
+    let mut command = host.command(&file);
+    command
+        .args(["TCP-LISTEN:40000", "OPEN:/dev/null"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let _program = Program(command.spawn()?);
+    for format in ["text", "json"] {
+        let guard = Guard::start(host, topology.interface(), &["--log-format", format])?;
+        says(&guard, NAMED, |said| said.contains(SHOWN))?;
+        let said = guard.said();
+        let forged = |text: &str| text.lines().any(|line| line.starts_with("error: forged"));
+        ensure!(!forged(&said), "{said}");
+        for line in said.lines().filter(|_| format == "json") {
+            let line: serde_json::Value = serde_json::from_str(line).context(said.clone())?;
+            ensure!(line["message"].is_string(), "{said}");
+        }
+        // Every line is a sample.
+        guard.scrape()?;
+
+        let status = |more: &[&str]| -> Result<String> {
+            let mut command = host.command(guard_tests::build::binary());
+            command.arg("status").arg("--control-socket");
+            let output = command.arg(guard.control_socket()).args(more).output()?;
+            Ok(String::from_utf8(output.stdout)?)
+        };
+        let printed = status(&[])?;
+        ensure!(printed.contains(SHOWN) && !forged(&printed), "{printed}");
+        let printed = status(&["--json"])?;
+        let answer: serde_json::Value = serde_json::from_str(&printed)?;
+        ensure!(printed.lines().count() == 1, "{printed}");
+        let process = answer["listeners"][0]["process"].as_str();
+        ensure!(process == Some(NAME) || process == Some(SHOWN), "{printed}");
     }
     Ok(())
 }

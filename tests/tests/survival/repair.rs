@@ -4,10 +4,13 @@
 use std::{
     ffi::CStr,
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket},
-    os::fd::AsRawFd,
+    net::{
+        IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener, TcpStream,
+        UdpSocket,
+    },
+    os::fd::{AsRawFd, FromRawFd},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -16,12 +19,13 @@ use guard_common::outcome::{
     Outcome::{DropNoFlow, PassKnownFlow, PassRescued},
 };
 use guard_tests::{
+    crowd::Crowd,
     frames::P,
     guard::Guard,
     load::{self, Servers},
     metrics::{self, Packets},
     netns::{Direct, Namespace, TwoLinks},
-    peers::{Connection, Exchange, Talk, alive},
+    peers::{self, Connection, Exchange, Talk, alive, unspecified},
 };
 
 use super::{
@@ -159,6 +163,177 @@ fn who_waits_at_another_address_keeps_no_bound_socket_from_its_flow() -> Result<
         ensure!(moved.of(DropNoFlow) == 0, "{family:?}:{moved}");
         drop(waiting);
     }
+    Ok(())
+}
+
+/// A socket of UDP-Lite, which `UdpSocket` can use like one of UDP.
+fn lite(local: SocketAddr) -> io::Result<UdpSocket> {
+    let family = match local {
+        SocketAddr::V4(_) => libc::AF_INET,
+        SocketAddr::V6(_) => libc::AF_INET6,
+    };
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
+    // SAFETY: no memory is involved.
+    let fd = unsafe { libc::socket(family, kind, libc::IPPROTO_UDPLITE) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the file descriptor was just opened, and nobody else has it.
+    let socket = unsafe { UdpSocket::from_raw_fd(fd) };
+    peers::bind(&socket, local)?;
+    Ok(socket)
+}
+
+/// A conversation over UDP-Lite, of a socket that is bound to no device.
+struct LiteExchange {
+    client: UdpSocket,
+    server: UdpSocket,
+}
+
+impl LiteExchange {
+    fn open(topology: &Direct, family: Family) -> Result<Self> {
+        let (host, peer) = (&topology.guarded, &topology.peer);
+        let server_end = SocketAddr::new(P.address(family), 8082);
+        let server = peer.run(|| lite(server_end)).context("the peer")?;
+        server.set_read_timeout(Some(PATIENCE))?;
+        let local = SocketAddr::new(unspecified(server_end.ip()), 0);
+        let client = host.run(|| lite(local)).context("the host")?;
+        client.connect(server_end)?;
+        client.send(b"query")?;
+        let (_, from) = server.recv_from(&mut [0; 16]).context("no query")?;
+        server.connect(from)?;
+        Ok(Self { client, server })
+    }
+}
+
+impl Talk for LiteExchange {
+    fn speak(&mut self) -> io::Result<()> {
+        self.server.send(b"news").map(|_| ())
+    }
+
+    fn hears(&mut self, patience: Duration) -> bool {
+        let mut heard = [0; 16];
+        self.client.set_read_timeout(Some(patience)).is_ok()
+            && self.client.recv(&mut heard).is_ok_and(|length| length == 4)
+    }
+}
+
+/// Conversations over a link-local address, whose sockets the kernel binds to the bridge by itself.
+fn link_local(topology: &Direct) -> Result<(Connection, Exchange)> {
+    let (host, peer) = (&topology.guarded, &topology.peer);
+    host.ip("addr add fe80::9:2/64 dev br0 nodad")?;
+    peer.ip("addr add fe80::9:1/64 dev vp nodad")?;
+    let index = |host: &Namespace, name: &CStr| {
+        // SAFETY: the name ends in zero.
+        host.run(|| unsafe { libc::if_nametoindex(name.as_ptr()) })
+    };
+    let (here, there) = (index(host, c"br0"), index(peer, c"vp"));
+    let ends = |port| {
+        let address = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 9, 1);
+        let end = |scope| SocketAddr::V6(SocketAddrV6::new(address, port, 0, scope));
+        (end(here), end(there))
+    };
+    let connection = Connection::open_translated(host, peer, ends(8083))?;
+    let exchange = Exchange::open_translated(host, peer, ends(8084), true, 1)?.remove(0);
+    Ok((connection, exchange))
+}
+
+/// How many conversations over UDP-Lite and over link-local addresses live on after their timers, beside
+/// somebody who waits at the same ports of another address.
+fn unfindable(without: &[&str]) -> Result<(usize, Packets)> {
+    let topology = Direct::bridged()?;
+    let host = &topology.guarded;
+    host.sysctl("net/ipv6/bindv6only", "1")?;
+    let flags = ["--timeout", "tcp-established=2", "--timeout", "udp=2"];
+    let guard = altered(&topology, without, &flags)?;
+    let (mut connection, mut exchange) = link_local(&topology)?;
+    let mut lites = [
+        LiteExchange::open(&topology, Family::Ipv4)?,
+        LiteExchange::open(&topology, Family::Ipv6)?,
+    ];
+    let mut waiting = Vec::new();
+    for end in [
+        connection.client.local_addr()?,
+        exchange.client.local_addr()?,
+    ] {
+        waiting.push(bystanders(host, Family::Ipv6, end.port())?);
+    }
+    let mut waiting_lite = Vec::new();
+    for lite_exchange in &lites {
+        let end = lite_exchange.client.local_addr()?;
+        let loopback: IpAddr = match end {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        waiting_lite.push(host.run(|| lite(SocketAddr::new(loopback, end.port())))?);
+    }
+    thread::sleep(IDLE);
+    wait_for_sweeps(&topology, &guard)?;
+    let before = guard.packets()?;
+    let mut talks: [&mut dyn Talk; 2] = [&mut connection, &mut exchange];
+    let mut heard = alive(&mut lites, PATIENCE)?;
+    for talk in &mut talks {
+        talk.speak()?;
+        heard += usize::from(talk.hears(PATIENCE));
+    }
+    Ok((heard, guard.packets()?.since(&before)))
+}
+
+#[test]
+fn sockets_of_link_local_addresses_and_of_udp_lite_outlive_their_timers() -> Result<()> {
+    let (heard, moved) = unfindable(&[])?;
+    ensure!(heard == 4, "{heard} hear:{moved}");
+    ensure!(moved.of(DropNoFlow) == 0, "{moved}");
+    ensure!(moved.of(PassRescued) == 0, "{moved}");
+    Ok(())
+}
+
+#[test]
+fn without_repair_link_local_addresses_and_udp_lite_are_cut_by_their_timers() -> Result<()> {
+    let (heard, moved) = unfindable(&["repair"])?;
+    ensure!(heard == 0, "{heard} hear although nobody looks after them");
+    ensure!(moved.of(DropNoFlow) >= 4, "{moved}");
+    Ok(())
+}
+
+/// Sockets that no look-up finds, on ports that become guarded while so many others are there that not
+/// all are put in before.
+#[test]
+fn sockets_that_no_look_up_finds_are_put_in_before_their_ports_are_guarded() -> Result<()> {
+    const RANGE: &str = "net/ipv4/ip_local_port_range";
+
+    let topology = Direct::bridged()?;
+    let (host, peer) = (&topology.guarded, &topology.peer);
+    host.sysctl(RANGE, "50000 60999")?;
+    let (connection, exchange) = link_local(&topology)?;
+    let lites = [
+        LiteExchange::open(&topology, Family::Ipv4)?,
+        LiteExchange::open(&topology, Family::Ipv6)?,
+    ];
+    let bound = Exchange::open(host, peer, (P.ipv4, 8081), true, 3)?;
+    for exchange in &bound {
+        bind_to_bridge(&exchange.client)?;
+    }
+    let mut talks: Vec<Box<dyn Talk + Send>> = vec![Box::new(connection), Box::new(exchange)];
+    talks.extend(lites.map(|talk| Box::new(talk) as Box<dyn Talk + Send>));
+    talks.extend(bound.into_iter().map(|talk| Box::new(talk) as _));
+    host.sysctl(RANGE, "40000 40999")?;
+    let end = SocketAddrV4::new(P.ipv4, 9000);
+    let _crowd = Crowd::of_sockets(host, end, (61_000, 0), 60_000)?;
+    let guard = altered(&topology, &["repair"], &["--max-flows", "131072"])?;
+    let before = guard.packets()?;
+    host.sysctl(RANGE, "40000 65535")?;
+    // From before the change is in force until long after it.
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        for talk in &mut talks {
+            talk.speak()?;
+            ensure!(talk.hears(PATIENCE), "cut off: {}", guard.said());
+        }
+    }
+    let moved = guard.packets()?.since(&before);
+    ensure!(moved.of(DropNoFlow) == 0, "{moved}");
+    ensure!(moved.of(PassKnownFlow) > 7, "{moved}");
     Ok(())
 }
 
