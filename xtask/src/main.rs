@@ -28,6 +28,8 @@ mod workspace;
 
 #[cfg(test)]
 mod documents;
+#[cfg(test)]
+mod structure;
 
 use std::process::ExitCode;
 
