@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::build::{self, OBJECT_VARIABLE, Programs};
 use crate::process::{self, announce};
 use crate::toolchain::{self, Toolchain};
-use crate::{bench, cargo, dependencies, packages, test, workspace};
+use crate::{bench, cargo, dependencies, packages, test, words, workspace};
 
 /// Holds the clippy that belongs to Debian's `rustc-web`.
 const CLIPPY_PACKAGE: &str = "rust-web-clippy";
@@ -21,6 +21,8 @@ pub fn execute() -> Result<()> {
     dependencies::check()?;
     announce("spelling");
     spelling()?;
+    announce("words");
+    words::check()?;
     let toolchain = toolchain::ensure()?;
     // The host's crates embed the object, so it has to exist before they can be checked.
     let object = build::object(&toolchain, build::GUARD, &[])?;

@@ -11,6 +11,7 @@ mod bench;
 mod fuzz;
 
 mod dependencies;
+mod words;
 
 mod kernel;
 mod suites;
