@@ -44,10 +44,10 @@ impl Device {
     /// In [`forwards`](Self::forwards): marks of the firewall lead packets for other hosts to
     /// sockets of this one, as transparent proxies need.
     pub const DIVERTS: u32 = 8;
-}
 
-/// Whether `address` is one of the interface's own.
-#[inline(always)]
-pub(crate) fn is_among<A: Address>(address: A, own: &[A; MAX_OWN_ADDRESSES]) -> bool {
-    address != A::UNSPECIFIED && own.contains(&address)
+    /// Whether `address` is one of the interface's own.
+    #[inline(always)]
+    pub fn is_own<A: Address>(&self, address: A) -> bool {
+        address != A::UNSPECIFIED && address.is_among(&self.ipv4, &self.ipv6)
+    }
 }

@@ -8,7 +8,7 @@ use core::cell::UnsafeCell;
 use crate::{
     abi::config::{Config, ConfigCell},
     ports::{
-        bloom::{BLOOM_BYTES, LINE, Line},
+        bloom::{BLOOM_BYTES, ELEMENT_BYTES, LINE, Line, STATE_BYTES},
         class::{GuardedPorts, PORTS},
         occupancy::{Occupancy, Use},
         peer::SinglePeer,
@@ -40,12 +40,12 @@ pub struct Element {
     pub tuples: [u8; BLOOM_BYTES],
 }
 
+const _: () = assert!(size_of::<State>() == STATE_BYTES);
 const _: () = assert!(size_of::<Element>() == Element::SIZE);
 
 impl Element {
-    /// Bytes of all of it: as many as Linux 5.10 allows a value (`KMALLOC_MAX_SIZE`,
-    /// kernel/bpf/arraymap.c), and a power of two, by which no program need multiply to find it.
-    pub const SIZE: usize = 1 << 22;
+    /// Bytes of all of it.
+    pub const SIZE: usize = ELEMENT_BYTES;
 }
 
 /// An [`Element`] that the daemon and other processors change while it is read.

@@ -75,6 +75,33 @@ impl Scales {
         udp: Scale::WHOLE,
     };
 
+    /// These timers, shortened, where the kernel counts `hertz` jiffies a second.
+    #[must_use]
+    pub const fn shorten(self, timeouts: &Timeouts, hertz: u32) -> Timeouts {
+        Timeouts {
+            tcp_syn: self.shortened(timeouts, Timer::TcpSyn, hertz),
+            tcp_established: self.shortened(timeouts, Timer::TcpEstablished, hertz),
+            tcp_transitory: self.shortened(timeouts, Timer::TcpTransitory, hertz),
+            udp: self.shortened(timeouts, Timer::Udp, hertz),
+            udp_dns: self.shortened(timeouts, Timer::UdpDns, hertz),
+            multicast: self.shortened(timeouts, Timer::Multicast, hertz),
+            fragment: timeouts.fragment,
+        }
+    }
+
+    const fn shortened(self, timeouts: &Timeouts, timer: Timer, hertz: u32) -> u32 {
+        let whole = timeouts.of(timer);
+        let short = self.of(timer).of(whole);
+        let least = Timeouts::ticks(least(timer), hertz);
+        if short >= least {
+            short
+        } else if least < whole {
+            least
+        } else {
+            whole
+        }
+    }
+
     const fn of(self, timer: Timer) -> Scale {
         match timer {
             Timer::TcpSyn => self.tcp,
@@ -100,35 +127,6 @@ const fn least(timer: Timer) -> u32 {
         Timer::TcpTransitory => 0,
         Timer::UdpDns => 0,
         Timer::Multicast => 0,
-    }
-}
-
-impl Timeouts {
-    /// These timers, shortened, where the kernel counts `hertz` jiffies a second.
-    #[must_use]
-    pub const fn scaled(&self, scales: Scales, hertz: u32) -> Self {
-        Self {
-            tcp_syn: self.shortened(Timer::TcpSyn, scales, hertz),
-            tcp_established: self.shortened(Timer::TcpEstablished, scales, hertz),
-            tcp_transitory: self.shortened(Timer::TcpTransitory, scales, hertz),
-            udp: self.shortened(Timer::Udp, scales, hertz),
-            udp_dns: self.shortened(Timer::UdpDns, scales, hertz),
-            multicast: self.shortened(Timer::Multicast, scales, hertz),
-            fragment: self.fragment,
-        }
-    }
-
-    const fn shortened(&self, timer: Timer, scales: Scales, hertz: u32) -> u32 {
-        let whole = self.of(timer);
-        let short = scales.of(timer).of(whole);
-        let least = Self::ticks(least(timer), hertz);
-        if short >= least {
-            short
-        } else if least < whole {
-            least
-        } else {
-            whole
-        }
     }
 }
 
@@ -192,7 +190,7 @@ mod tests {
     #[test]
     fn what_is_shortened_and_how_far() {
         let usual = timeouts([240, 7_440, 240, 300, 60, 30]);
-        assert_eq!(usual.scaled(Scales::WHOLE, HERTZ), usual);
+        assert_eq!(Scales::WHOLE.shorten(&usual, HERTZ), usual);
 
         let third = Adaptive::default().scale(1000, 1000);
         let both = Scales {
@@ -200,7 +198,7 @@ mod tests {
             udp: third,
         };
         let seconds = |ticks: u32| ticks * 64 / HERTZ;
-        let short = usual.scaled(both, HERTZ);
+        let short = both.shorten(&usual, HERTZ);
         assert_eq!(short.tcp_established, usual.tcp_established);
         assert_eq!(short.udp, Timeouts::ticks(120, HERTZ));
         assert_eq!(seconds(short.tcp_syn), 80);
@@ -213,11 +211,11 @@ mod tests {
             tcp: third,
             udp: Scale::WHOLE,
         };
-        let short = usual.scaled(tcp, HERTZ);
+        let short = tcp.shorten(&usual, HERTZ);
         assert_eq!((short.udp, short.udp_dns), (usual.udp, usual.udp_dns));
         assert_eq!(seconds(short.tcp_transitory), 80);
 
-        let long = timeouts([240, 30_000, 240, 600, 60, 30]).scaled(both, HERTZ);
+        let long = both.shorten(&timeouts([240, 30_000, 240, 600, 60, 30]), HERTZ);
         assert_eq!(seconds(long.tcp_established), 9_999);
         assert_eq!(seconds(long.udp), 200);
     }
@@ -231,7 +229,7 @@ mod tests {
             tcp: nothing,
             udp: nothing,
         };
-        let scaled = short.scaled(both, HERTZ);
+        let scaled = both.shorten(&short, HERTZ);
         assert_eq!(
             (scaled.tcp_established, scaled.udp),
             (short.tcp_established, short.udp)

@@ -5,7 +5,7 @@ use core::mem;
 use crate::{
     frame::{
         address::{Address, V4, V6},
-        ip::Tuple,
+        ip::{Network, Tuple},
     },
     outcome::Family,
 };
@@ -21,6 +21,20 @@ pub trait FlowKey: Copy {
     /// The key as what it is. TCP and UDP have maps of their own in each family: answered UDP
     /// queries must not evict idle TCP connections, and an IPv4 key is the shorter one.
     fn sized(&self) -> SizedKey<'_>;
+}
+
+/// A family of addresses, and the key of a flow between two of them.
+pub trait FlowAddress: Network {
+    /// The key of a flow.
+    type FlowKey: FlowKey<Address = Self>;
+}
+
+impl FlowAddress for V4 {
+    type FlowKey = FlowKeyV4;
+}
+
+impl FlowAddress for V6 {
+    type FlowKey = FlowKeyV6;
 }
 
 /// A key of either size.

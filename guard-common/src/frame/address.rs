@@ -1,71 +1,30 @@
-//! What IPv4 and IPv6 do differently: headers, address sizes and the numbers of ICMP.
+//! Addresses of both families, and what they do differently.
 
-use crate::{
-    abi::device::{Device, is_among},
-    flow::key::{FlowKey, FlowKeyV4, FlowKeyV6},
-    frame::{
-        bytes::{Header, Packet, Unreadable},
-        headers::{Ipv4Header, Ipv6Header, ether_type, protocol},
-        ip::{self, Ip},
-    },
-    outcome::Family,
-};
+use crate::outcome::Family;
 
-/// An address of one family, and how packets of that family are read.
+/// An address of one family.
 pub trait Address: Copy + Eq {
-    /// The key of a flow between two such addresses.
-    type FlowKey: FlowKey<Address = Self>;
-
-    /// The network header without options.
-    type Header: Header;
-
     /// The metric label.
     const FAMILY: Family;
-    /// The Ethernet type, in network byte order.
-    const ETHER_TYPE: u16;
-    /// The protocol number of this family's ICMP.
-    const ICMP: u8;
-    /// The type of the ICMP message that this host gets no errors about, if there is one: Linux
-    /// lets routers fragment it (`icmp_init`, net/ipv4/icmp.c), so no link is too narrow for it.
-    const ICMP_UNREPORTED: Option<u8>;
     /// The absent address: all zero bits.
     const UNSPECIFIED: Self;
-
-    /// What follows a network header that has neither options nor extensions, of a packet that is
-    /// no fragment; `None` for any other header.
-    fn fast_protocol(header: Self::Header) -> Option<u8>;
-
-    /// What follows the header.
-    fn protocol(header: Self::Header) -> u8;
-
-    /// Source and destination.
-    fn ends(header: Self::Header) -> (Self, Self);
-
-    /// Whether a network header of this family may begin with this byte.
-    fn begins_with(byte: u8) -> bool;
-
-    /// Reads the network header at `offset`, down to where the transport header starts.
-    fn read_ip(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<Self>, Unreadable>;
-
-    /// Whether an ICMP message of this type quotes the packet it is about.
-    fn icmp_quotes(icmp_type: u8) -> bool;
 
     /// Whether this is a multicast address, or the limited broadcast address.
     fn is_group(self) -> bool;
 
-    /// Whether what goes to this address ends here, whatever the routes say: to a group, or over
-    /// IPv4 to nobody, which is a broadcast where nobody sends it (`ip_route_input_slow`,
-    /// net/ipv4/route.c).
+    /// Whether what goes to this address is for this host, whatever the routes say: to a group, or
+    /// over IPv4 to the unspecified address, which is a broadcast unless it is sent
+    /// (`ip_route_input_slow`, net/ipv4/route.c).
     fn is_always_local(self) -> bool;
 
-    /// Whether this is an address of the interface itself.
-    fn is_own(self, device: &Device) -> bool;
+    /// Whether this is one of these addresses of its family.
+    fn is_among<const N: usize>(self, ipv4: &[V4; N], ipv6: &[V6; N]) -> bool;
 
     /// The address in the room of the larger family: IPv4 fills half of the first word.
     fn widened(self) -> V6;
 
-    /// The sum of products of the address and both ports with numbers that are odd and secret. The
-    /// highest bits are those that count.
+    /// The sum of products of the address and both ports with secret odd numbers. The highest bits
+    /// are those that count.
     fn hash(self, ports: u32, seeds: &[u64; 3]) -> u64;
 }
 
@@ -85,50 +44,8 @@ pub struct V6 {
 }
 
 impl Address for V4 {
-    type FlowKey = FlowKeyV4;
-    type Header = Ipv4Header;
-
     const FAMILY: Family = Family::Ipv4;
-    const ETHER_TYPE: u16 = ether_type::IPV4;
-    const ICMP: u8 = protocol::ICMP;
-    /// The echo reply.
-    const ICMP_UNREPORTED: Option<u8> = Some(0);
     const UNSPECIFIED: Self = Self(0);
-
-    /// Version 4, and a header of five words.
-    #[inline(always)]
-    fn fast_protocol(header: Ipv4Header) -> Option<u8> {
-        (header.version_and_length == 0x45
-            && u32::from(header.fragment) & u32::from(ip::OFFSET_OR_MORE) == 0)
-            .then_some(header.protocol)
-    }
-
-    #[inline(always)]
-    fn protocol(header: Ipv4Header) -> u8 {
-        header.protocol
-    }
-
-    #[inline(always)]
-    fn ends(header: Ipv4Header) -> (Self, Self) {
-        (header.source, header.destination)
-    }
-
-    #[inline(always)]
-    fn begins_with(byte: u8) -> bool {
-        byte >> 4 == 4 && usize::from(byte & 0xf) * 4 >= size_of::<Ipv4Header>()
-    }
-
-    #[inline(always)]
-    fn read_ip(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<Self>, Unreadable> {
-        ip::ipv4(frame, offset)
-    }
-
-    /// Destination Unreachable, Source Quench, Redirect, Time Exceeded and Parameter Problem
-    /// (RFC 792).
-    #[inline(always)]
-    fn icmp_quotes(icmp_type: u8) -> bool {
-        matches!(icmp_type, 3 | 4 | 5 | 11 | 12)
-    }
 
     #[inline(always)]
     fn is_group(self) -> bool {
@@ -144,8 +61,8 @@ impl Address for V4 {
     }
 
     #[inline(always)]
-    fn is_own(self, device: &Device) -> bool {
-        is_among(self, &device.ipv4)
+    fn is_among<const N: usize>(self, ipv4: &[V4; N], _: &[V6; N]) -> bool {
+        ipv4.contains(&self)
     }
 
     #[inline(always)]
@@ -164,46 +81,8 @@ impl Address for V4 {
 }
 
 impl Address for V6 {
-    type FlowKey = FlowKeyV6;
-    type Header = Ipv6Header;
-
     const FAMILY: Family = Family::Ipv6;
-    const ETHER_TYPE: u16 = ether_type::IPV6;
-    const ICMP: u8 = protocol::ICMPV6;
-    /// Only the sender fragments, so an echo reply may be too long for a link.
-    const ICMP_UNREPORTED: Option<u8> = None;
     const UNSPECIFIED: Self = Self { high: 0, low: 0 };
-
-    #[inline(always)]
-    fn fast_protocol(header: Ipv6Header) -> Option<u8> {
-        header.has_its_version().then_some(header.next_header)
-    }
-
-    #[inline(always)]
-    fn protocol(header: Ipv6Header) -> u8 {
-        header.next_header
-    }
-
-    #[inline(always)]
-    fn ends(header: Ipv6Header) -> (Self, Self) {
-        (header.source, header.destination)
-    }
-
-    #[inline(always)]
-    fn begins_with(byte: u8) -> bool {
-        byte >> 4 == 6
-    }
-
-    #[inline(always)]
-    fn read_ip(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<Self>, Unreadable> {
-        ip::ipv6(frame, offset)
-    }
-
-    /// Types below 128 are errors (RFC 4443, section 2.1).
-    #[inline(always)]
-    fn icmp_quotes(icmp_type: u8) -> bool {
-        icmp_type < 128
-    }
 
     #[inline(always)]
     fn is_group(self) -> bool {
@@ -216,8 +95,8 @@ impl Address for V6 {
     }
 
     #[inline(always)]
-    fn is_own(self, device: &Device) -> bool {
-        is_among(self, &device.ipv6)
+    fn is_among<const N: usize>(self, _: &[V4; N], ipv6: &[V6; N]) -> bool {
+        ipv6.contains(&self)
     }
 
     #[inline(always)]

@@ -7,10 +7,10 @@
 
 use crate::{
     frame::{
-        address::{Address, V4, V6},
+        address::{V4, V6},
         bytes::{Header, Packet},
         headers::{EthHdr, Ipv4Header, Ipv6Header, Ports, TcpFlags, VlanTag},
-        ip::Tuple,
+        ip::{Network, Tuple},
         transport::Transport,
     },
     outcome::Direction,
@@ -107,7 +107,7 @@ pub struct FastPacket<A> {
     destination_port: u16,
 }
 
-impl<A: Address> FastPacket<A> {
+impl<A: Network> FastPacket<A> {
     #[inline(always)]
     fn from_headers<T: Copy>(headers: Headers<T, A::Header>) -> Option<Self> {
         let ports = headers.ports;
@@ -148,7 +148,7 @@ impl<A: Address> FastPacket<A> {
 /// The TCP flags of an untagged plain packet, as [`Ip::tcp_flags`](crate::frame::ip::Ip::tcp_flags)
 /// reads them.
 #[inline(always)]
-pub fn tcp_flags<A: Address>(frame: &(impl Packet + ?Sized), tuple: &Tuple<A>) -> TcpFlags {
+pub fn tcp_flags<A: Network>(frame: &(impl Packet + ?Sized), tuple: &Tuple<A>) -> TcpFlags {
     if tuple.transport != Transport::Tcp {
         return TcpFlags::default();
     }

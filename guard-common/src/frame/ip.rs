@@ -3,9 +3,10 @@
 use crate::{
     frame::{
         address::{Address, V4, V6},
-        bytes::{Packet, Unreadable},
+        bytes::{Header, Packet, Unreadable},
         headers::{
             Extension, FragmentExtension, Ipv4Header, Ipv6Header, Ports, TcpFlags, extension,
+            protocol,
         },
         transport::Transport,
     },
@@ -48,6 +49,37 @@ pub struct Ip<A> {
     /// What rules and routes may choose by beside ends and protocol, as
     /// [`RouteKey::class`](crate::policy::datapath::RouteKey::class) has it.
     pub class: u32,
+}
+
+/// A family of addresses whose packets can be read.
+pub trait Network: Address {
+    /// The network header without options.
+    type Header: Header;
+
+    /// The protocol number of this family's ICMP.
+    const ICMP: u8;
+    /// The type of the ICMP message that this host gets no errors about, if there is one: Linux
+    /// lets routers fragment it (`icmp_init`, net/ipv4/icmp.c), so no link is too narrow for it.
+    const ICMP_UNREPORTED: Option<u8>;
+
+    /// What follows a network header that has neither options nor extensions, of a packet that is
+    /// no fragment; `None` for any other header.
+    fn fast_protocol(header: Self::Header) -> Option<u8>;
+
+    /// What follows the header.
+    fn protocol(header: Self::Header) -> u8;
+
+    /// Source and destination.
+    fn ends(header: Self::Header) -> (Self, Self);
+
+    /// Whether a network header of this family may begin with this byte.
+    fn begins_with(byte: u8) -> bool;
+
+    /// Reads the network header at `offset`, down to where the transport header starts.
+    fn read_ip(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<Self>, Unreadable>;
+
+    /// Whether an ICMP message of this type quotes the packet it is about.
+    fn icmp_quotes(icmp_type: u8) -> bool;
 }
 
 /// Both ends of a conversation. Ports are in network byte order.
@@ -93,7 +125,7 @@ impl<A> Tuple<A> {
     }
 }
 
-impl<A: Address> Ip<A> {
+impl<A: Network> Ip<A> {
     /// The metric label of the transport protocol.
     #[inline(always)]
     pub fn protocol_label(&self) -> Protocol {
@@ -149,70 +181,142 @@ impl<A: Address> Ip<A> {
 /// The bits of an IPv4 fragment offset, in network byte order.
 const OFFSET: u16 = 0x1fff_u16.to_be();
 /// The same, and the flag that more fragments follow.
-pub(crate) const OFFSET_OR_MORE: u16 = 0x3fff_u16.to_be();
+const OFFSET_OR_MORE: u16 = 0x3fff_u16.to_be();
 
-/// Reads an IPv4 header with its options (RFC 791, section 3.1).
-#[inline(always)]
-pub fn ipv4(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<V4>, Unreadable> {
-    let header = frame
-        .read::<Ipv4Header>(offset)
-        .ok_or(Unreadable::Truncated)?;
-    if !V4::begins_with(header.version_and_length) {
-        return Err(Unreadable::Truncated);
+impl Network for V4 {
+    type Header = Ipv4Header;
+
+    const ICMP: u8 = protocol::ICMP;
+    /// The echo reply.
+    const ICMP_UNREPORTED: Option<u8> = Some(0);
+
+    /// Version 4, and a header of five words.
+    #[inline(always)]
+    fn fast_protocol(header: Ipv4Header) -> Option<u8> {
+        (header.version_and_length == 0x45
+            && u32::from(header.fragment) & u32::from(OFFSET_OR_MORE) == 0)
+            .then_some(header.protocol)
     }
-    let length = usize::from(header.version_and_length & 0xf) * 4;
 
-    let fragment = if header.fragment & OFFSET_OR_MORE == 0 {
-        Fragment::Whole
-    } else if header.fragment & OFFSET == 0 {
-        Fragment::First
-    } else {
-        Fragment::Later
-    };
-    let end = match fragment {
-        Fragment::First => offset + usize::from(u16::from_be(header.total_length)),
-        Fragment::Whole | Fragment::Later => usize::MAX,
-    };
+    #[inline(always)]
+    fn protocol(header: Ipv4Header) -> u8 {
+        header.protocol
+    }
 
-    Ok(Ip {
-        source: header.source,
-        destination: header.destination,
-        protocol: header.protocol,
-        transport: offset + length,
-        fragment,
-        id: u32::from(header.id),
-        end,
-        class: u32::from(header.service),
-    })
+    #[inline(always)]
+    fn ends(header: Ipv4Header) -> (Self, Self) {
+        (header.source, header.destination)
+    }
+
+    #[inline(always)]
+    fn begins_with(byte: u8) -> bool {
+        byte >> 4 == 4 && usize::from(byte & 0xf) * 4 >= size_of::<Ipv4Header>()
+    }
+
+    /// Reads an IPv4 header with its options (RFC 791, section 3.1).
+    #[inline(always)]
+    fn read_ip(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<V4>, Unreadable> {
+        let header = frame
+            .read::<Ipv4Header>(offset)
+            .ok_or(Unreadable::Truncated)?;
+        if !V4::begins_with(header.version_and_length) {
+            return Err(Unreadable::Truncated);
+        }
+        let length = usize::from(header.version_and_length & 0xf) * 4;
+
+        let fragment = if header.fragment & OFFSET_OR_MORE == 0 {
+            Fragment::Whole
+        } else if header.fragment & OFFSET == 0 {
+            Fragment::First
+        } else {
+            Fragment::Later
+        };
+        let end = match fragment {
+            Fragment::First => offset + usize::from(u16::from_be(header.total_length)),
+            Fragment::Whole | Fragment::Later => usize::MAX,
+        };
+
+        Ok(Ip {
+            source: header.source,
+            destination: header.destination,
+            protocol: header.protocol,
+            transport: offset + length,
+            fragment,
+            id: u32::from(header.id),
+            end,
+            class: u32::from(header.service),
+        })
+    }
+
+    /// Destination Unreachable, Source Quench, Redirect, Time Exceeded and Parameter Problem
+    /// (RFC 792).
+    #[inline(always)]
+    fn icmp_quotes(icmp_type: u8) -> bool {
+        matches!(icmp_type, 3 | 4 | 5 | 11 | 12)
+    }
 }
 
-/// Reads an IPv6 header and the extension headers behind it (RFC 8200, section 4).
-#[inline(always)]
-pub fn ipv6(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<V6>, Unreadable> {
-    let header = frame
-        .read::<Ipv6Header>(offset)
-        .ok_or(Unreadable::Truncated)?;
-    if !header.has_its_version() {
-        return Err(Unreadable::Truncated);
+impl Network for V6 {
+    type Header = Ipv6Header;
+
+    const ICMP: u8 = protocol::ICMPV6;
+    /// Only the sender fragments, so an echo reply may be too long for a link.
+    const ICMP_UNREPORTED: Option<u8> = None;
+
+    #[inline(always)]
+    fn fast_protocol(header: Ipv6Header) -> Option<u8> {
+        header.has_its_version().then_some(header.next_header)
     }
 
-    let mut ip = Ip {
-        source: header.source,
-        destination: header.destination,
-        protocol: header.next_header,
-        transport: offset + size_of::<Ipv6Header>(),
-        fragment: Fragment::Whole,
-        id: 0,
-        end: usize::MAX,
-        class: header.version_and_flow & 0x0fff_ffff_u32.to_be(),
-    };
-    if is_extension(ip.protocol) {
-        let end = ip.transport + usize::from(u16::from_be(header.payload_length));
-        walk_extensions(frame, &mut ip, end)?;
-        ip.transport = frame.rejoin(ip.transport);
+    #[inline(always)]
+    fn protocol(header: Ipv6Header) -> u8 {
+        header.next_header
     }
 
-    Ok(ip)
+    #[inline(always)]
+    fn ends(header: Ipv6Header) -> (Self, Self) {
+        (header.source, header.destination)
+    }
+
+    #[inline(always)]
+    fn begins_with(byte: u8) -> bool {
+        byte >> 4 == 6
+    }
+
+    /// Reads an IPv6 header and the extension headers behind it (RFC 8200, section 4).
+    #[inline(always)]
+    fn read_ip(frame: &(impl Packet + ?Sized), offset: usize) -> Result<Ip<V6>, Unreadable> {
+        let header = frame
+            .read::<Ipv6Header>(offset)
+            .ok_or(Unreadable::Truncated)?;
+        if !header.has_its_version() {
+            return Err(Unreadable::Truncated);
+        }
+
+        let mut ip = Ip {
+            source: header.source,
+            destination: header.destination,
+            protocol: header.next_header,
+            transport: offset + size_of::<Ipv6Header>(),
+            fragment: Fragment::Whole,
+            id: 0,
+            end: usize::MAX,
+            class: header.version_and_flow & 0x0fff_ffff_u32.to_be(),
+        };
+        if is_extension(ip.protocol) {
+            let end = ip.transport + usize::from(u16::from_be(header.payload_length));
+            walk_extensions(frame, &mut ip, end)?;
+            ip.transport = frame.rejoin(ip.transport);
+        }
+
+        Ok(ip)
+    }
+
+    /// Types below 128 are errors (RFC 4443, section 2.1).
+    #[inline(always)]
+    fn icmp_quotes(icmp_type: u8) -> bool {
+        icmp_type < 128
+    }
 }
 
 /// Skips extension headers until something else follows, or until a later fragment's header,

@@ -2,10 +2,9 @@
 
 use crate::{
     frame::{
-        address::Address,
         bytes::{Packet, Unreadable},
         headers::Ports,
-        ip::{Fragment, Ip, Tuple},
+        ip::{Fragment, Ip, Network, Tuple},
         transport::Transport,
     },
     outcome::{Direction, Outcome},
@@ -29,7 +28,7 @@ pub enum Subject<A> {
 
 /// Finds what a packet is judged by. It must not be a later fragment.
 #[inline(always)]
-pub fn subject<A: Address>(frame: &(impl Packet + ?Sized), ip: &Ip<A>) -> Subject<A> {
+pub fn subject<A: Network>(frame: &(impl Packet + ?Sized), ip: &Ip<A>) -> Subject<A> {
     if let Some(transport) = Transport::from_number(ip.protocol) {
         return match ports(frame, ip, transport, Direction::Ingress) {
             Ok(tuple) => Subject::Packet(tuple),
@@ -45,7 +44,7 @@ pub fn subject<A: Address>(frame: &(impl Packet + ?Sized), ip: &Ip<A>) -> Subjec
 
 /// An ICMP error is about a packet that this host sent, so the local end is its source.
 #[inline(always)]
-fn quoted<A: Address>(frame: &(impl Packet + ?Sized), ip: &Ip<A>) -> Subject<A> {
+fn quoted<A: Network>(frame: &(impl Packet + ?Sized), ip: &Ip<A>) -> Subject<A> {
     let icmp_type = frame.read::<u8>(ip.transport);
     let Some(icmp_type) = icmp_type.filter(|_| ip.has(size_of::<u8>())) else {
         return Subject::Decided(Outcome::DropMalformed);
@@ -86,7 +85,7 @@ fn quoted<A: Address>(frame: &(impl Packet + ?Sized), ip: &Ip<A>) -> Subject<A> 
 /// By one about an echo reply, the host would believe whoever forges it that a path is narrow, or leads
 /// elsewhere (`icmp_err`, net/ipv4/icmp.c), as nothing in it need be guessed.
 #[inline(always)]
-fn quoted_other<A: Address>(frame: &(impl Packet + ?Sized), quoted: &Ip<A>) -> Subject<A> {
+fn quoted_other<A: Network>(frame: &(impl Packet + ?Sized), quoted: &Ip<A>) -> Subject<A> {
     if let Some(unreported) = A::ICMP_UNREPORTED
         && quoted.protocol == A::ICMP
     {
@@ -103,7 +102,7 @@ fn quoted_other<A: Address>(frame: &(impl Packet + ?Sized), quoted: &Ip<A>) -> S
 
 /// The ports must be the packet's own.
 #[inline(always)]
-fn ports<A: Address>(
+fn ports<A: Network>(
     frame: &(impl Packet + ?Sized),
     ip: &Ip<A>,
     transport: Transport,

@@ -2,11 +2,11 @@
 
 use crate::{
     flow::{
-        key::FlowKey,
+        key::{FlowAddress, FlowKey},
         state::{Flow, FlowCell, Phase},
     },
     frame::{
-        address::{Address, V4, V6},
+        address::{V4, V6},
         bytes::{Packet, Unreadable},
         ethernet::{self, Payload},
         fast::{self, FastHeaders, FastPacket},
@@ -97,7 +97,7 @@ fn try_egress_general(
 /// Settles what most plain packets are: from a port that is not guarded, or of flows that are known.
 /// What is left over is recorded the general way, for the reason given in `ingress`.
 #[inline(always)]
-fn egress_fast<A: Address, R, F: FnOnce(Decision) -> R>(
+fn egress_fast<A: FlowAddress, R, F: FnOnce(Decision) -> R>(
     frame: &(impl Packet + ?Sized),
     packet: FastPacket<A>,
     datapath: &impl Datapath,
@@ -166,7 +166,7 @@ fn ended(unreadable: Unreadable, decision: Decision) -> Result<Decision, Decisio
 }
 
 #[inline(always)]
-fn egress_ip<A: Address>(
+fn egress_ip<A: FlowAddress>(
     frame: &(impl Packet + ?Sized),
     offset: usize,
     datapath: &impl Datapath,
@@ -194,7 +194,7 @@ fn egress_ip<A: Address>(
 /// A later fragment's bytes are payload: who chooses the payload must not choose what is recorded.
 /// ICMP is not recorded either: an error that this host sends quotes what a stranger sent.
 #[inline(always)]
-fn record<A: Address>(
+fn record<A: FlowAddress>(
     frame: &(impl Packet + ?Sized),
     ip: &Ip<A>,
     datapath: &impl Datapath,
@@ -213,7 +213,7 @@ fn record<A: Address>(
 
 /// Records a packet in its flow.
 #[inline(always)]
-fn record_packet<A: Address>(
+fn record_packet<A: FlowAddress>(
     frame: &(impl Packet + ?Sized),
     tuple: &Tuple<A>,
     flags: impl FnOnce() -> TcpFlags,
@@ -240,12 +240,12 @@ fn record_packet<A: Address>(
 
 /// Whether any neighbour may answer.
 #[inline(always)]
-fn goes_to_group<A: Address>(frame: &(impl Packet + ?Sized), tuple: &Tuple<A>) -> bool {
+fn goes_to_group<A: FlowAddress>(frame: &(impl Packet + ?Sized), tuple: &Tuple<A>) -> bool {
     tuple.transport == Transport::Udp && (tuple.remote.is_group() || ethernet::is_broadcast(frame))
 }
 
 #[inline(always)]
-fn record_flow<A: Address>(
+fn record_flow<A: FlowAddress>(
     frame: &(impl Packet + ?Sized),
     tuple: &Tuple<A>,
     port: usize,

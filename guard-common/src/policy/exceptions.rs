@@ -2,7 +2,7 @@
 
 use crate::{
     abi::config::Config,
-    flow::key::{AddressKey, FlowKey, KernelPortKey},
+    flow::key::{AddressKey, FlowAddress, FlowKey, KernelPortKey},
     frame::{address::Address, bytes::Packet, ip::Tuple},
     outcome::{Outcome, Tally},
     policy::{
@@ -47,7 +47,7 @@ pub(crate) fn is_for_kernel<A: Address>(
 
 /// In monitor mode the packet passes, and whoever takes it would have lost it.
 #[inline(always)]
-pub(crate) fn count_would_drop<A: Address>(tuple: &Tuple<A>, datapath: &impl Datapath) {
+pub(crate) fn count_would_drop<A: FlowAddress>(tuple: &Tuple<A>, datapath: &impl Datapath) {
     match datapath.socket(tuple.transport, A::FlowKey::new(tuple).sized()) {
         SocketMatch::None => {}
         SocketMatch::Connected => datapath.tally(Tally::WouldDropConnected),

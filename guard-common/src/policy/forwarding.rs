@@ -25,7 +25,7 @@ pub(crate) fn is_not_local<A: Address>(
         return false;
     };
     if device.forwards == 0
-        || packet.destination.is_own(device)
+        || device.is_own(packet.destination)
         || packet.destination.is_always_local()
     {
         return false;

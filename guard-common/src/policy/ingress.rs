@@ -3,11 +3,11 @@
 use crate::{
     flow::{
         fragment::FragmentKey,
-        key::FlowKey,
+        key::{FlowAddress, FlowKey},
         state::{Flow, FlowCell, Phase},
     },
     frame::{
-        address::{Address, V4, V6},
+        address::{V4, V6},
         bytes::Packet,
         ethernet::{self, Payload},
         fast::{self, FastHeaders, FastPacket},
@@ -84,7 +84,7 @@ fn verdict(decision: Decision, datapath: &impl Datapath) -> Verdict {
 /// over is judged the general way, `finish` with it: every other question would be one more for
 /// a verifier to follow here, for each family.
 #[inline(always)]
-fn ingress_fast<A: Address, R, F: FnOnce(Decision, Verdict) -> R>(
+fn ingress_fast<A: FlowAddress, R, F: FnOnce(Decision, Verdict) -> R>(
     frame: &(impl Packet + ?Sized),
     packet: FastPacket<A>,
     datapath: &impl Datapath,
@@ -171,7 +171,7 @@ pub fn ingress_general(frame: &(impl Packet + ?Sized), datapath: &impl Datapath)
 }
 
 #[inline(always)]
-fn ingress_ip<A: Address>(
+fn ingress_ip<A: FlowAddress>(
     frame: &(impl Packet + ?Sized),
     offset: usize,
     datapath: &impl Datapath,
@@ -212,7 +212,7 @@ fn ingress_ip<A: Address>(
 
 /// Judges what has a transport header, by its own flow or by that of the packet it quotes.
 #[inline(always)]
-fn decide_datagram<A: Address>(
+fn decide_datagram<A: FlowAddress>(
     frame: &(impl Packet + ?Sized),
     ip: &Ip<A>,
     datapath: &impl Datapath,
@@ -236,7 +236,7 @@ fn decide_datagram<A: Address>(
 
 /// Judges a packet by its flow.
 #[inline(always)]
-fn decide_packet<A: Address>(
+fn decide_packet<A: FlowAddress>(
     frame: &(impl Packet + ?Sized),
     ip: &Ip<A>,
     tuple: &Tuple<A>,
@@ -275,7 +275,7 @@ fn decide_packet<A: Address>(
 /// Judges an ICMP error by the packet it quotes, which this host should have sent: by its flow, or
 /// by what is not recorded on purpose. `None` says that there is no reason to believe it.
 #[inline(always)]
-fn decide_quote<A: Address>(tuple: &Tuple<A>, datapath: &impl Datapath) -> Option<Outcome> {
+fn decide_quote<A: FlowAddress>(tuple: &Tuple<A>, datapath: &impl Datapath) -> Option<Outcome> {
     let port = datapath.index(tuple.local_port);
     let guarded = datapath.guarded();
     // The remote ports of tunnels, of whose packets there is no flow.
@@ -332,7 +332,7 @@ pub(crate) enum WindowPort {
 /// Asks no more than the window, and whom the port is in use with. These are the last questions that
 /// a flood reaches.
 #[inline(always)]
-pub(crate) fn window_port<A: Address>(
+pub(crate) fn window_port<A: FlowAddress>(
     packet: FastPacket<A>,
     datapath: &impl Datapath,
 ) -> WindowPort {
@@ -367,7 +367,7 @@ pub(crate) fn tagged_no_flow(
 
 /// The judgement of a packet to a free port.
 #[inline(always)]
-pub(crate) fn no_flow<A: Address>(packet: FastPacket<A>) -> Decision {
+pub(crate) fn no_flow<A: FlowAddress>(packet: FastPacket<A>) -> Decision {
     Decision {
         outcome: Outcome::DropNoFlow,
         family: A::FAMILY,
@@ -380,7 +380,7 @@ pub(crate) fn no_flow<A: Address>(packet: FastPacket<A>) -> Decision {
 /// A packet that only quotes the flow has no `flags`, and changes nothing: whoever forges an ICMP
 /// error must not prolong or shorten anything.
 #[inline(always)]
-pub(crate) fn decide_by_flow<A: Address>(
+pub(crate) fn decide_by_flow<A: FlowAddress>(
     tuple: &Tuple<A>,
     port: usize,
     known: FlowLookup<'_>,

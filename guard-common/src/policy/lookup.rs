@@ -2,7 +2,7 @@
 
 use crate::{
     flow::{
-        key::{FlowKey, SizedKey},
+        key::{FlowAddress, FlowKey, SizedKey},
         state::{Flow, FlowCell, Phase},
     },
     frame::{address::Address, ip::Tuple, transport::Transport},
@@ -31,7 +31,7 @@ impl<'a> From<Option<&'a FlowCell>> for FlowLookup<'a> {
 
 /// Asks the filter for the flow of a packet, and then the map.
 #[inline(always)]
-pub(crate) fn look_up<'a, A: Address>(
+pub(crate) fn look_up<'a, A: FlowAddress>(
     tuple: &Tuple<A>,
     datapath: &'a impl Datapath,
 ) -> FlowLookup<'a> {

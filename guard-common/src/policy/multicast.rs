@@ -2,10 +2,10 @@
 
 use crate::{
     flow::{
-        key::FlowKey,
+        key::{FlowAddress, FlowKey},
         state::{Flow, Phase},
     },
-    frame::{address::Address, ip::Tuple, transport::Transport},
+    frame::{ip::Tuple, transport::Transport},
     outcome::Outcome,
     policy::{
         datapath::Datapath,
@@ -16,7 +16,7 @@ use crate::{
 
 /// Any neighbour may answer a query to a group, so its entry names no remote end.
 #[inline(always)]
-pub(crate) fn record_multicast<A: Address>(
+pub(crate) fn record_multicast<A: FlowAddress>(
     tuple: &Tuple<A>,
     port: usize,
     datapath: &impl Datapath,
@@ -57,7 +57,10 @@ pub(crate) fn record_multicast<A: Address>(
 
 /// Whether a packet is to be asked whether it [answers a query](answers_multicast).
 #[inline(always)]
-pub(crate) fn may_answer_multicast<A: Address>(tuple: &Tuple<A>, datapath: &impl Datapath) -> bool {
+pub(crate) fn may_answer_multicast<A: FlowAddress>(
+    tuple: &Tuple<A>,
+    datapath: &impl Datapath,
+) -> bool {
     let port = datapath.index(tuple.local_port);
 
     // Whoever asks a group marks the port for flows as well, which has been looked at already.
@@ -69,7 +72,7 @@ pub(crate) fn may_answer_multicast<A: Address>(tuple: &Tuple<A>, datapath: &impl
 /// Whether this answers a query that was sent to a group: from a neighbour, whatever its address
 /// and port (mDNS answers by unicast, SSDP from any port).
 #[inline(always)]
-pub(crate) fn answers_multicast<A: Address>(
+pub(crate) fn answers_multicast<A: FlowAddress>(
     tuple: &Tuple<A>,
     port: usize,
     now: u32,
@@ -83,7 +86,7 @@ pub(crate) fn answers_multicast<A: Address>(
 /// Whether a packet that is quoted was a query to a group, and may be one whose answers are due.
 /// A router reports that it was too long for the next link (RFC 4443, section 2.4).
 #[inline(always)]
-pub(crate) fn quotes_multicast<A: Address>(
+pub(crate) fn quotes_multicast<A: FlowAddress>(
     tuple: &Tuple<A>,
     port: usize,
     datapath: &impl Datapath,
@@ -95,7 +98,12 @@ pub(crate) fn quotes_multicast<A: Address>(
 
 /// Whether a query to a group was sent from this port not long ago.
 #[inline(always)]
-fn is_open<A: Address>(tuple: &Tuple<A>, port: usize, now: u32, datapath: &impl Datapath) -> bool {
+fn is_open<A: FlowAddress>(
+    tuple: &Tuple<A>,
+    port: usize,
+    now: u32,
+    datapath: &impl Datapath,
+) -> bool {
     is_marked(Use::Multicast, port, datapath)
         && datapath
             .flow(tuple.transport, multicast_key(tuple).sized())
@@ -104,7 +112,7 @@ fn is_open<A: Address>(tuple: &Tuple<A>, port: usize, now: u32, datapath: &impl 
 
 /// The key of a query to a group: any remote may answer.
 #[inline(always)]
-fn multicast_key<A: Address>(tuple: &Tuple<A>) -> A::FlowKey {
+fn multicast_key<A: FlowAddress>(tuple: &Tuple<A>) -> A::FlowKey {
     A::FlowKey::new(&Tuple {
         remote: A::UNSPECIFIED,
         remote_port: 0,

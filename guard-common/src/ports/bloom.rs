@@ -11,14 +11,21 @@
 //! hundred times as much, because nobody has the flows and sockets of others in a cache.
 
 use crate::{
-    abi::state::{Element, State},
     frame::{address::Address, ip::Tuple},
     ports::occupancy::Occupancy,
 };
 
-/// Bytes that there are for few flows, whether they are in use or not: what the [rest of the
-/// state](State) leaves of [`Element::SIZE`].
-pub const BLOOM_BYTES: usize = Element::SIZE - size_of::<State>();
+/// Bytes of one element of the map `state`: as many as Linux 5.10 allows a value
+/// (`KMALLOC_MAX_SIZE`, kernel/bpf/arraymap.c), and a power of two, by which no program need
+/// multiply to find it.
+pub const ELEMENT_BYTES: usize = 1 << 22;
+
+/// Bytes of the first element that stand before the filter. The layout of that element asserts it.
+pub const STATE_BYTES: usize = 589_952;
+
+/// Bytes of the filter where there are few flows, whether they are in use or not: what is left of
+/// the first element.
+pub const BLOOM_BYTES: usize = ELEMENT_BYTES - STATE_BYTES;
 
 /// Bytes of a line of a processor's cache.
 pub const LINE: usize = 64;
@@ -26,7 +33,7 @@ pub const LINE: usize = 64;
 /// Such a line of the filter.
 pub type Line = [Occupancy; LINE];
 
-const _: () = assert!(BLOOM_BYTES.is_multiple_of(LINE) && size_of::<State>().is_multiple_of(LINE));
+const _: () = assert!(BLOOM_BYTES.is_multiple_of(LINE) && STATE_BYTES.is_multiple_of(LINE));
 
 /// How tuples are hashed, and whether the answer counts.
 ///
@@ -89,7 +96,7 @@ const BYTES_A_FLOW: u64 = 4 * BYTES_A_MARK;
 /// Elements that the map `state` has where each flow map has room for so many flows: one, and
 /// behind it those that a filter takes for which that one has no room.
 pub const fn elements(max_flows: u32) -> u32 {
-    let more = max_flows as u64 * BYTES_A_FLOW / Element::SIZE as u64;
+    let more = max_flows as u64 * BYTES_A_FLOW / ELEMENT_BYTES as u64;
     if more > 1 { 1 + more as u32 } else { 1 }
 }
 
@@ -121,7 +128,7 @@ impl BloomSize {
     }
 
     /// Bytes in use: at most [`BLOOM_BYTES`], which are in the first element of the map `state`, or a
-    /// multiple of [`Element::SIZE`] in those behind it.
+    /// multiple of [`ELEMENT_BYTES`] in those behind it.
     #[inline(always)]
     pub const fn bytes(self) -> u32 {
         (self.0 >> 32) as u32
@@ -157,9 +164,9 @@ impl BloomSize {
     #[inline(always)]
     pub const fn base(self) -> usize {
         if self.bytes() as usize > BLOOM_BYTES {
-            Element::SIZE
+            ELEMENT_BYTES
         } else {
-            size_of::<State>()
+            STATE_BYTES
         }
     }
 
@@ -168,7 +175,7 @@ impl BloomSize {
     pub fn fitting(self, marks: u64, elements: u32) -> Self {
         let room = match elements {
             0..=2 => BLOOM_BYTES as u64,
-            more => u64::from(more - 1) << Element::SIZE.ilog2(),
+            more => u64::from(more - 1) << ELEMENT_BYTES.ilog2(),
         };
         let least = marks.saturating_mul(BYTES_A_MARK).max(FEWEST);
         let most = marks.saturating_mul(TOO_MANY_A_MARK).max(FEWEST);
@@ -179,7 +186,7 @@ impl BloomSize {
 
         let bytes = least.min(room).next_power_of_two().min(room);
         // A whole element would be no more than what the first has left.
-        let bytes = if bytes <= Element::SIZE as u64 {
+        let bytes = if bytes <= ELEMENT_BYTES as u64 {
             bytes.min(BLOOM_BYTES as u64)
         } else {
             bytes
@@ -243,7 +250,7 @@ mod tests {
         }
         for indices in [ipv4, ipv6] {
             for [first, second] in &indices {
-                let end = size_of::<State>() + bytes;
+                let end = STATE_BYTES + bytes;
                 assert!(*first < end && *second < end);
                 assert_eq!(first / LINE, second / LINE);
             }
@@ -283,7 +290,7 @@ mod reach_tests {
                 assert_eq!(fitting.bytes(), bytes, "{marks}");
                 assert_eq!(fitting.fitting(marks, elements), fitting, "{marks}");
                 assert!(!fitting.is_valid());
-                assert_eq!(fitting.base(), size_of::<State>());
+                assert_eq!(fitting.base(), STATE_BYTES);
             }
         }
     }
@@ -292,11 +299,11 @@ mod reach_tests {
     fn many_marks_take_elements_of_their_own() {
         let new = BloomSize::FIRST;
         for (flows, marks, bytes, base) in [
-            (1 << 18, 1 << 19, BLOOM_BYTES as u32, size_of::<State>()),
-            (1 << 18, (1 << 19) + 1, 1 << 23, Element::SIZE),
-            (1 << 20, 2_000_000, 1 << 24, Element::SIZE),
-            (1 << 20, u64::MAX, 1 << 25, Element::SIZE),
-            (1 << 24, u64::MAX, 1 << 29, Element::SIZE),
+            (1 << 18, 1 << 19, BLOOM_BYTES as u32, STATE_BYTES),
+            (1 << 18, (1 << 19) + 1, 1 << 23, ELEMENT_BYTES),
+            (1 << 20, 2_000_000, 1 << 24, ELEMENT_BYTES),
+            (1 << 20, u64::MAX, 1 << 25, ELEMENT_BYTES),
+            (1 << 24, u64::MAX, 1 << 29, ELEMENT_BYTES),
         ] {
             let elements = elements(flows);
             let fitting = new.fitting(marks, elements);
@@ -304,7 +311,7 @@ mod reach_tests {
             assert_eq!(fitting.base(), base, "{marks}");
             assert_eq!(fitting.fitting(marks, elements), fitting, "{marks}");
             let end = base + bytes as usize;
-            assert!(end <= elements as usize * Element::SIZE, "{flows}");
+            assert!(end <= elements as usize * ELEMENT_BYTES, "{flows}");
         }
         assert_eq!([1 << 10, 1 << 17, 1 << 18].map(elements), [1, 1, 3]);
     }

@@ -88,7 +88,7 @@ impl Timers {
         change(&mut basis);
         // Under the lock: nobody else's timers may come between.
         if let Some(state) = state {
-            state.set_timeouts(basis.configured.scaled(basis.scales, self.hertz));
+            state.set_timeouts(basis.scales.shorten(&basis.configured, self.hertz));
         }
 
         *basis

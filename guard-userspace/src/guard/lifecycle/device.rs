@@ -493,7 +493,6 @@ fn describe(name: &str, addresses: &[IpNet]) -> Device {
 
 #[cfg(test)]
 mod tests {
-    use guard_common::frame::address::Address;
 
     use super::*;
 
@@ -502,12 +501,12 @@ mod tests {
         let addresses = ["10.9.0.2/24", "fd09::2/64"].map(|net| net.parse().expect("is a prefix"));
         let device = describe("eth0", &addresses);
         assert_eq!(&device.name[..5], b"eth0\0");
-        assert!(V4::from([10, 9, 0, 2]).is_own(&device));
-        assert!(!V4::from([10, 9, 0, 77]).is_own(&device));
-        assert!(!V4::from([0, 0, 0, 0]).is_own(&device));
+        assert!(device.is_own(V4::from([10, 9, 0, 2])));
+        assert!(!device.is_own(V4::from([10, 9, 0, 77])));
+        assert!(!device.is_own(V4::from([0, 0, 0, 0])));
         let own: std::net::Ipv6Addr = "fd09::2".parse().expect("is an address");
-        assert!(V6::from(own.octets()).is_own(&device));
-        assert!(!V6::default().is_own(&device));
+        assert!(device.is_own(V6::from(own.octets())));
+        assert!(!device.is_own(V6::default()));
     }
 
     #[test]
@@ -516,7 +515,7 @@ mod tests {
             .map(|last| format!("10.9.0.{last}/24").parse().expect("is a prefix"))
             .collect();
         let device = describe("eth0", &addresses);
-        assert!(V4::from([10, 9, 0, 8]).is_own(&device));
-        assert!(!V4::from([10, 9, 0, 9]).is_own(&device));
+        assert!(device.is_own(V4::from([10, 9, 0, 8])));
+        assert!(!device.is_own(V4::from([10, 9, 0, 9])));
     }
 }
