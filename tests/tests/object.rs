@@ -249,7 +249,7 @@ fn what_maps_of_these_names_and_sizes_hold() {
         [
             "local 0 remote 4 local_port 8 remote_port 10 protocol 12",
             "last_seen 0 in ticks of 64 phase 4 fin_in 5 fin_out 6 reset 7",
-            "Opening 1 Established 2 Datagram 3 Dns 4 Query 5",
+            "Opening 1 Established 2 Datagram 3 Dns 4 Multicast 5",
         ],
         "{advice}"
     );
