@@ -89,7 +89,7 @@ outcomes! {
     DropHeaderDepth => Ingress, Drop, "header_depth";
     /// The frame ends inside a header that is needed, or the header contradicts itself.
     DropMalformed => Ingress, Drop, "malformed";
-    /// A later fragment, none of whose kind was refused.
+    /// A later fragment of a datagram whose first fragment was not refused.
     PassLaterFragment => Ingress, Pass, "later_fragment";
     /// A later fragment of a datagram whose first fragment was refused.
     DropFragmentDenied => Ingress, Drop, "fragment_denied";
@@ -118,7 +118,7 @@ outcomes! {
     /// To a guarded port, answering nothing.
     DropNoFlow => Ingress, Drop, "no_flow";
 
-    /// Nothing to remember about this frame.
+    /// Nothing is recorded of this frame.
     PassNotRecorded => Egress, Pass, "not_recorded";
     /// Of a flow already in the map.
     PassRefreshedFlow => Egress, Pass, "known_flow";
@@ -201,7 +201,7 @@ impl Decision {
     /// Counter slots of one device.
     pub const SLOTS: u32 = (Outcome::ALL.len() * 2 * 3 * 5) as u32;
 
-    /// The counter of this judgement among those of its device, when `verdict` was carried out.
+    /// The number of the counter among those of the device, when `verdict` was carried out.
     #[inline(always)]
     pub const fn slot(self, verdict: Verdict) -> u32 {
         let slot = self.outcome as u32 * 2 + verdict as u32;
@@ -214,13 +214,13 @@ impl Decision {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Tally {
-    /// A flow was put back that the map had evicted, or never held.
+    /// A flow was put back that the map had evicted, or that was never in it.
     RescuedAbsent = 0,
     /// A flow was put back that had expired.
     RescuedExpired = 1,
-    /// In monitor mode: a connected socket would have lost a packet.
+    /// In monitor mode: a packet to a connected socket would have been dropped.
     WouldDropConnected = 2,
-    /// In monitor mode: a listener would have lost a packet.
+    /// In monitor mode: a packet to a listener would have been dropped.
     WouldDropListener = 3,
 }
 

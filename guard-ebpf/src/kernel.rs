@@ -69,7 +69,7 @@ fn ports(source: u16, destination: u16) -> u64 {
 }
 
 /// The two helpers return different kinds of socket, which must not meet in one branch: the
-/// verifier follows each to its release apart.
+/// verifier follows each to its release separately.
 #[inline(always)]
 fn look_up(
     ctx: *mut c_void,
@@ -141,8 +141,7 @@ pub fn forwards<A: Address>(ctx: *mut c_void, interfaces: [u32; 2], packet: &Rou
         }
         Family::Ipv4 | Family::Other => INET,
     };
-    // The structure as little-endian words: its fields, stored one by one, would be joined where
-    // the verifier wants them apart.
+    // The structure as little-endian words: its fields, stored one by one, would be joined where the verifier wants separate stores.
     // Zeros that the compiler knows of it has written by a loop, which a verifier follows.
     let zero = verifier::opaque(0) as u64;
     let ports = u64::from(packet.source_port) << 16 | u64::from(packet.destination_port) << 32;

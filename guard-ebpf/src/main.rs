@@ -28,14 +28,14 @@ use crate::{
     frame::{PagedFrame, TcFrame, XdpFrame},
 };
 
-/// Judges what an interface receives, for kernels before 5.18, which know frames of one piece only.
+/// Decides about received frames, on kernels before 5.18, which know frames of one piece only.
 #[xdp]
 #[inline(always)]
 pub fn ingress(ctx: XdpContext) -> u32 {
     guard(&ctx)
 }
 
-/// Judges what an interface receives.
+/// Decides about received frames.
 #[xdp(frags)]
 #[inline(always)]
 pub fn ingress_frags(ctx: XdpContext) -> u32 {

@@ -41,8 +41,7 @@ pub static DEVICE: Global<u32> = Global::new(0);
 #[btf_map(name = "flows_tcp4")]
 pub static FLOWS_TCP4: LruHashMap<FlowKeyV4, Flow, MAX_FLOWS> = LruHashMap::new();
 
-/// UDP and UDP-Lite over IPv4, apart from TCP because answered queries would evict idle
-/// connections. As [`FLOWS_TCP4`] otherwise.
+/// UDP and UDP-Lite over IPv4. Separate from TCP, because answered queries would evict idle connections. As [`FLOWS_TCP4`] otherwise.
 #[btf_map(name = "flows_udp4")]
 pub static FLOWS_UDP4: LruHashMap<FlowKeyV4, Flow, MAX_FLOWS> = LruHashMap::new();
 
@@ -80,24 +79,21 @@ pub static REFUSED: LruHashMap<FragmentKey, u32, { MAX_REFUSED as usize }> = Lru
 pub static TALLIES: PerCpuArray<u64, { Tally::COUNT }> = PerCpuArray::new();
 
 /// Addresses of this host, broadcast and multicast included, and those of other hosts that the
-/// firewall may lead here. Written by the daemon from the kernel's routes, asked only on hosts that
-/// forward, carry or divert.
+/// firewall may lead here. Written by the daemon from the kernel's routes, read only on hosts that forward, bridge or divert.
 #[btf_map(name = "local")]
 pub static LOCAL: LpmTrie<AddressKey, u32, { MAX_ADDRESSES as usize }> = LpmTrie::new();
 
 /// Prefixes that an interface leads to without a gateway, by the slot of the interface. Written by the
-/// daemon from addresses and routes, asked about answers to queries.
+/// daemon from addresses and routes, read for answers to multicast.
 #[btf_map(name = "neighbours")]
 pub static NEIGHBOURS: LpmTrie<AddressKey, u32, { MAX_NEIGHBOURS as usize }> = LpmTrie::new();
 
-/// Link addresses of this host's interfaces. Written by the daemon, asked only where frames for
-/// others go on. Nobody else's may be in it, so it takes memory as it fills.
+/// MAC addresses of this host's interfaces. Written by the daemon, read only where frames for others are bridged. It must hold no other host's, so it takes memory as it fills.
 #[btf_map(name = "link_addresses")]
 pub static LINK_ADDRESSES: HashMap<MacAddress, u32, { MAX_MAC_ADDRESSES as usize }, NO_PREALLOC> =
     HashMap::new();
 
-/// Ports and addresses at which the kernel itself receives. Written by the daemon, asked only about
-/// ports of which one is in it.
+/// Ports and addresses at which the kernel itself receives. Written by the daemon, read only for ports that are in it.
 #[btf_map(name = "kernel_ports")]
 pub static KERNEL_PORTS: HashMap<KernelPortKey, u32, { MAX_KERNEL_PORTS as usize }, NO_PREALLOC> =
     HashMap::new();

@@ -1,4 +1,4 @@
-//! What the daemon tells the programs about one interface.
+//! What the programs know about one interface. The daemon writes it.
 
 use crate::frame::address::{Address, V4, V6};
 
@@ -10,7 +10,7 @@ pub const MAX_OWN_ADDRESSES: usize = 8;
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Device {
-    /// The interface's name, padded with zeroes, for whoever reads the counters.
+    /// The interface's name, padded with zeroes, for readers of the counters.
     pub name: [u8; 16],
     /// How the host sends on what comes in here: any of [`ROUTES`](Self::ROUTES),
     /// [`BRIDGES`](Self::BRIDGES), [`SHARES_MAC`](Self::SHARES_MAC) and [`DIVERTS`](Self::DIVERTS), or 0.

@@ -6,8 +6,7 @@ use crate::outcome::Decision;
 /// under which the maps are pinned, so that two builds never share maps they read differently.
 ///
 /// An upgrade copies flows and counters from maps of the same name with keys and values of the same
-/// sizes. So whoever changes what one of these maps holds, but not how long it is, gives it another
-/// name as well.
+/// sizes. So a map whose contents change in meaning, but not in size, must get another name as well.
 pub const LAYOUT_VERSION: u32 = 5;
 
 /// Interfaces that one set of maps can serve.

@@ -24,7 +24,7 @@ pub struct State {
     /// The epoch in which each port was last in use, a table for each [`Use`]. Near the start, so
     /// that a program adds its offset for nothing.
     pub occupancy: [[u8; PORTS]; Use::COUNT],
-    /// With whom alone each port is used, likewise. Nobody owns a port for queries.
+    /// The single-peer hash of each port, likewise. There is none for multicast.
     pub single_peers: [[u8; PORTS]; Use::COUNT],
     /// Two pages of guarded ports. The daemon fills one while the other is in force.
     pub guarded: [GuardedPorts; 2],
@@ -101,7 +101,7 @@ impl StateCell {
         }
     }
 
-    /// The owner of one port, in host byte order; only 16 bits of it count.
+    /// The single-peer hash of one port, in host byte order; only 16 bits of it count.
     #[inline(always)]
     pub fn single_peer(&self, purpose: Use, port: usize) -> &SinglePeer {
         // SAFETY: as in `occupancy`, of an `SinglePeer`.

@@ -15,15 +15,15 @@ const DNS_PORT: u16 = 53;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Phase {
-    /// TCP: a SYN was sent and nothing was heard yet.
+    /// TCP: a SYN was sent and no answer has come yet.
     Opening = 1,
-    /// TCP: both sides were heard, or the flow was picked up in its middle.
+    /// TCP: both sides have sent, or the flow was first seen in its middle.
     Established = 2,
     /// UDP or UDP-Lite.
     Datagram = 3,
     /// UDP to the port of DNS.
     Dns = 4,
-    /// UDP to a group, which any neighbour may answer.
+    /// UDP to a multicast or broadcast address, which any neighbour may answer.
     Multicast = 5,
 }
 
@@ -62,7 +62,7 @@ impl Flow {
     }
 
     /// The flow that this host's packet opens, or `None` when such a packet opens none: a RST or
-    /// a SYN-ACK answers somebody else, and must not let them in.
+    /// a SYN-ACK answers an unsolicited packet, and must not let its sender in.
     #[inline(always)]
     pub fn opened_by<A>(tuple: &Tuple<A>, flags: TcpFlags, now: u32) -> Option<Self> {
         match tuple.transport {
@@ -127,7 +127,7 @@ impl Flow {
         }
     }
 
-    /// Whether this stands for a query to a group, whose remote end is not known.
+    /// Whether this is an entry for multicast, which names no remote end.
     #[inline(always)]
     pub const fn is_multicast(self) -> bool {
         self.phase == Phase::Multicast as u8
@@ -156,7 +156,7 @@ impl FlowCell {
     #[inline(always)]
     pub fn load(&self) -> Flow {
         // SAFETY: the cell is a valid, aligned `Flow` for as long as `self` lives, and a volatile
-        // read of a field tolerates that somebody else writes it.
+        // read of a field tolerates that another processor writes it.
         unsafe {
             let flow = self.0.get();
             Flow {
@@ -173,7 +173,7 @@ impl FlowCell {
     #[inline(always)]
     pub fn load_word(&self) -> u64 {
         // SAFETY: the cell is as long and as aligned as a word for as long as `self` lives, and a
-        // volatile read tolerates that somebody else writes it.
+        // volatile read tolerates that another processor writes it.
         unsafe { self.0.get().cast::<u64>().read_volatile() }
     }
 
@@ -193,10 +193,9 @@ impl FlowCell {
         self.set_reset(flow.reset);
     }
 
-    /// Takes note of a packet from the peer. `flow` is what [`load`](Self::load) returned.
+    /// Updates the flow by a packet from the peer. `flow` is what [`load`](Self::load) returned.
     ///
-    /// A RST starts the transitory timer once. Whoever forges more of them cannot prolong it, and
-    /// any other packet of either side cancels it, so a forged RST costs a live flow nothing.
+    /// The first RST starts the transitory timer; more of them do not prolong it, and any other packet of either side cancels it. So a forged RST does a live flow no harm.
     #[inline(always)]
     pub fn received(&self, flow: Flow, flags: TcpFlags, now: u32) {
         if flags.rst() {
@@ -210,7 +209,7 @@ impl FlowCell {
         }
     }
 
-    /// Takes note of a packet of this host. `flow` is what [`load`](Self::load) returned.
+    /// Updates the flow by a packet of this host. `flow` is what [`load`](Self::load) returned.
     #[inline(always)]
     pub fn sent(&self, flow: Flow, flags: TcpFlags, now: u32) {
         if flags.is_syn() {
@@ -239,7 +238,7 @@ impl FlowCell {
         }
     }
 
-    /// Anything but a RST: the flow is in use.
+    /// Any packet but a RST shows that the flow is in use.
     #[inline(always)]
     fn refresh(&self, flow: Flow, now: u32) {
         if flow.last_seen != now {

@@ -56,15 +56,13 @@ pub trait Packet {
     /// Copies out the header at `offset`, or `None` when the frame ends first.
     fn read<H: Header>(&self, offset: usize) -> Option<H>;
 
-    /// Copies out a header that was read before. A compiler that could tell would keep what it has
-    /// read, in registers that there are not.
+    /// Copies out a header that was read before. If the compiler could tell, it would keep the first copy, and there are no free registers to keep it in.
     #[inline(always)]
     fn read_again<H: Header>(&self, offset: usize) -> Option<H> {
         self.read(offset)
     }
 
-    /// Copies out a header of a frame that nothing is known of any more. Paths on which more or
-    /// less of it was read are one path up to here, for a verifier that follows each of them.
+    /// Copies out a header, and forgets how much of the frame was read before: the verifier then follows one path from here on, and not one for each amount.
     #[inline(always)]
     fn read_anew<H: Header>(&self, offset: usize) -> Option<H> {
         self.read(offset)
@@ -72,8 +70,7 @@ pub trait Packet {
 
     /// Returns `offset`.
     ///
-    /// Paths that differ only in how they came to an offset join here: a verifier that follows
-    /// each of them may forget the difference.
+    /// Paths that differ only in how the offset was computed become one here: the verifier, which follows each path, may forget the difference.
     #[inline(always)]
     fn rejoin(&self, offset: usize) -> usize {
         offset

@@ -42,7 +42,7 @@ impl MacAddress {
         [a, b, c, d, e, f]
     }
 
-    /// Whether it is a group's: multicast or broadcast (IEEE 802.3, section 3.2.3).
+    /// Whether it is multicast or broadcast (IEEE 802.3, section 3.2.3).
     #[inline(always)]
     pub const fn is_group(self) -> bool {
         self.0 & 1 != 0
@@ -57,21 +57,19 @@ impl MacAddress {
     }
 }
 
-/// Whom a frame is for on the link.
+/// The destination MAC address.
 #[inline(always)]
 pub fn destination(frame: &(impl Packet + ?Sized)) -> Option<MacAddress> {
     MacAddress::read(frame, 0)
 }
 
-/// Who sends a frame on the link.
+/// The source MAC address.
 #[inline(always)]
 pub fn source(frame: &(impl Packet + ?Sized)) -> Option<MacAddress> {
     MacAddress::read(frame, size_of::<[u8; 6]>())
 }
 
-/// Whether a frame is addressed to everybody on the link, as what is sent to a subnet's own
-/// broadcast address is. Clusters of gateways have multicast link addresses, and what goes by one
-/// of these goes to a single host.
+/// Whether the destination is the broadcast MAC address, as it is for the broadcast address of a subnet. Multicast does not count: clusters of gateways have a multicast MAC address, and a frame to it is for a single host.
 #[inline(always)]
 pub fn is_broadcast(frame: &(impl Packet + ?Sized)) -> bool {
     frame.read::<u32>(0) == Some(u32::MAX) && frame.read::<u16>(4) == Some(u16::MAX)

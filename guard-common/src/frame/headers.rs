@@ -194,7 +194,7 @@ impl TcpFlags {
         Self(byte)
     }
 
-    /// None of FIN, SYN and RST is set, which change what is known of a flow.
+    /// None of FIN, SYN and RST is set, which are the flags that change the state of a flow.
     #[inline(always)]
     pub const fn keeps_state(self) -> bool {
         self.0 & 0x07 == 0
@@ -206,8 +206,7 @@ impl TcpFlags {
         self.0 & 0x01 != 0
     }
 
-    /// SYN is set, ACK and RST are not: an attempt to open. Whoever receives a RST looks at nothing
-    /// else (RFC 9293, section 3.10.7).
+    /// SYN is set, ACK and RST are not: an attempt to open. In a segment with RST, the receiver looks at no other flag (RFC 9293, section 3.10.7).
     #[inline(always)]
     pub const fn is_syn(self) -> bool {
         self.0 & 0x16 == 0x02

@@ -1,4 +1,4 @@
-//! What a packet with a transport header is judged by.
+//! Which flow a packet belongs to: its own, or that of the packet which an ICMP error quotes.
 
 use crate::{
     frame::{
@@ -13,20 +13,20 @@ use crate::{
 /// Where the quoted packet starts in an ICMP message (RFC 792; RFC 4443, section 3).
 const ICMP_QUOTE: usize = 8;
 
-/// What a packet is judged by.
+/// What the decision about a packet depends on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Subject<A> {
     /// The flow that it belongs to.
     Packet(Tuple<A>),
     /// The flow of the packet that it quotes.
     Quote(Tuple<A>),
-    /// What it quotes, of which nobody has anything to report to this host.
+    /// It quotes a packet about which no error is ever reported to this host.
     Unreported,
-    /// Nothing but itself.
+    /// The packet alone: this is the outcome.
     Decided(Outcome),
 }
 
-/// Finds what a packet is judged by. It must not be a later fragment.
+/// Finds what the decision about a packet depends on. It must not be a later fragment.
 #[inline(always)]
 pub fn subject<A: Network>(frame: &(impl Packet + ?Sized), ip: &Ip<A>) -> Subject<A> {
     if let Some(transport) = Transport::from_number(ip.protocol) {
@@ -82,8 +82,7 @@ fn quoted<A: Network>(frame: &(impl Packet + ?Sized), ip: &Ip<A>) -> Subject<A> 
 
 /// An error about a protocol without guarded ports says nothing about one.
 ///
-/// By one about an echo reply, the host would believe whoever forges it that a path is narrow, or leads
-/// elsewhere (`icmp_err`, net/ipv4/icmp.c), as nothing in it need be guessed.
+/// An error about an echo reply would be believed: a forged one could make a path narrow or lead it elsewhere (`icmp_err`, net/ipv4/icmp.c), because nothing in it has to be guessed.
 #[inline(always)]
 fn quoted_other<A: Network>(frame: &(impl Packet + ?Sized), quoted: &Ip<A>) -> Subject<A> {
     if let Some(unreported) = A::ICMP_UNREPORTED

@@ -1,4 +1,4 @@
-//! Egress: what is remembered of a frame that this host sends.
+//! Egress: what is recorded of a frame that this host sends.
 
 use crate::{
     flow::{
@@ -23,17 +23,15 @@ use crate::{
     },
 };
 
-/// Takes note of a sent frame. It passes whatever it is.
+/// Records a sent frame. Every frame passes.
 #[inline(always)]
 pub fn egress(frame: &(impl Packet + ?Sized), datapath: &impl Datapath) -> Decision {
     egress_then(frame, datapath, |decision| decision, |decision| decision)
 }
 
-/// Takes note of a sent frame as [`egress`] does, and hands the judgement to `finish`, or to `retry`
-/// when the frame ends inside a header: then nothing was noted, and whoever knows more of the frame
-/// may try again.
+/// Records a sent frame as [`egress`] does, and hands the decision to `finish`. If the frame ends inside a header, nothing is recorded and the decision goes to `retry`, which may read more of the frame.
 ///
-/// `finish` is compiled into each place where a judgement falls, as in
+/// `finish` is compiled into each place where a decision is made, as in
 /// [`ingress_then`](crate::policy::ingress::ingress_then).
 #[inline(always)]
 pub fn egress_then<R>(
@@ -68,7 +66,7 @@ pub fn egress_then<R>(
     }
 }
 
-/// Takes note of a sent frame the general way, which takes longer and reads everything.
+/// Records a sent frame by the general parser, which reads everything and is slower.
 #[inline(always)]
 pub fn egress_general(frame: &(impl Packet + ?Sized), datapath: &impl Datapath) -> Decision {
     match try_egress_general(frame, datapath) {
@@ -94,8 +92,7 @@ fn try_egress_general(
     }
 }
 
-/// Settles what most plain packets are: from a port that is not guarded, or of flows that are known.
-/// What is left over is recorded the general way, for the reason given in `ingress`.
+/// The fast path: plain packets from a port that is not guarded, or of a known flow, which are most. For any other, `finish` is given back and the general parser is used, for the reason given in `ingress`.
 #[inline(always)]
 fn egress_fast<A: FlowAddress, R, F: FnOnce(Decision) -> R>(
     frame: &(impl Packet + ?Sized),
@@ -143,11 +140,11 @@ fn egress_fast<A: FlowAddress, R, F: FnOnce(Decision) -> R>(
     Err(finish)
 }
 
-/// Takes note of a packet in its flow, unless that does not count any more.
+/// Updates the flow of a packet, if the flow still counts.
 #[inline(always)]
 fn refresh_on_send(cell: &FlowCell, flags: TcpFlags, datapath: &impl Datapath) -> bool {
     let (flow, now) = (cell.load(), datapath.now());
-    // What is sent to nobody may look like the entry of a query, which names no remote end.
+    // A packet to the unspecified address would find the entry for multicast, which names no remote end.
     let counts = !flow.is_multicast() && flow.alive(now, datapath.config().timeouts());
     if counts {
         cell.sent(flow, flags, now);
@@ -191,8 +188,7 @@ fn egress_ip<A: FlowAddress>(
     }
 }
 
-/// A later fragment's bytes are payload: who chooses the payload must not choose what is recorded.
-/// ICMP is not recorded either: an error that this host sends quotes what a stranger sent.
+/// A later fragment has payload where the ports would be, and payload must not decide what is recorded. ICMP is not recorded either: an error that this host sends quotes an unsolicited packet.
 #[inline(always)]
 fn record<A: FlowAddress>(
     frame: &(impl Packet + ?Sized),

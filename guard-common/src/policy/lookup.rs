@@ -29,7 +29,7 @@ impl<'a> From<Option<&'a FlowCell>> for FlowLookup<'a> {
     }
 }
 
-/// Asks the filter for the flow of a packet, and then the map.
+/// Looks up the flow of a packet in the Bloom filter, and then in the map.
 #[inline(always)]
 pub(crate) fn look_up<'a, A: FlowAddress>(
     tuple: &Tuple<A>,
@@ -69,7 +69,7 @@ pub(crate) fn mark_flow<A: Address>(tuple: &Tuple<A>, port: usize, datapath: &im
 pub(crate) fn mark_port<A: Address>(tuple: &Tuple<A>, port: usize, datapath: &impl Datapath) {
     let purpose = Use::flow(tuple.transport);
     let epoch = datapath.config().epoch() as u8;
-    // Most are marked already, and need not be asked whose they are.
+    // Most ports are marked already, and then their single peer does not matter.
     if datapath
         .occupancy(purpose, port)
         .is_some_and(|occupancy| occupancy.is(epoch))
@@ -81,13 +81,13 @@ pub(crate) fn mark_port<A: Address>(tuple: &Tuple<A>, port: usize, datapath: &im
         .is_some_and(|single_peer| {
             single_peer.load() == PeerHash::of(tuple.remote, &datapath.config().filter())
         });
-    // Its owner does not mark a port: it would look as if it were used with others too.
+    // The single peer does not mark its port, which would then look as if it were used with others too.
     if !by_single_peer {
         mark(purpose, port, datapath);
     }
 }
 
-/// Notes that a port is in use with anybody.
+/// Marks a port as in use with any remote address.
 #[inline(always)]
 pub(crate) fn mark(purpose: Use, port: usize, datapath: &impl Datapath) {
     let epoch = datapath.config().epoch() as u8;
@@ -101,7 +101,7 @@ const fn above_time(phase: Phase) -> u32 {
     (Flow::new(phase, 0).word() >> 32) as u32
 }
 
-/// What is to be done beside noting the time of a steady flow.
+/// What remains to be done once the time of a flow is up to date.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Tick {
     /// Nothing: another packet has come in this tick.
@@ -110,15 +110,14 @@ pub(crate) enum Tick {
     New,
 }
 
-/// Notes the time of a flow that is alive and steady; `None` for any other. The packet must have
-/// none of the TCP flags that change a flow.
+/// Updates the time of a live flow whose state does not change; `None` for any other. The packet must have none of the TCP flags that change the state.
 #[inline(always)]
 pub(crate) fn refresh_time(cell: &FlowCell, datapath: &impl Datapath) -> Option<Tick> {
     const ESTABLISHED: u32 = above_time(Phase::Established);
     const DATAGRAM: u32 = above_time(Phase::Datagram);
     const DNS: u32 = above_time(Phase::Dns);
 
-    // One comparison tells all three.
+    // One comparison covers all three.
     const _: () = assert!(DATAGRAM == ESTABLISHED + 1 && DNS == DATAGRAM + 1);
 
     let word = cell.load_word();
@@ -190,13 +189,12 @@ pub(crate) fn in_use<A: Address>(
         .single_peer(purpose, port)
         .map_or(PeerHash::NONE, |single_peer| single_peer.load());
 
-    // A free port's owner is not told from another's: where some ports are free and some are not,
-    // no processor would guess the branch.
+    // Branch-free on purpose: a branch on "the port is free" is unpredictable under a flood of free and used ports.
     single_peer == PeerHash::of(remote, &filter)
         || !filter.size.is_valid() && single_peer != PeerHash::NONE
 }
 
-/// Whether a port may be used with anybody.
+/// Whether a port may be in use with any remote address.
 #[inline(always)]
 pub(crate) fn is_marked(purpose: Use, port: usize, datapath: &impl Datapath) -> bool {
     let epoch = datapath.config().epoch() as u8;

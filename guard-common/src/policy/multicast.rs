@@ -1,4 +1,4 @@
-//! Queries to a group, which any neighbour may answer.
+//! UDP to multicast and broadcast addresses, which any neighbour may answer.
 
 use crate::{
     flow::{
@@ -14,7 +14,7 @@ use crate::{
     ports::occupancy::Use,
 };
 
-/// Any neighbour may answer a query to a group, so its entry names no remote end.
+/// Records a packet to a group. Any neighbour may answer it, so the entry names no remote end.
 #[inline(always)]
 pub(crate) fn record_multicast<A: FlowAddress>(
     tuple: &Tuple<A>,
@@ -49,13 +49,12 @@ pub(crate) fn record_multicast<A: FlowAddress>(
     };
     mark(Use::Udp, port, datapath);
     mark(Use::Multicast, port, datapath);
-    // What goes to one host by everybody's link address may come from a connected socket, which
-    // proves the answer from wherever it is.
+    // A packet to one host by the broadcast MAC address may come from a connected socket, which proves the answer wherever it comes from.
     bloom_insert(&as_recorded(tuple, datapath), datapath);
     outcome
 }
 
-/// Whether a packet is to be asked whether it [answers a query](answers_multicast).
+/// Whether a packet may be one that [answers multicast](answers_multicast).
 #[inline(always)]
 pub(crate) fn may_answer_multicast<A: FlowAddress>(
     tuple: &Tuple<A>,
@@ -63,7 +62,7 @@ pub(crate) fn may_answer_multicast<A: FlowAddress>(
 ) -> bool {
     let port = datapath.index(tuple.local_port);
 
-    // Whoever asks a group marks the port for flows as well, which has been looked at already.
+    // A packet to a group marks the port for flows as well, and that mark is in the cache already.
     tuple.transport == Transport::Udp
         && is_marked(Use::Udp, port, datapath)
         && is_marked(Use::Multicast, port, datapath)

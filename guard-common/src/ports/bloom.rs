@@ -7,8 +7,7 @@
 //! every connected socket.
 //!
 //! It is a Bloom filter of two bytes a tuple, in one line of a processor's cache (Putze, Sanders and
-//! Singler 2007): nearly every stranger is told by the first, and what passes by chance costs a
-//! hundred times as much, because nobody has the flows and sockets of others in a cache.
+//! Singler 2007): nearly every unsolicited packet is refused by the first. One that passes by chance costs a hundred times as much, because the flows and sockets it is looked up in are in no cache.
 
 use crate::{
     frame::{address::Address, ip::Tuple},
@@ -35,21 +34,21 @@ pub type Line = [Occupancy; LINE];
 
 const _: () = assert!(BLOOM_BYTES.is_multiple_of(LINE) && STATE_BYTES.is_multiple_of(LINE));
 
-/// How tuples are hashed, and whether the answer counts.
+/// The secret by which tuples are hashed, and the size of the filter.
 ///
 /// The hash is a sum of products with secret odd numbers, of which the highest bits count most
-/// (multiply-shift, Dietzfelbinger et al. 1997): nobody outside can tell which tuples share a byte.
+/// (multiply-shift, Dietzfelbinger et al. 1997): without them nobody can find tuples that share a byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct BloomFilter {
-    /// Which marks count.
+    /// How many bytes are in use, and which marks count.
     pub size: BloomSize,
     /// Secret odd numbers. They never change while programs look at them.
     pub seeds: [u64; 3],
 }
 
 impl BloomFilter {
-    /// A filter with numbers that nobody must know. It is not trusted yet.
+    /// A filter with secret numbers. It is not valid yet.
     pub const fn new([a, b, c]: [u64; 3]) -> Self {
         Self {
             size: BloomSize::FIRST,
@@ -78,8 +77,7 @@ impl BloomFilter {
 /// Bits of a product above those that are folded into the highest.
 const MIDDLE: u32 = 23;
 
-/// Bytes in use for each mark, at least, as far as there are enough: of strangers at ports in use,
-/// the second byte of one in eight is asked for, or of fewer.
+/// Bytes in use for each mark, at least, as far as there are enough: then at most one in eight unsolicited packets at ports in use has its second byte read.
 const BYTES_A_MARK: u64 = 8;
 
 /// Bytes in use for each mark before there are too many: what is spread wider than it need be does
@@ -100,8 +98,7 @@ pub const fn elements(max_flows: u32) -> u32 {
     if more > 1 { 1 + more as u32 } else { 1 }
 }
 
-/// Which marks of a filter count. One word, so that it changes as a whole: no program may trust
-/// bytes that no sweep has filled.
+/// The size of a filter, and whether it is valid. One word, so that it changes as a whole: no program may rely on bytes that no sweep has filled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct BloomSize(u64);
@@ -112,7 +109,7 @@ impl BloomSize {
     /// In [`span`](Self::span): every mark is fresh.
     pub const INVALID: u32 = u8::MAX as u32;
 
-    /// That of a filter which is not trusted yet.
+    /// The size of a filter that is not valid yet.
     pub(crate) const FIRST: Self = Self::new(Self::INVALID, FEWEST as u32);
 
     /// So many `bytes` are in use, and a mark may be so many epochs away.
@@ -144,17 +141,17 @@ impl BloomSize {
         Self(word)
     }
 
-    /// As many bytes, of which every mark is fresh.
+    /// The same size, invalid: every mark counts as fresh.
     pub const fn invalidated(self) -> Self {
         Self::new(Self::INVALID, self.bytes())
     }
 
-    /// As many bytes, which decide.
+    /// The same size, valid.
     pub const fn validated(self) -> Self {
         Self::new(Self::VALID, self.bytes())
     }
 
-    /// Whether the filter decides.
+    /// Whether the answer of the filter counts.
     #[inline(always)]
     pub const fn is_valid(self) -> bool {
         self.span() == Self::VALID
@@ -270,7 +267,7 @@ mod tests {
 }
 
 #[cfg(test)]
-mod reach_tests {
+mod size_tests {
     use super::*;
 
     #[test]
@@ -316,7 +313,7 @@ mod reach_tests {
         assert_eq!([1 << 10, 1 << 17, 1 << 18].map(elements), [1, 1, 3]);
     }
 
-    /// Whoever is in doubt looks everything up, so the size must not follow every connection.
+    /// A change of size makes the filter invalid and every packet is looked up, so the size must not follow every connection.
     #[test]
     fn what_fits_stays_as_it_is() {
         let validated = BloomSize::new(BloomSize::VALID, 1 << 18);
@@ -330,7 +327,7 @@ mod reach_tests {
     }
 
     #[test]
-    fn a_reach_is_what_it_was_made_of() {
+    fn a_size_is_what_it_was_made_of() {
         let size = BloomSize::new(BloomSize::VALID, BLOOM_BYTES as u32);
         assert_eq!((size.span(), size.bytes()), (2, BLOOM_BYTES as u32));
         assert!(size.is_valid() && !size.invalidated().is_valid());

@@ -50,7 +50,7 @@ impl Occupancy {
         news
     }
 
-    /// Notes it without a look, for whoever rarely does.
+    /// Marks the port without reading it first, for rare callers.
     #[inline(always)]
     pub fn set(&self, epoch: u8) {
         // SAFETY: the cell is a valid byte for as long as `self` lives, and a store of a whole byte
@@ -61,7 +61,7 @@ impl Occupancy {
     #[inline(always)]
     fn load(&self) -> u8 {
         // SAFETY: the cell is a valid byte for as long as `self` lives, and a volatile read
-        // tolerates that somebody else writes it.
+        // tolerates that another processor writes it.
         unsafe { self.0.get().read_volatile() }
     }
 }

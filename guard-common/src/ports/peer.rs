@@ -1,12 +1,11 @@
 //! Ports that are used with one remote address alone.
 //!
 //! Most ports of a host with many connections have one each. For such a port the daemon's sweeps
-//! leave a hash of the remote address beside the occupancy: strangers are told by the same look as
-//! at a port that nobody uses, nearly all of them, and their drop takes the same branches.
+//! leave a hash of the remote address beside the occupancy: nearly all unsolicited packets are told by the same look as at an unused port, and their drop takes the same branches.
 //!
 //! Only sweeps write it, and they never take away what they have not replaced: before another hash
-//! stands there, or none, the port is marked as in use with anybody for as long as any mark counts.
-//! A flow with somebody else marks it so too. So no race can lose a flow, as none can lose a mark.
+//! stands there, or none, the port is marked as in use with any address for as long as any mark counts.
+//! A flow with another address marks it so too. So no race can lose a flow, as none can lose a mark.
 
 use core::{
     cell::UnsafeCell,
@@ -18,18 +17,18 @@ use crate::{
     ports::{bloom::BloomFilter, occupancy::Occupancy},
 };
 
-/// With whom a port is used, as far as a hash of seven bits can tell.
+/// Which remote addresses a port is used with, as far as a hash of seven bits can tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct PeerHash(u8);
 
 impl PeerHash {
-    /// With nobody.
+    /// None.
     pub const NONE: Self = Self(0);
-    /// With more than one, or with anybody.
+    /// More than one, or any.
     pub const MANY: Self = Self(2);
 
-    /// With this address alone. Odd, and so neither of the above.
+    /// This address alone. Odd, and so neither of the above.
     #[inline(always)]
     pub fn of<A: Address>(remote: A, filter: &BloomFilter) -> Self {
         let hash = remote.hash(0, &filter.seeds);
@@ -37,7 +36,7 @@ impl PeerHash {
         Self((hash >> 56) as u8 | 1)
     }
 
-    /// These, and others.
+    /// Both together.
     #[must_use]
     pub const fn merge(self, others: Self) -> Self {
         match (self.0, others.0) {
@@ -49,17 +48,17 @@ impl PeerHash {
     }
 }
 
-/// With whom alone a port is used, if with anybody. Nobody but the daemon's sweeps writes it.
+/// The single peer of a port, if it has one. Only the daemon's sweeps write it.
 #[repr(transparent)]
 pub struct SinglePeer(UnsafeCell<u8>);
 
 impl SinglePeer {
-    /// A port of nobody's.
+    /// A port without a single peer.
     pub const fn none() -> Self {
         Self(UnsafeCell::new(PeerHash::NONE.0))
     }
 
-    /// Who it is: one, or nobody.
+    /// The hash of the peer, or none.
     #[inline(always)]
     pub fn load(&self) -> PeerHash {
         // SAFETY: the cell is a valid byte for as long as `self` lives, and a volatile read
@@ -68,7 +67,7 @@ impl SinglePeer {
     }
 
     /// Takes over what a complete sweep has `found` of the port, whose occupancy is marked for the
-    /// `epoch` that is to begin wherever its owner does not say all.
+    /// `epoch` that is to begin wherever the single peer is not the whole answer.
     #[inline]
     pub fn update(&self, found: PeerHash, occupancy: &Occupancy, epoch: u8) {
         let before = self.load();
@@ -82,7 +81,7 @@ impl SinglePeer {
         };
         if before != PeerHash::NONE || alone == PeerHash::NONE {
             occupancy.mark(epoch);
-            // Whoever does not see the owner of before must see the mark.
+            // A program that does not see the former hash must see the mark.
             fence(Ordering::Release);
         }
         // SAFETY: the cell is a valid byte for as long as `self` lives, and a store of a whole byte
@@ -133,9 +132,9 @@ mod tests {
         assert_eq!(PeerHash::MANY.merge(ONE), PeerHash::MANY);
     }
 
-    /// What is marked is what was there before, or is more than an owner can say.
+    /// A port is marked when its former peer is replaced, or when it has several.
     #[test]
-    fn a_port_is_marked_wherever_its_owner_does_not_say_all() {
+    fn a_port_is_marked_wherever_its_single_peer_is_not_the_whole_answer() {
         for (before, found, after, is_marked) in [
             (PeerHash::NONE, PeerHash::NONE, PeerHash::NONE, false),
             (PeerHash::NONE, ONE, ONE, false),
