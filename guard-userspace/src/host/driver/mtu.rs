@@ -32,7 +32,7 @@ pub fn set_mtu(name: &str, mtu: u32) -> anyhow::Result<()> {
         .with_context(|| format!("{name}: set its MTU to {mtu}"))
 }
 
-fn ask(name: &str, command: libc::Ioctl, mtu: i32) -> io::Result<libc::ifreq> {
+fn ask(name: &str, command: libc::c_ulong, mtu: i32) -> io::Result<libc::ifreq> {
     let socket: OwnedFd = socket(
         AddressFamily::Inet,
         SockType::Datagram,
@@ -46,6 +46,8 @@ fn ask(name: &str, command: libc::Ioctl, mtu: i32) -> io::Result<libc::ifreq> {
         *to = from as libc::c_char;
     }
     ifreq.ifr_ifru.ifru_mtu = mtu;
+    // With musl, commands are of another type for the call than as constants.
+    let command = command as libc::Ioctl;
     // SAFETY: both commands read and write an `ifreq`, which this is.
     if unsafe { libc::ioctl(socket.as_raw_fd(), command, &raw mut ifreq) } != 0 {
         return Err(io::Error::last_os_error());
