@@ -24,6 +24,7 @@ use guard_tests::{
     build,
     frames::P,
     guard::Guard,
+    kernel::Kernel,
     netns::Direct,
     peers::{Exchange, Talk},
 };
@@ -31,7 +32,7 @@ use guard_userspace::{
     bpf::{
         maps::{FlowEntry, FlowMap},
         pins::Pins,
-        syscalls::HashMap,
+        syscalls::{HashMap, open_pin},
     },
     host::namespace,
 };
@@ -107,6 +108,38 @@ fn f16_pins_that_others_remove_are_put_back() -> Result<()> {
         })?;
         ensure!(guard.end()?.success(), "{flags:?}: {}", guard.said());
         ensure!(lab.hears(1)?, "{flags:?}: it still guards");
+    }
+    Ok(())
+}
+
+/// The kernel frees a link after whoever held it last, and until then the program is attached.
+#[test]
+fn f16_a_link_that_is_being_freed_is_waited_for() -> Result<()> {
+    // https://github.com/torvalds/linux/commit/e420bed02507
+    if Kernel::new(6, 6).is_missing("TCX") {
+        return Ok(());
+    }
+    for hook in ["auto", "tcx"] {
+        let lab = Lab::new()?;
+        let guard = lab.guard(&["--egress-hook", hook])?;
+        let pinned = folder(&guard)?;
+        let link = fs::read_dir(&pinned)?
+            .map(|entry| Ok(entry?.path()))
+            .find(|path: &Result<PathBuf>| match path {
+                Ok(path) => path.to_string_lossy().ends_with("-egress"),
+                Err(_) => true,
+            })
+            .context("no link is pinned")??;
+        let held = open_pin(&link)?;
+        fs::remove_file(&link)?;
+        says(&guard, "somebody else has taken off")?;
+        thread::sleep(Duration::from_millis(300));
+        drop(held);
+        guarded_again(&guard, &lab.topology.guarded, "vg")?;
+        let said = guard.said();
+        ensure!(!said.contains("has no TCX"), "{hook}: {said}");
+        ensure!(!said.contains("not guarded"), "{hook}: {said}");
+        works(&lab.topology, &lab.listener, "vg")?;
     }
     Ok(())
 }

@@ -5,6 +5,8 @@ use std::{
     fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -32,6 +34,9 @@ use crate::{
     },
     config,
 };
+
+/// How long the kernel may take to free a link.
+const FREED: Duration = Duration::from_secs(1);
 
 /// An interface, and where its links are pinned.
 #[derive(Clone, Copy, Debug)]
@@ -197,7 +202,7 @@ fn attach_first(
     let hold = Attached::Pinned(pin.clone());
     let Some(old) = spot.link(Hook::Egress) else {
         release_pin(&pin).map_err(io::Error::other)?;
-        let link = tcx::attach(program, spot.index, TcxEnd::First)?;
+        let link = attach_when_free(program, spot.index)?;
         syscalls::pin(link.as_fd(), &pin)?;
         return Ok(hold);
     };
@@ -215,6 +220,24 @@ fn attach_first(
     syscalls::detach_link(old.as_fd())?;
 
     Ok(hold)
+}
+
+/// Attaches before all others. A program can be attached but once, and is until the kernel has freed a
+/// link that nothing holds any more, such as one whose pin was removed.
+fn attach_when_free(program: BorrowedFd<'_>, index: u32) -> io::Result<OwnedFd> {
+    const PAUSE: Duration = Duration::from_millis(10);
+
+    let deadline = Instant::now() + FREED;
+    loop {
+        match tcx::attach(program, index, TcxEnd::First) {
+            Err(error)
+                if error.raw_os_error() == Some(libc::EEXIST) && Instant::now() < deadline =>
+            {
+                thread::sleep(PAUSE);
+            }
+            attached => return attached,
+        }
+    }
 }
 
 fn add_filter(
