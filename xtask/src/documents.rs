@@ -11,7 +11,9 @@ const OF_TESTS: [&str; 2] = ["SECURITY.md", "tests/README.md"];
 /// Where a suite is that is named without its folder.
 const SUITES: &str = "tests/tests";
 /// Documents that are read from top to bottom, and how many lines they may have.
-const SHORT: [(&str, usize); 1] = [("README.md", 200)];
+const SHORT: [(&str, usize); 2] = [("README.md", 200), ("ARCHITECTURE.md", 200)];
+/// The introduction to the code, which names files.
+const ARCHITECTURE: &str = "ARCHITECTURE.md";
 
 /// Every document of the project by its path in the checkout, with its text.
 fn documents() -> BTreeMap<String, String> {
@@ -141,6 +143,58 @@ fn what_is_read_from_top_to_bottom_is_short() {
     }
 }
 
+/// The paths that a line names between backticks: all that have a slash, and files with an ending
+/// that are in the folder with which the line begins.
+fn paths(line: &str) -> impl Iterator<Item = String> {
+    let is_path = |quoted: &&str| {
+        let mut letters = quoted.chars();
+        !quoted.starts_with('/')
+            && letters.all(|letter| letter.is_ascii_alphanumeric() || "/._-".contains(letter))
+    };
+    let quoted = || line.split('`').skip(1).step_by(2).filter(is_path);
+    let folder = quoted().next().filter(|first| first.ends_with('/'));
+
+    quoted().filter_map(move |quoted| {
+        if quoted.contains('/') {
+            return Some(quoted.to_owned());
+        }
+        let folder = folder.filter(|_| quoted.ends_with(".rs"))?;
+        Some(format!("{folder}{quoted}"))
+    })
+}
+
+#[test]
+fn every_file_that_a_document_names_exists() {
+    const OURS: [&str; 9] = [
+        "guard-common/",
+        "guard-ebpf/",
+        "guard-userspace/",
+        "reference/",
+        "tests/",
+        "fuzz/",
+        "bench/",
+        "xtask/",
+        "packaging/",
+    ];
+
+    for (name, text) in documents() {
+        let is_map = name == ARCHITECTURE;
+        let mut count = 0;
+        for path in prose(&text).flat_map(paths) {
+            let is_ours = OURS.iter().any(|folder| path.starts_with(folder));
+            if !is_map && !is_ours {
+                continue;
+            }
+            assert!(
+                workspace::root().join(&path).exists(),
+                "{name}: {path} does not exist"
+            );
+            count += 1;
+        }
+        assert!(!is_map || count > 50, "{name} names {count} files");
+    }
+}
+
 /// What stands between backticks and names a test: its file, and its name or a star.
 fn named(text: &str) -> impl Iterator<Item = (&str, &str)> {
     let quoted = text.split('`').skip(1).step_by(2);
@@ -192,12 +246,14 @@ fn a_test_is_told_from_what_it_calls() {
 }
 
 #[test]
-fn links_and_anchors_are_found() {
-    let text = "# A `b` c\nsee [x](d.md#e-f), [y](#g)\n```\n[no](link)\n```";
+fn links_anchors_and_paths_are_found() {
+    let text = "# A `b` c\nsee [x](d.md#e-f), [y](#g)\n```\n[no](link)\n```\n`a/`, `b.rs`, `b`, `c d`, `/x/y`";
     let found: Vec<_> = prose(text).flat_map(links).collect();
     assert_eq!(found, ["d.md#e-f", "#g"]);
     assert_eq!(anchors(text).collect::<Vec<_>>(), ["a-b-c"]);
     assert_eq!(anchor("`--listeners expose`"), "--listeners-expose");
+    let found: Vec<_> = prose(text).flat_map(paths).collect();
+    assert_eq!(found, ["a/", "a/b.rs"]);
     let seen = resolved(Path::new("docs/decisions"), "../../README.md");
     assert_eq!(seen, Path::new("README.md"));
 }
