@@ -12,14 +12,11 @@
 //! must refuse ([`bad_input`]). Then the policy told a second time, and compared
 //! ([`differential`]), the kernel as the judge ([`oracle`]), and last, loads that go on for long ([`soak`]).
 
-pub mod frames;
-
-pub mod setup;
+pub use guard_model::{frames, memory, setup};
 
 pub mod cases;
 pub mod headers;
 
-pub mod memory;
 pub mod mutations;
 
 pub mod build;

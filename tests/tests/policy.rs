@@ -8,13 +8,13 @@ use guard_common::{
 };
 use guard_tests::{
     cases::{self, Step},
-    memory::MemoryTables,
+    memory::MemoryDatapath,
 };
 
 /// Outcomes that need the kernel's sockets or routes, which no table in memory has.
 const ELSEWHERE: [Outcome; 2] = [Outcome::PassRescued, Outcome::PassNotLocal];
 
-fn judge(direction: Direction, frame: &[u8], tables: &MemoryTables) -> Decision {
+fn judge(direction: Direction, frame: &[u8], tables: &MemoryDatapath) -> Decision {
     match direction {
         Direction::Ingress => ingress::ingress(frame, tables),
         Direction::Egress => egress::egress(frame, tables),
@@ -26,7 +26,7 @@ fn every_case_is_judged_as_specified() {
     let mut wrong = Vec::new();
     for case in cases::table() {
         for family in case.families() {
-            let mut tables = MemoryTables::new(case.setup);
+            let mut tables = MemoryDatapath::new(case.setup);
             for (number, step) in case.steps.iter().enumerate() {
                 match step {
                     Step::Waits(ticks) => tables.wait(*ticks),

@@ -7,13 +7,13 @@ use guard_common::{
 use guard_tests::{
     cases,
     frames::{self, Extension, Frame, tcp, udp, udp_lite},
-    memory::MemoryTables,
+    memory::MemoryDatapath,
     mutations::Mutations,
     setup::Setup,
 };
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
 
-fn judge(direction: Direction, frame: &[u8], tables: &MemoryTables) -> Decision {
+fn judge(direction: Direction, frame: &[u8], tables: &MemoryDatapath) -> Decision {
     match direction {
         Direction::Ingress => ingress::ingress(frame, tables),
         Direction::Egress => egress::egress(frame, tables),
@@ -31,11 +31,11 @@ fn is_of(decision: Decision, direction: Direction) -> bool {
 fn every_prefix_of_every_frame_is_judged_like_the_frame_or_refused() {
     for (direction, frame) in cases::frames() {
         // A received frame leaves nothing behind that its own prefix would be judged by.
-        let shared = MemoryTables::new(Setup::default());
+        let shared = MemoryDatapath::new(Setup::default());
         let judge = |length: usize| match direction {
             Direction::Ingress => judge(direction, &frame[..length], &shared),
             Direction::Egress => {
-                let own = MemoryTables::new(Setup::default());
+                let own = MemoryDatapath::new(Setup::default());
                 judge(direction, &frame[..length], &own)
             }
         };
@@ -64,7 +64,7 @@ fn every_prefix_of_every_frame_is_judged_like_the_frame_or_refused() {
 #[test]
 fn no_prefix_without_ports_belongs_to_a_flow() {
     let builds: [fn(u16, u16) -> Frame; 3] = [udp, udp_lite, tcp];
-    let tables = MemoryTables::new(Setup::default());
+    let tables = MemoryDatapath::new(Setup::default());
     for family in [Family::Ipv4, Family::Ipv6] {
         for build in builds {
             egress::egress(&build(40_000, 53).sent(family)[..], &tables);
@@ -112,7 +112,7 @@ fn received_frames_open_nothing() {
         .into_iter()
         .filter(|(direction, _)| *direction == Direction::Ingress)
         .collect();
-    let tables = MemoryTables::new(Setup::default());
+    let tables = MemoryDatapath::new(Setup::default());
     let mut mutations = Mutations::new(1);
     for _ in 0..100_000 {
         let (direction, frame) = mutations.next(&originals);
@@ -140,7 +140,7 @@ proptest! {
 
     #[test]
     fn random_bytes_are_judged_once(bytes in prop::collection::vec(any::<u8>(), 0..200), direction in direction()) {
-        let decision = judge(direction, &bytes, &MemoryTables::new(Setup::default()));
+        let decision = judge(direction, &bytes, &MemoryDatapath::new(Setup::default()));
         prop_assert!(is_of(decision, direction));
     }
 
@@ -155,7 +155,7 @@ proptest! {
         let mut packet = bytes;
         packet.insert(0, version);
         let frame = frames::ethernet(ether_type, &packet).tags(tags).received(Family::Ipv4);
-        let decision = judge(direction, &frame, &MemoryTables::new(Setup::default()));
+        let decision = judge(direction, &frame, &MemoryDatapath::new(Setup::default()));
         prop_assert!(is_of(decision, direction));
         if tags > 4 && direction == Direction::Ingress {
             prop_assert_eq!(decision.outcome, Outcome::DropVlanDepth);
@@ -165,7 +165,7 @@ proptest! {
     #[test]
     fn only_the_range_is_guarded(source in any::<u16>(), destination in any::<u16>(), v6 in any::<bool>()) {
         let family = if v6 { Family::Ipv6 } else { Family::Ipv4 };
-        let tables = MemoryTables::new(Setup::default());
+        let tables = MemoryDatapath::new(Setup::default());
         let decision = ingress::ingress(&udp(source, destination).received(family)[..], &tables);
         let inside = (32_768..=60_999).contains(&destination);
         prop_assert_eq!(decision.outcome == Outcome::PassOutsideRange, !inside);
@@ -177,7 +177,7 @@ proptest! {
     fn whatever_was_sent_is_answered(local in any::<u16>(), remote in any::<u16>(), v6 in any::<bool>(), over_tcp in any::<bool>()) {
         let family = if v6 { Family::Ipv6 } else { Family::Ipv4 };
         let build = if over_tcp { tcp } else { udp };
-        let tables = MemoryTables::new(Setup::default());
+        let tables = MemoryDatapath::new(Setup::default());
         let sent = egress::egress(&build(local, remote).sent(family)[..], &tables).outcome;
         let answer = ingress::ingress(&build(remote, local).received(family)[..], &tables).outcome;
         match sent {

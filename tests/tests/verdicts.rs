@@ -17,7 +17,7 @@ use guard_tests::{
         Extension::{Destination, HopByHop},
         udp,
     },
-    memory::MemoryTables,
+    memory::MemoryDatapath,
     mutations::Mutations,
     programs::{self, Entry, FRAGS, LONGEST_WHOLE, Programs},
     setup::{self, Setup},
@@ -66,7 +66,7 @@ fn when_time_stands_still(programs: &mut Programs, case: &Case, family: Family) 
 /// Runs one case, and compares everything the guard knows after each step. Returns whether the
 /// clock stood still whenever it had to.
 fn run(programs: &mut Programs, case: &Case, family: Family) -> Result<bool> {
-    let mut tables = MemoryTables::new(case.setup);
+    let mut tables = MemoryDatapath::new(case.setup);
     programs.reset(case.setup)?;
     let mut clock = programs.now()?;
     for (number, step) in case.steps.iter().enumerate() {
@@ -138,7 +138,7 @@ fn verdict(setup: Setup, outcome: Outcome) -> Verdict {
 }
 
 /// `clock` is when the last frame was judged.
-fn compare(programs: &mut Programs, tables: &MemoryTables, clock: u32) -> Result<()> {
+fn compare(programs: &mut Programs, tables: &MemoryDatapath, clock: u32) -> Result<()> {
     let (flows, due) = (programs.flows(clock)?, tables.flows());
     ensure!(flows == due, "the flows are {flows:#?}, not {due:#?}");
     let (refusals, due) = (programs.refusals(clock)?, tables.refusals());
@@ -224,7 +224,7 @@ fn alike(entry: Entry, rounds: u64) -> Result<()> {
             any_remote_port: seed % 4 == 1,
             ..Setup::default()
         };
-        let tables = MemoryTables::new(setup);
+        let tables = MemoryDatapath::new(setup);
         programs.reset(setup)?;
         let before = programs.counters(setup::DEVICE)?;
         let mut due = BTreeMap::new();

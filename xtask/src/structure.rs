@@ -35,19 +35,14 @@ const CRATES: &[Layered] = &[
     Layered {
         name: "guard-common",
         layers: &["outcome", "frame", "flow", "ports", "abi", "policy"],
-        unmended: &[
-            "frame::address -> abi::device",
-            "frame::address -> flow::key",
-            "frame::address -> frame::headers",
-            "frame::address -> frame::ip",
-            "frame::headers -> frame::address",
-            "frame::ip -> frame::address",
-            "frame::ip -> frame::headers",
-            "frame::ip -> frame::transport",
-            "frame::transport -> frame::headers",
-            "ports::bloom -> abi::state",
-        ],
-        split: &["flow::timer::Timeouts"],
+        unmended: &[],
+        split: &[],
+    },
+    Layered {
+        name: "guard-model",
+        layers: &["frames", "setup", "memory"],
+        unmended: &[],
+        split: &[],
     },
     Layered {
         name: "guard-userspace",

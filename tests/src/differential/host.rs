@@ -10,7 +10,7 @@ use guard_common::{
 use guard_reference::policy::{Host, Prefix, Taker};
 
 use super::{session::Session, translate};
-use crate::memory::{MemoryTables, Surroundings};
+use crate::memory::{self, MemoryDatapath};
 
 /// Flows that the tables have room for.
 const ROOM: usize = 2048;
@@ -20,7 +20,7 @@ pub type Around = Rc<RefCell<(Host, Vec<Prefix>, Vec<(IpAddr, u16)>)>>;
 
 struct Described(Around);
 
-impl Surroundings for Described {
+impl memory::Host for Described {
     fn socket(&self, transport: Transport, key: SizedKey<'_>) -> SocketMatch {
         let (_, local, remote) = translate::ends(key);
         match self.0.borrow().0.taker(transport.number(), local, remote) {
@@ -70,11 +70,11 @@ fn covers(prefixes: &[Prefix], address: IpAddr) -> bool {
 }
 
 /// The tables that a session begins with, and what is around them.
-pub fn tables(session: &Session) -> (MemoryTables, Around) {
+pub fn tables(session: &Session) -> (MemoryDatapath, Around) {
     let (policy, host) = (&session.policy, &session.host);
     let around = (host.clone(), policy.trusted.clone(), policy.kernel.clone());
     let around = Rc::new(RefCell::new(around));
-    let tables = MemoryTables::with(
+    let tables = MemoryDatapath::with(
         translate::config(policy, host),
         translate::ports(policy),
         translate::device(host),

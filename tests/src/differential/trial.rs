@@ -20,7 +20,7 @@ use super::{
     session::{Session, Step},
     translate,
 };
-use crate::memory::MemoryTables;
+use crate::memory::MemoryDatapath;
 
 /// When a session starts without a kernel: far from 0, so that flows can be aged.
 const START: u32 = 1 << 24;
@@ -112,7 +112,7 @@ pub fn three_ways(session: &Session, kernel: &mut Kernel, care: Care) -> Result<
 /// The reference and the policy in memory, at the same point of a session.
 struct Trial {
     model: Model,
-    tables: MemoryTables,
+    tables: MemoryDatapath,
     around: Around,
     /// The last frame's judgement, by both.
     decision: Option<(decision::Decision, Decision)>,
@@ -145,7 +145,7 @@ impl Trial {
             }
             Step::Send(frame) | Step::Forward(frame) => {
                 let passes = matches!(step, Step::Forward(_));
-                self.tables.set_passing(passes);
+                self.tables.set_forwarded(passes);
                 let due = self.model.send(frame, passes);
                 let decision = egress::egress(&frame[..], &self.tables);
                 return self.judge(due, decision, Direction::Egress);

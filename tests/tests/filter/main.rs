@@ -15,7 +15,7 @@ use guard_common::{
 };
 use guard_tests::{
     frames::{End, FAR, Frame, G, MDNS, P, tcp, udp, udp_lite},
-    memory::{Key, MemoryTables, Surroundings},
+    memory::{Host, Key, MemoryDatapath},
     setup::{self, Setup},
 };
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
@@ -23,7 +23,7 @@ use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, propte
 /// A host with these connected sockets, which no interface sends on.
 struct Sockets(Rc<RefCell<Vec<Key>>>);
 
-impl Surroundings for Sockets {
+impl Host for Sockets {
     fn socket(&self, _transport: Transport, key: SizedKey<'_>) -> SocketMatch {
         if self.0.borrow().contains(&key.into()) {
             SocketMatch::Connected
@@ -37,14 +37,14 @@ impl Surroundings for Sockets {
     }
 }
 
-fn tables(setup: Setup, sockets: &Rc<RefCell<Vec<Key>>>) -> MemoryTables {
+fn tables(setup: Setup, sockets: &Rc<RefCell<Vec<Key>>>) -> MemoryDatapath {
     let config = Config {
         rescue: 1,
         ..setup.config()
     };
     let [guarded, _] = setup.pages();
     let around = Box::new(Sockets(Rc::clone(sockets)));
-    MemoryTables::with(config, guarded, setup::device(), 1024, around)
+    MemoryDatapath::with(config, guarded, setup::device(), 1024, around)
 }
 
 fn key(transport: Transport, local_port: u16, remote_port: u16) -> Key {
@@ -187,7 +187,7 @@ proptest! {
         plain.sweep_all(&marked());
         filtered.sweep_all(&marked());
         for step in steps {
-            plain.doubt_filter();
+            plain.invalidate_filter();
             match step {
                 Step::Send(talk) => {
                     let frame = (talk.dress)((talk.build)(talk.local, talk.remote)).sent(talk.family);
@@ -217,7 +217,7 @@ proptest! {
                     plain.wait(ticks);
                     filtered.wait(ticks);
                 }
-                Step::Fit(marks) => filtered.fit_filter(marks),
+                Step::Fit(marks) => filtered.resize_filter(marks),
                 Step::Sweep => {
                     plain.sweep_all(&marked());
                     filtered.sweep_all(&marked());
@@ -242,7 +242,7 @@ fn what_no_sweep_has_marked_is_not_asked_for() {
     tables.set_mark(Use::Udp, 50_000, epoch);
     let decision = ingress::ingress(&received[..], &tables);
     assert_eq!(decision.outcome, Outcome::DropNoFlow);
-    tables.doubt_filter();
+    tables.invalidate_filter();
     let decision = ingress::ingress(&received[..], &tables);
     assert_eq!(decision.outcome, Outcome::PassRescued);
 }
@@ -255,9 +255,9 @@ fn a_rescue_is_remembered_until_two_sweeps_have_missed_it() {
     let mut tables = tables(Setup::default(), &sockets);
     let epoch = tables.epoch() as u8;
     tables.set_mark(Use::Tcp, 50_000, epoch);
-    let judge = |tables: &MemoryTables| ingress::ingress(&received[..], tables).outcome;
+    let judge = |tables: &MemoryDatapath| ingress::ingress(&received[..], tables).outcome;
     assert_eq!(judge(&tables), Outcome::PassRescued);
-    tables.trust_filter();
+    tables.validate_filter();
     assert_eq!(judge(&tables), Outcome::PassKnownFlow);
     tables.sweep(1);
     assert_eq!(judge(&tables), Outcome::PassKnownFlow);

@@ -10,7 +10,7 @@ use guard_common::{
 };
 use guard_tests::{
     frames::{End, FAR, P, tcp, udp},
-    memory::MemoryTables,
+    memory::MemoryDatapath,
     setup::Setup,
 };
 
@@ -29,7 +29,7 @@ fn answered(peer: End, transport: Transport, doubted: bool) -> Outcome {
         tables.sweep_all(&[with(P, transport, 50_000, 443)]);
     }
     if doubted {
-        tables.doubt_filter();
+        tables.invalidate_filter();
     }
     let received = build(443, 50_000).from(peer).received(Family::Ipv4);
     ingress::ingress(&received[..], &tables).outcome
@@ -50,11 +50,11 @@ fn a_port_of_one_peer_is_no_other_s() {
 #[test]
 fn a_port_of_one_peer_becomes_that_of_two() {
     let mut tables = tables(Setup::default(), &Rc::default());
-    let send = |tables: &MemoryTables, peer| {
+    let send = |tables: &MemoryDatapath, peer| {
         let sent = udp(50_000, 443).to(peer).sent(Family::Ipv4);
         egress::egress(&sent[..], tables).outcome
     };
-    let judge = |tables: &MemoryTables, peer| {
+    let judge = |tables: &MemoryDatapath, peer| {
         let received = udp(443, 50_000).from(peer).received(Family::Ipv4);
         ingress::ingress(&received[..], tables).outcome
     };

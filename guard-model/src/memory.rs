@@ -1,11 +1,14 @@
-//! The tables of a decision, in memory, with a clock that is set by hand.
+//! The datapath in memory, with a clock that is set by hand, and a sweep over it.
 
-mod contents;
 mod entries;
-mod surroundings;
-mod sweep;
+mod host;
 
-use std::{cell::Cell, collections::HashMap, iter::repeat_with, ptr, slice};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, HashMap},
+    iter::repeat_with,
+    ptr, slice,
+};
 
 use guard_common::{
     abi::{
@@ -15,14 +18,14 @@ use guard_common::{
     },
     flow::{
         fragment::{FragmentKey, RefusedAt},
-        key::{AddressKey, KernelPortKey, SizedKey},
-        state::{Flow, FlowCell},
+        key::{AddressKey, FlowKeyV4, FlowKeyV6, KernelPortKey, SizedKey},
+        state::{Flow, FlowCell, Phase},
     },
-    frame::{address::Address, ethernet::MacAddress, transport::Transport},
+    frame::{address::Address, ethernet::MacAddress, ip::Tuple, transport::Transport},
     outcome::Tally,
     policy::datapath::{Datapath, Inserted, Locality, RouteKey, SocketMatch},
     ports::{
-        bloom::{BLOOM_BYTES, LINE, Line},
+        bloom::{BLOOM_BYTES, BloomSize, LINE, Line},
         class::{GuardedPorts, PORTS},
         occupancy::{Occupancy, Use},
         peer::{PeerHash, SinglePeer},
@@ -31,19 +34,18 @@ use guard_common::{
 
 use crate::setup::{self, Setup};
 
-pub use contents::{Aged, Contents, Key};
 use entries::Entries;
-pub use surroundings::Surroundings;
-use surroundings::Usual;
+pub use host::Host;
+use host::Usual;
 
-/// Flows, and refused datagrams, that the tables have room for.
+/// Flows, and refused datagrams, that there is room for.
 const ROOM: usize = 1024;
 
 /// When a model starts: far from 0, so that flows can be aged.
 const START: u32 = 1 << 24;
 
-/// The tables of one guard.
-pub struct MemoryTables {
+/// The datapath of one guard.
+pub struct MemoryDatapath {
     now: u32,
     config: Config,
     cell: ConfigCell,
@@ -51,18 +53,18 @@ pub struct MemoryTables {
     device: Device,
     occupancy: Box<[Occupancy]>,
     single_peers: Box<[SinglePeer]>,
-    /// What the last sweep has found of each port, by its place among the owners.
+    /// What the last sweep has found of each port, by its place in `single_peers`.
     users: HashMap<usize, PeerHash>,
     tuples: Box<[Occupancy]>,
     flows: Entries<Key, FlowCell>,
     refused: Entries<FragmentKey, RefusedAt>,
-    surroundings: Box<dyn Surroundings>,
-    passing: bool,
+    host: Box<dyn Host>,
+    forwarded: bool,
     tallies: [Cell<u64>; Tally::COUNT],
 }
 
-impl MemoryTables {
-    /// The tables of a guard that has seen nothing yet.
+impl MemoryDatapath {
+    /// The datapath of a guard that has seen nothing yet.
     pub fn new(setup: Setup) -> Self {
         let [first, second] = setup.pages();
         let guarded = if setup.second_page { second } else { first };
@@ -76,13 +78,13 @@ impl MemoryTables {
         )
     }
 
-    /// The tables of any guard, with room for so many flows.
+    /// The datapath of any guard, with room for so many flows.
     pub fn with(
         config: Config,
         guarded: Box<GuardedPorts>,
         device: Device,
         room: usize,
-        surroundings: Box<dyn Surroundings>,
+        host: Box<dyn Host>,
     ) -> Self {
         Self {
             now: START,
@@ -98,8 +100,8 @@ impl MemoryTables {
             tuples: unmarked(BLOOM_BYTES),
             flows: Entries::new(room),
             refused: Entries::new(ROOM),
-            surroundings,
-            passing: false,
+            host,
+            forwarded: false,
             tallies: Default::default(),
         }
     }
@@ -114,14 +116,14 @@ impl MemoryTables {
         self.guarded = guarded;
     }
 
-    /// Says what time it is.
+    /// Sets the clock.
     pub fn set_now(&mut self, now: u32) {
         self.now = now;
     }
 
-    /// Says whether what is sent was received before.
-    pub fn set_passing(&mut self, passing: bool) {
-        self.passing = passing;
+    /// Sets whether the frames that are sent were received before.
+    pub fn set_forwarded(&mut self, forwarded: bool) {
+        self.forwarded = forwarded;
     }
 
     /// Writes the epoch in which a port was last in use.
@@ -129,7 +131,7 @@ impl MemoryTables {
         self.occupancy[purpose as usize * PORTS + usize::from(port)] = Occupancy::new(epoch);
     }
 
-    /// Whether a port is marked as in use with anybody.
+    /// Whether a port is marked as in use with any remote address.
     pub fn is_marked(&self, purpose: Use, port: u16) -> bool {
         self.occupancy[purpose as usize * PORTS + usize::from(port)].fresh(self.config.epoch as u8)
     }
@@ -162,7 +164,7 @@ impl MemoryTables {
 
     /// When each datagram was refused whose refusal was not taken back, in no order.
     pub fn all_refusals(&self) -> impl Iterator<Item = (FragmentKey, u32)> {
-        // SAFETY: a `RefusedAt` is a word in a cell, and nobody writes it meanwhile.
+        // SAFETY: a `RefusedAt` is a word in a cell, and nothing writes it meanwhile.
         let since = |mark: &RefusedAt| unsafe { ptr::from_ref(mark).cast::<u32>().read() };
         self.refused
             .iter()
@@ -196,8 +198,8 @@ impl MemoryTables {
     /// The epochs in which each port was last in use, one use behind the other.
     pub fn occupancy_bytes(&self) -> Vec<u8> {
         let marks = self.occupancy.as_ptr().cast::<u8>();
-        // SAFETY: an `Occupancy` is one byte, and nobody writes one while they are copied: the
-        // tables stay on one thread.
+        // SAFETY: an `Occupancy` is one byte, and nothing writes one while they are copied: the
+        // datapath stays on one thread.
         unsafe { slice::from_raw_parts(marks, self.occupancy.len()) }.to_vec()
     }
 }
@@ -209,7 +211,7 @@ fn unmarked(marks: usize) -> Box<[Occupancy]> {
     unsafe { Box::from_raw(Box::into_raw(bytes) as *mut [Occupancy]) }
 }
 
-impl Datapath for MemoryTables {
+impl Datapath for MemoryDatapath {
     fn now(&self) -> u32 {
         self.now
     }
@@ -263,7 +265,7 @@ impl Datapath for MemoryTables {
     }
 
     fn socket(&self, transport: Transport, key: SizedKey<'_>) -> SocketMatch {
-        self.surroundings.socket(transport, key)
+        self.host.socket(transport, key)
     }
 
     fn tally(&self, tally: Tally) {
@@ -272,31 +274,172 @@ impl Datapath for MemoryTables {
     }
 
     fn trusts(&self, address: &AddressKey) -> bool {
-        self.surroundings.trusts(address)
+        self.host.trusts(address)
     }
 
     fn kernel_receives(&self, port: &KernelPortKey) -> bool {
-        self.surroundings.kernel_receives(port)
+        self.host.kernel_receives(port)
     }
 
     fn locality(&self, address: &AddressKey) -> Locality {
-        self.surroundings.locality(address)
+        self.host.locality(address)
     }
 
     fn is_neighbour<A: Address>(&self, address: A) -> bool {
-        self.surroundings.is_neighbour(&AddressKey::new(address))
+        self.host.is_neighbour(&AddressKey::new(address))
     }
 
     fn is_own_mac(&self, address: MacAddress) -> bool {
-        self.surroundings.is_own_mac(address)
+        self.host.is_own_mac(address)
     }
 
     fn forwards<A: Address>(&self, packet: &RouteKey<A>) -> bool {
         let [source, destination] = [packet.source, packet.destination].map(AddressKey::new);
-        self.surroundings.forwards(&source, &destination)
+        self.host.forwards(&source, &destination)
     }
 
     fn is_forwarded(&self) -> bool {
-        self.passing
+        self.forwarded
+    }
+}
+
+impl MemoryDatapath {
+    /// Completes a sweep that finds every flow, and these sockets. The Bloom filter is valid from then
+    /// on.
+    pub fn sweep_all(&mut self, sockets: &[Key]) {
+        let epoch = (self.config.epoch + 1) as u8;
+        let timeouts = self.config.timeouts;
+        let found: Vec<_> = self
+            .all_flows()
+            .filter(|(_, flow)| flow.alive(self.now, &timeouts))
+            .map(|(key, flow)| (key, flow.phase == Phase::Multicast as u8))
+            .chain(sockets.iter().map(|key| (*key, false)))
+            .collect();
+        let mut users: HashMap<usize, PeerHash> = self
+            .users
+            .keys()
+            .map(|place| (*place, PeerHash::NONE))
+            .collect();
+        for (key, query) in found {
+            let (protocol, port, places, one) = self.place_of(&key);
+            // The protocol's number is in the key: TCP in two of the four maps alone.
+            let transport = Transport::from_number(protocol as u8).unwrap_or(Transport::Udp);
+            for place in places {
+                self.tuples[place - size_of::<State>()].mark(epoch);
+            }
+            let these = if query {
+                self.set_mark(Use::Multicast, port, epoch);
+                PeerHash::MANY
+            } else {
+                one
+            };
+            let place = Use::flow(transport) as usize * PORTS + usize::from(port);
+            let before = users.entry(place).or_insert(PeerHash::NONE);
+            *before = before.merge(these);
+        }
+        for (place, users) in &users {
+            self.single_peers[*place].update(*users, &self.occupancy[*place], epoch);
+        }
+        self.users = users;
+        self.config.filter.size = self.config.filter.size.validated();
+        self.sweep(1);
+    }
+
+    /// Makes the Bloom filter invalid: every packet to a port in use is looked up.
+    pub fn invalidate_filter(&mut self) {
+        self.set_size(BloomSize::invalidated);
+    }
+
+    /// Makes the Bloom filter valid.
+    pub fn validate_filter(&mut self) {
+        self.set_size(BloomSize::validated);
+    }
+
+    /// Gives the Bloom filter the size that suits so many marks.
+    pub fn resize_filter(&mut self, marks: u64) {
+        self.set_size(|size| size.fitting(marks, 1));
+    }
+
+    /// Whether the Bloom filter is valid.
+    pub fn filters(&self) -> bool {
+        self.config.filter.size.is_valid()
+    }
+
+    fn set_size(&mut self, change: impl Fn(BloomSize) -> BloomSize) {
+        self.config.filter.size = change(self.config.filter.size);
+        self.cell = ConfigCell::new(self.config);
+    }
+
+    /// The protocol and the local port of a flow, the places of its bytes, and the hash of its peer.
+    fn place_of(&self, key: &Key) -> (u32, u16, [usize; 2], PeerHash) {
+        let filter = self.config.filter;
+        match key {
+            Key::V4(key) => {
+                let ports = (key.local_port, key.remote_port);
+                let places = filter.places(&tuple(key.local, key.remote, ports));
+                let one = PeerHash::of(key.remote, &filter);
+                (key.protocol, u16::from_be(key.local_port), places, one)
+            }
+            Key::V6(key) => {
+                let ports = (key.local_port, key.remote_port);
+                let places = filter.places(&tuple(key.local, key.remote, ports));
+                let one = PeerHash::of(key.remote, &filter);
+                (key.protocol, u16::from_be(key.local_port), places, one)
+            }
+        }
+    }
+}
+
+/// The transport plays no part in the Bloom filter.
+fn tuple<A>(local: A, remote: A, (local_port, remote_port): (u16, u16)) -> Tuple<A> {
+    Tuple {
+        transport: Transport::Udp,
+        local,
+        remote,
+        local_port,
+        remote_port,
+    }
+}
+
+/// The key of a flow of either family.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Key {
+    /// IPv4.
+    V4(FlowKeyV4),
+    /// IPv6.
+    V6(FlowKeyV6),
+}
+
+impl From<SizedKey<'_>> for Key {
+    fn from(key: SizedKey<'_>) -> Self {
+        match key {
+            SizedKey::V4(key) => Self::V4(*key),
+            SizedKey::V6(key) => Self::V6(*key),
+        }
+    }
+}
+
+/// What a datapath holds, with ages in place of times, by the debug print of each key.
+pub type Contents<T> = BTreeMap<String, T>;
+
+/// A flow, in the form in which two datapaths are compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Aged {
+    /// Ticks since `last_seen`.
+    pub age: u32,
+    /// The flow, its `last_seen` set to 0.
+    pub flow: Flow,
+}
+
+impl Aged {
+    /// A flow as it looks at `now`.
+    pub fn new(flow: Flow, now: u32) -> Self {
+        Self {
+            age: now.wrapping_sub(flow.last_seen),
+            flow: Flow {
+                last_seen: 0,
+                ..flow
+            },
+        }
     }
 }

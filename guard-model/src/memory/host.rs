@@ -1,4 +1,4 @@
-//! What a guard finds around it.
+//! The host around a guard: its sockets, its addresses and its routes.
 
 use guard_common::{
     flow::key::{AddressKey, KernelPortKey, SizedKey},
@@ -9,7 +9,7 @@ use guard_common::{
 use crate::setup;
 
 /// The host around a guard.
-pub trait Surroundings {
+pub trait Host {
     /// What the kernel has for a packet of this flow.
     fn socket(&self, transport: Transport, key: SizedKey<'_>) -> SocketMatch;
 
@@ -21,7 +21,7 @@ pub trait Surroundings {
         false
     }
 
-    /// What the daemon has told of this address. Without interfaces that forward, nobody asks.
+    /// What the daemon has written about this address. It is read only where an interface forwards.
     fn locality(&self, _address: &AddressKey) -> Locality {
         Locality::Local
     }
@@ -33,21 +33,21 @@ pub trait Surroundings {
             .any(|prefix| setup::covers(prefix, address))
     }
 
-    /// Whether this host has this link address, likewise.
+    /// Whether this host has this MAC address, likewise.
     fn is_own_mac(&self, _address: MacAddress) -> bool {
         true
     }
 
-    /// Whether the kernel's routes send this packet on.
+    /// Whether the kernel's routes forward this packet.
     fn forwards(&self, _source: &AddressKey, _destination: &AddressKey) -> bool {
         false
     }
 }
 
-/// No socket is known, the usual prefixes are trusted, and nothing is sent on.
+/// A host without sockets, which trusts the usual prefixes and forwards nothing.
 pub(super) struct Usual;
 
-impl Surroundings for Usual {
+impl Host for Usual {
     fn socket(&self, _transport: Transport, _key: SizedKey<'_>) -> SocketMatch {
         SocketMatch::None
     }
