@@ -12,6 +12,8 @@ use crate::{bench, cargo, dependencies, packages, test, words, workspace};
 
 /// Holds the clippy that belongs to Debian's `rustc-web`.
 const CLIPPY_PACKAGE: &str = "rust-web-clippy";
+/// What static binaries without glibc are compiled for.
+const MUSL: &str = "x86_64-unknown-linux-musl";
 /// Finds what is commonly misspelled; `.codespellrc` says where.
 const SPELLING: &str = "codespell";
 
@@ -28,6 +30,8 @@ pub fn execute() -> Result<()> {
     let object = build::object(&toolchain, build::GUARD, &[])?;
     announce("clippy on the host's crates");
     clippy_host(&object)?;
+    announce("the daemon with musl");
+    check_musl(&object)?;
     announce("clippy on the eBPF programs");
     clippy_bpf(&toolchain)?;
     announce("documentation");
@@ -69,6 +73,24 @@ fn clippy_host(object: &Path) -> Result<()> {
         .args(["--workspace", "--all-targets", "--", "--deny", "warnings"])
         .env(OBJECT_VARIABLE, object);
     process::run(&mut clippy).context("clippy objects to the host's crates")
+}
+
+/// Compiles the daemon for musl, whose types differ here and there, where its standard library is
+/// installed.
+fn check_musl(object: &Path) -> Result<()> {
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--print", "target-libdir", "--target", MUSL]);
+    let libraries = process::output(&mut rustc).context("rustc does not know musl")?;
+    if !Path::new(libraries.trim()).is_dir() {
+        announce(&format!("skipped: type `rustup target add {MUSL}`"));
+        return Ok(());
+    }
+
+    let mut check = cargo::host("check");
+    check
+        .args(["--package", "guard-userspace", "--target", MUSL])
+        .env(OBJECT_VARIABLE, object);
+    process::run(&mut check).context("the daemon does not compile with musl")
 }
 
 /// Lints the programs as they are compiled, with the clippy of that very compiler.
