@@ -4,7 +4,7 @@ mod elements;
 pub mod tcx;
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     io,
     os::{
         fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
@@ -13,22 +13,21 @@ use std::{
     path::Path,
 };
 
-/// `BPF_PROG_LOAD`, include/uapi/linux/bpf.h.
-const PROG_LOAD: libc::c_int = 5;
-/// `BPF_OBJ_PIN`.
-const OBJ_PIN: libc::c_int = 6;
-/// `BPF_OBJ_GET`.
-const OBJ_GET: libc::c_int = 7;
-/// `BPF_OBJ_GET_INFO_BY_FD`.
-const OBJ_GET_INFO: libc::c_int = 15;
-/// `BPF_PROG_TEST_RUN`.
-const PROG_TEST_RUN: libc::c_int = 10;
-/// `BPF_LINK_UPDATE`.
-const LINK_UPDATE: libc::c_int = 29;
-/// `BPF_LINK_DETACH`.
-const LINK_DETACH: libc::c_int = 34;
-
 pub use self::elements::HashMap;
+
+/// Commands of bpf(2), `enum bpf_cmd` of include/uapi/linux/bpf.h.
+mod command {
+    pub const PROG_LOAD: libc::c_int = 5;
+    pub const OBJ_PIN: libc::c_int = 6;
+    pub const OBJ_GET: libc::c_int = 7;
+    pub const PROG_TEST_RUN: libc::c_int = 10;
+    pub const PROG_GET_FD_BY_ID: libc::c_int = 13;
+    pub const OBJ_GET_INFO: libc::c_int = 15;
+    pub const PROG_QUERY: libc::c_int = 16;
+    pub const LINK_CREATE: libc::c_int = 28;
+    pub const LINK_UPDATE: libc::c_int = 29;
+    pub const LINK_DETACH: libc::c_int = 34;
+}
 
 /// Runs a classifier once on `frame`, which it may rewrite, and returns its return value.
 ///
@@ -59,7 +58,7 @@ pub fn run_classifier(program: BorrowedFd<'_>, frame: &mut [u8; 64]) -> io::Resu
         duration: 0,
     };
     // SAFETY: both buffers are as long as the kernel is told and outlive the call.
-    unsafe { bpf(PROG_TEST_RUN, &mut attr) }?;
+    unsafe { bpf(command::PROG_TEST_RUN, &mut attr) }?;
 
     Ok(attr.return_value)
 }
@@ -83,7 +82,7 @@ pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
         flags: 0,
     };
     // SAFETY: the path ends in a zero byte and outlives the call.
-    let descriptor = unsafe { bpf(OBJ_GET, &mut attr) }?;
+    let descriptor = unsafe { bpf(command::OBJ_GET, &mut attr) }?;
 
     // SAFETY: the kernel has just opened it for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
@@ -108,7 +107,7 @@ pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
         flags: 0,
     };
     // SAFETY: the path ends in a zero byte and outlives the call.
-    unsafe { bpf(OBJ_PIN, &mut attr) }.map(drop)
+    unsafe { bpf(command::OBJ_PIN, &mut attr) }.map(drop)
 }
 
 /// Detaches a link at once, whoever else holds it.
@@ -118,7 +117,7 @@ pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
 pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr = link.as_raw_fd() as u32;
     // SAFETY: the command takes one file descriptor and no memory.
-    match unsafe { bpf(LINK_DETACH, &mut attr) } {
+    match unsafe { bpf(command::LINK_DETACH, &mut attr) } {
         Err(error) if error.raw_os_error() != Some(libc::ENOLINK) => Err(error),
         Ok(_) | Err(_) => Ok(()),
     }
@@ -169,6 +168,17 @@ struct LinkInfo {
 }
 
 fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    // SAFETY: `LinkInfo` is the head of what the kernel writes, all of it numbers.
+    unsafe { object_info(link) }
+}
+
+/// What the kernel says about a program, map or link.
+///
+/// # Safety
+///
+/// `T` must be the head of the structure that the kernel fills for such an object, and any bytes
+/// must be a valid `T`.
+unsafe fn object_info<T: Default>(object: BorrowedFd<'_>) -> io::Result<T> {
     #[repr(C)]
     struct GetInfo {
         descriptor: u32,
@@ -176,14 +186,15 @@ fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
         info: u64,
     }
 
-    let mut info = LinkInfo::default();
+    let mut info = T::default();
     let mut attr = GetInfo {
-        descriptor: link.as_raw_fd() as u32,
-        length: size_of::<LinkInfo>() as u32,
+        descriptor: object.as_raw_fd() as u32,
+        length: size_of::<T>() as u32,
         info: &raw mut info as u64,
     };
-    // SAFETY: the kernel writes at most `length` bytes to `info`, which outlives the call.
-    unsafe { bpf(OBJ_GET_INFO, &mut attr) }?;
+    // SAFETY: the kernel writes at most `length` bytes to `info`, which outlives the call, and
+    // reads no addresses from it, which are all zero.
+    unsafe { bpf(command::OBJ_GET_INFO, &mut attr) }?;
 
     Ok(info)
 }
@@ -208,7 +219,7 @@ pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<
         former: 0,
     };
     // SAFETY: the command takes numbers and no memory.
-    unsafe { bpf(LINK_UPDATE, &mut attr) }.map(drop)
+    unsafe { bpf(command::LINK_UPDATE, &mut attr) }.map(drop)
 }
 
 /// Loads an XDP program that passes everything. `frags` says that it reads frames in several
@@ -226,6 +237,29 @@ pub fn load_pass(frags: bool) -> io::Result<OwnedFd> {
     /// `r0 = XDP_PASS; exit`, as words of `struct bpf_insn`.
     const PASS: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
 
+    load(&Program {
+        kind: XDP,
+        instructions: &PASS,
+        license: c"GPL",
+        flags: if frags { HAS_FRAGS } else { 0 },
+        name: *b"portguard_pass\0\0",
+        expected: INTERFACE,
+    })
+}
+
+/// A program of a few instructions.
+struct Program<'a> {
+    kind: u32,
+    /// As words of `struct bpf_insn`.
+    instructions: &'a [u64],
+    license: &'a CStr,
+    flags: u32,
+    name: [u8; 16],
+    /// What it expects to be attached to, where its kind says nothing.
+    expected: u32,
+}
+
+fn load(program: &Program<'_>) -> io::Result<OwnedFd> {
     /// The head of what `BPF_PROG_LOAD` takes.
     #[repr(C)]
     struct Load {
@@ -244,21 +278,22 @@ pub fn load_pass(frags: bool) -> io::Result<OwnedFd> {
     }
 
     let mut attr = Load {
-        kind: XDP,
-        count: PASS.len() as u32,
-        instructions: PASS.as_ptr() as u64,
-        license: c"GPL".as_ptr() as u64,
+        kind: program.kind,
+        count: program.instructions.len() as u32,
+        instructions: program.instructions.as_ptr() as u64,
+        license: program.license.as_ptr() as u64,
         log_level: 0,
         log_size: 0,
         log: 0,
         kernel: 0,
-        flags: if frags { HAS_FRAGS } else { 0 },
-        name: *b"portguard_pass\0\0",
+        flags: program.flags,
+        name: program.name,
         device: 0,
-        expected: INTERFACE,
+        expected: program.expected,
     };
-    // SAFETY: instructions and license are as long as the kernel is told and live for ever.
-    let descriptor = unsafe { bpf(PROG_LOAD, &mut attr) }?;
+    // SAFETY: instructions and license are as long as the kernel is told, and outlive the call,
+    // which copies them.
+    let descriptor = unsafe { bpf(command::PROG_LOAD, &mut attr) }?;
 
     // SAFETY: the kernel has just opened it for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })

@@ -1,6 +1,7 @@
 //! What an interface and its driver are like, as far as it matters to XDP, and which mode follows.
 
 mod ethtool;
+mod ioctl;
 mod mode;
 mod mtu;
 mod netdev;

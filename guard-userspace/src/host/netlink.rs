@@ -1,5 +1,7 @@
 //! Netlink dumps: one question, and as many messages as the kernel has to say.
 
+pub mod message;
+
 use std::io;
 
 use netlink_packet_core::{

@@ -6,7 +6,6 @@
 
 mod generic;
 mod link;
-mod message;
 
 use std::{collections::BTreeSet, io, net::IpAddr};
 

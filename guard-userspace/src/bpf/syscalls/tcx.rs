@@ -2,25 +2,15 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
 use nix::net::if_::if_nametoindex;
 
-use super::bpf;
+use super::{Program, bpf, command, load, object_info};
 use crate::host::features;
 
-/// `BPF_PROG_LOAD`, include/uapi/linux/bpf.h.
-const PROG_LOAD: libc::c_int = 5;
-/// `BPF_PROG_GET_FD_BY_ID`.
-const PROG_GET_FD_BY_ID: libc::c_int = 13;
-/// `BPF_OBJ_GET_INFO_BY_FD`.
-const OBJ_GET_INFO: libc::c_int = 15;
-/// `BPF_PROG_QUERY`.
-const PROG_QUERY: libc::c_int = 16;
-/// `BPF_LINK_CREATE`.
-const LINK_CREATE: libc::c_int = 28;
-/// `BPF_TCX_EGRESS`.
+/// `BPF_TCX_EGRESS`, include/uapi/linux/bpf.h.
 const TCX_EGRESS: u32 = 47;
 /// `BPF_PROG_TYPE_SCHED_CLS`.
 const SCHED_CLS: u32 = 3;
@@ -77,7 +67,7 @@ pub fn programs(interface: u32) -> io::Result<Option<Vec<u32>>> {
         revision: 0,
     };
     // SAFETY: the kernel writes at most `count` ids, for which there is room.
-    match unsafe { bpf(PROG_QUERY, &mut attr) } {
+    match unsafe { bpf(command::PROG_QUERY, &mut attr) } {
         Ok(_) => {
             ids.truncate(attr.count as usize);
             Ok(Some(ids))
@@ -120,7 +110,7 @@ pub fn attach(program: BorrowedFd<'_>, interface: u32, end: TcxEnd) -> io::Resul
         revision: 0,
     };
     // SAFETY: the command takes numbers only.
-    let link = unsafe { bpf(LINK_CREATE, &mut attr) }?;
+    let link = unsafe { bpf(command::LINK_CREATE, &mut attr) }?;
 
     // SAFETY: the kernel has just opened it for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(link) })
@@ -132,39 +122,15 @@ pub fn attach(program: BorrowedFd<'_>, interface: u32, end: TcxEnd) -> io::Resul
 /// # Errors
 /// When the kernel refuses.
 pub fn placeholder() -> io::Result<OwnedFd> {
-    #[repr(C)]
-    struct Load {
-        kind: u32,
-        length: u32,
-        instructions: u64,
-        license: u64,
-        log_level: u32,
-        log_size: u32,
-        log: u64,
-        kernel: u32,
-        flags: u32,
-        name: [u8; 16],
-    }
-
-    // r0 = -1, which is TCX_NEXT; exit.
-    let instructions: [u64; 2] = [0xffff_ffff_0000_00b7, 0x95];
-    let mut attr = Load {
+    load(&Program {
         kind: SCHED_CLS,
-        length: instructions.len() as u32,
-        instructions: instructions.as_ptr() as u64,
-        license: c"Dual MIT/GPL".as_ptr() as u64,
-        log_level: 0,
-        log_size: 0,
-        log: 0,
-        kernel: 0,
+        // r0 = -1, which is TCX_NEXT; exit.
+        instructions: &[0xffff_ffff_0000_00b7, 0x95],
+        license: c"Dual MIT/GPL",
         flags: 0,
         name: *b"placeholder\0\0\0\0\0",
-    };
-    // SAFETY: instructions and license outlive the call, which copies them.
-    let program = unsafe { bpf(PROG_LOAD, &mut attr) }?;
-
-    // SAFETY: the kernel has just opened it for us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(program) })
+        expected: 0,
+    })
 }
 
 /// The name of the program with this id, which is root's to ask: none without `CAP_SYS_ADMIN`.
@@ -182,12 +148,6 @@ pub fn program_name(id: u32) -> Option<String> {
         head: [u64; 8],
         name: [u8; 16],
     }
-    #[repr(C)]
-    struct GetInfo {
-        descriptor: u32,
-        length: u32,
-        info: u64,
-    }
 
     let mut attr = GetById {
         id,
@@ -195,18 +155,11 @@ pub fn program_name(id: u32) -> Option<String> {
         flags: 0,
     };
     // SAFETY: the command takes numbers only.
-    let program = unsafe { bpf(PROG_GET_FD_BY_ID, &mut attr) }.ok()?;
+    let program = unsafe { bpf(command::PROG_GET_FD_BY_ID, &mut attr) }.ok()?;
     // SAFETY: the kernel has just opened it for us alone.
     let program = unsafe { OwnedFd::from_raw_fd(program) };
-    let mut info = ProgramInfo::default();
-    let mut attr = GetInfo {
-        descriptor: program.as_raw_fd() as u32,
-        length: size_of::<ProgramInfo>() as u32,
-        info: &raw mut info as u64,
-    };
-    // SAFETY: the kernel writes at most `length` bytes to `info`, which outlives the call, and
-    // reads no addresses from it, which are all zero.
-    unsafe { bpf(OBJ_GET_INFO, &mut attr) }.ok()?;
+    // SAFETY: `ProgramInfo` is the head of what the kernel writes, all of it numbers and bytes.
+    let info: ProgramInfo = unsafe { object_info(program.as_fd()) }.ok()?;
     let name = info.name.split(|byte| *byte == 0).next()?;
 
     (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())

@@ -9,11 +9,11 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use guard_common::frame::transport::Transport;
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlaBuffer, NlasIterator, parse_ip, parse_u8,
-    parse_u16_be, parse_u32_be,
+    NlaBuffer, NlasIterator, parse_ip, parse_u8, parse_u16_be, parse_u32_be,
 };
 
 use super::{ConntrackState, ConntrackTcp, Tracked};
+use crate::host::netlink::message;
 
 /// `NFNL_SUBSYS_CTNETLINK`, in the upper byte of a message's type.
 const CTNETLINK: u16 = 1 << 8;
@@ -24,8 +24,6 @@ const CT_GET: u16 = CTNETLINK | 1;
 
 /// `struct nfgenmsg`: a family, a version and a resource, in front of the attributes.
 const HEADER: usize = 4;
-/// Length of a netlink header and that one.
-const REQUEST: usize = 16 + HEADER;
 
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
@@ -57,14 +55,8 @@ const SEEN_REPLY: u32 = 2;
 const CLOSE_INIT: u8 = 4;
 
 /// Asks for every connection of both families.
-pub(super) fn request() -> [u8; REQUEST] {
-    let mut bytes = [0; REQUEST];
-    let mut buffer = NetlinkBuffer::new(&mut bytes);
-    buffer.set_length(REQUEST as u32);
-    buffer.set_message_type(CT_GET);
-    buffer.set_flags(NLM_F_REQUEST | NLM_F_DUMP);
-
-    bytes
+pub(super) fn request() -> Vec<u8> {
+    message::request(CT_GET, &[0; HEADER])
 }
 
 /// The connection in a message of this type and payload, or `None` where there is none of TCP,

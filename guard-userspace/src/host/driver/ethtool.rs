@@ -1,12 +1,8 @@
 //! What a driver says about an interface, over the ioctls of ethtool.
 
-use std::{
-    ffi::CStr,
-    io,
-    os::fd::{AsRawFd, OwnedFd},
-};
+use std::{ffi::CStr, io};
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use super::ioctl;
 
 /// `SIOCETHTOOL`, include/uapi/linux/sockios.h.
 const SIOCETHTOOL: libc::Ioctl = 0x8946;
@@ -167,39 +163,23 @@ fn read_features(interface: &str) -> Option<Vec<String>> {
 
 fn ask<T>(interface: &str, request: &mut T) -> io::Result<()> {
     // SAFETY: each structure that is asked with is the one of its command.
-    unsafe { ioctl(interface, std::ptr::from_mut(request).cast()) }
+    unsafe { ask_raw(interface, std::ptr::from_mut(request).cast()) }
 }
 
 fn ask_words(interface: &str, request: &mut [u32]) -> io::Result<()> {
     // SAFETY: the first words say how much room there is, and the callers have made it.
-    unsafe { ioctl(interface, request.as_mut_ptr().cast()) }
+    unsafe { ask_raw(interface, request.as_mut_ptr().cast()) }
 }
 
 /// # Safety
 ///
 /// `request` must point to the structure that belongs to the command which starts it, with as much
 /// room behind it as it says.
-unsafe fn ioctl(interface: &str, request: *mut libc::c_char) -> io::Result<()> {
-    let socket: OwnedFd = socket(
-        AddressFamily::Inet,
-        SockType::Datagram,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
-    // SAFETY: zeroes are a valid `ifreq`.
-    let mut ifreq: libc::ifreq = unsafe { std::mem::zeroed() };
-    let room = ifreq.ifr_name.len() - 1;
-    for (to, from) in ifreq.ifr_name.iter_mut().zip(interface.bytes().take(room)) {
-        *to = from as libc::c_char;
-    }
-    ifreq.ifr_ifru.ifru_data = request;
+unsafe fn ask_raw(interface: &str, request: *mut libc::c_char) -> io::Result<()> {
+    let argument = libc::__c_anonymous_ifr_ifru { ifru_data: request };
     // SAFETY: the kernel reads the command that starts `request`, and writes no more than the
     // structure that belongs to it, which the caller vouches for.
-    if unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut ifreq) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-
-    Ok(())
+    unsafe { ioctl::ask(interface, SIOCETHTOOL, argument) }.map(drop)
 }
 
 #[cfg(test)]

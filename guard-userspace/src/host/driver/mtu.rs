@@ -1,12 +1,10 @@
 //! The MTU of an interface, read and set at once.
 
-use std::{
-    io,
-    os::fd::{AsRawFd, OwnedFd},
-};
+use std::io;
 
 use anyhow::Context;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+use super::ioctl;
 
 /// The MTU of the interface called `name`.
 ///
@@ -33,27 +31,16 @@ pub fn set_mtu(name: &str, mtu: u32) -> anyhow::Result<()> {
 }
 
 fn ask(name: &str, command: libc::c_ulong, mtu: i32) -> io::Result<libc::ifreq> {
-    let socket: OwnedFd = socket(
-        AddressFamily::Inet,
-        SockType::Datagram,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
-    // SAFETY: zeroes are a valid `ifreq`.
-    let mut ifreq: libc::ifreq = unsafe { std::mem::zeroed() };
-    let room = ifreq.ifr_name.len() - 1;
-    for (to, from) in ifreq.ifr_name.iter_mut().zip(name.bytes().take(room)) {
-        *to = from as libc::c_char;
-    }
-    ifreq.ifr_ifru.ifru_mtu = mtu;
     // With musl, commands are of another type for the call than as constants.
     let command = command as libc::Ioctl;
-    // SAFETY: both commands read and write an `ifreq`, which this is.
-    if unsafe { libc::ioctl(socket.as_raw_fd(), command, &raw mut ifreq) } != 0 {
-        return Err(io::Error::last_os_error());
+    // SAFETY: both commands read and write a number.
+    unsafe {
+        ioctl::ask(
+            name,
+            command,
+            libc::__c_anonymous_ifr_ifru { ifru_mtu: mtu },
+        )
     }
-
-    Ok(ifreq)
 }
 
 #[cfg(test)]

@@ -11,12 +11,11 @@ use std::{
 use anyhow::Context;
 use netlink_sys::{Socket, protocols::NETLINK_GENERIC};
 
-use super::{
-    TunnelPort,
+use super::{TunnelPort, other};
+use crate::host::netlink::{
+    self,
     message::{behind, each, ipv4, ipv6, request, u8, u16, u16_be, u32},
-    other,
 };
-use crate::host::netlink;
 
 /// `GENL_ID_CTRL`: the family of families.
 const CONTROL: u16 = 16;

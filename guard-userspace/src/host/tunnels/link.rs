@@ -8,12 +8,11 @@ use std::{
 
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 
-use super::{
-    TunnelPort,
+use super::{TunnelPort, other};
+use crate::host::netlink::{
+    self,
     message::{behind, each, ipv4, ipv6, request, u8, u16_be, u32},
-    other,
 };
-use crate::host::netlink;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;

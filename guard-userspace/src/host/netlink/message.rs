@@ -1,4 +1,4 @@
-//! Netlink messages as these questions and answers need them.
+//! Netlink messages of protocols that no crate knows: requests, and the values of attributes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
