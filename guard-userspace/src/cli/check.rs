@@ -13,7 +13,7 @@ use crate::{
     api::{control, http},
     base::failure::{Exit, Failure},
     bpf::pins::Pins,
-    config::Settings,
+    config::{self, Settings},
     daemon::event_loop::RunRequest,
     host::{interfaces, lock::InstanceLock, namespace, privileges, range::LocalPorts},
 };
@@ -33,8 +33,8 @@ pub async fn run(start: &RunRequest, json: bool) -> Result<Exit, Failure> {
             };
             report.ok("configuration", text);
             if let Ok(local) = LocalPorts::read(settings.range) {
-                for remark in settings.remarks(&local) {
-                    report.note("configuration", remark);
+                for warning in config::warnings(&settings, &local) {
+                    report.note("configuration", warning);
                 }
             }
             host(&settings, start.config.is_some(), &mut report).await?;

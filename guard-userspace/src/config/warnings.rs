@@ -6,69 +6,67 @@ use ipnet::IpNet;
 use super::{Mode, Settings};
 use crate::host::range::{GuardedPorts, LocalPorts, PortRange};
 
-impl Settings {
-    /// What these settings leave open, where that may not be what was meant, with the ports that the
-    /// kernel hands out.
-    pub fn remarks(&self, local: &LocalPorts) -> Vec<String> {
-        let mut remarks = Vec::new();
-        let trusted: Vec<IpNet> = IpNet::aggregate(&self.trust.iter().copied().collect());
-        for (family, everybody) in [("IPv4", "0.0.0.0/0"), ("IPv6", "::/0")] {
-            if trusted.iter().any(|prefix| prefix.to_string() == everybody) {
-                remarks.push(format!(
-                    "trust names every {family} host: nothing that comes by {family} is dropped"
-                ));
-            }
+/// What these settings leave open, where that may not be what was meant, with the ports that the
+/// kernel hands out.
+pub fn warnings(settings: &Settings, local: &LocalPorts) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let trusted: Vec<IpNet> = IpNet::aggregate(&settings.trust.iter().copied().collect());
+    for (family, everybody) in [("IPv4", "0.0.0.0/0"), ("IPv6", "::/0")] {
+        if trusted.iter().any(|prefix| prefix.to_string() == everybody) {
+            warnings.push(format!(
+                "trust names every {family} host: nothing that comes by {family} is dropped"
+            ));
         }
-        for exposed in &self.expose {
-            let ports = exposed.ports;
-            if ports.last() < local.range.first() || ports.first() > local.range.last() {
-                remarks.push(format!(
-                    "exposed {exposed}: not in the range {}, nothing is dropped there anyway",
-                    local.range
-                ));
-            }
+    }
+    for exposed in &settings.expose {
+        let ports = exposed.ports;
+        if ports.last() < local.range.first() || ports.first() > local.range.last() {
+            warnings.push(format!(
+                "exposed {exposed}: not in the range {}, nothing is dropped there anyway",
+                local.range
+            ));
         }
-        let guarded = GuardedPorts::new(local, self.exposures());
-        for (protocol, transport) in [("TCP", Transport::Tcp), ("UDP", Transport::Udp)] {
-            if !local
-                .range
-                .ports()
-                .any(|port| guarded.guarded(transport, port))
-            {
-                remarks.push(format!(
-                    "every {protocol} port of {} is exposed or reserved: no {protocol} is dropped",
-                    local.range
-                ));
-            }
+    }
+    let guarded = GuardedPorts::new(local, settings.exposures());
+    for (protocol, transport) in [("TCP", Transport::Tcp), ("UDP", Transport::Udp)] {
+        if !local
+            .range
+            .ports()
+            .any(|port| guarded.guarded(transport, port))
+        {
+            warnings.push(format!(
+                "every {protocol} port of {} is exposed or reserved: no {protocol} is dropped",
+                local.range
+            ));
         }
-
-        remarks
     }
 
-    /// What is done on an interface that is described by `shown`, such as `guarding eth0 (native
-    /// XDP, TCX egress), ports 32768-60999`.
-    pub fn headline(&self, shown: &str, range: PortRange) -> String {
-        let trusting = if self.trust.is_empty() {
-            String::new()
-        } else {
-            const SHOWN: usize = 4;
-            let names: Vec<_> = self
-                .trust
-                .iter()
-                .take(SHOWN)
-                .map(ToString::to_string)
-                .collect();
-            let more = match self.trust.len().saturating_sub(SHOWN) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            format!(", trusting {}{more}", names.join(", "))
+    warnings
+}
+
+/// What is done on an interface that is described by `shown`, such as `guarding eth0 (native
+/// XDP, TCX egress), ports 32768-60999`.
+pub fn headline(settings: &Settings, shown: &str, range: PortRange) -> String {
+    let trusting = if settings.trust.is_empty() {
+        String::new()
+    } else {
+        const SHOWN: usize = 4;
+        let names: Vec<_> = settings
+            .trust
+            .iter()
+            .take(SHOWN)
+            .map(ToString::to_string)
+            .collect();
+        let more = match settings.trust.len().saturating_sub(SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
         };
-        match self.mode {
-            Mode::Enforce => format!("guarding {shown}, ports {range}{trusting}"),
-            Mode::Monitor => {
-                format!("monitoring {shown}, ports {range}{trusting}: nothing is dropped")
-            }
+        format!(", trusting {}{more}", names.join(", "))
+    };
+    match settings.mode {
+        Mode::Enforce => format!("guarding {shown}, ports {range}{trusting}"),
+        Mode::Monitor => {
+            format!("monitoring {shown}, ports {range}{trusting}: nothing is dropped")
         }
     }
 }
@@ -79,7 +77,7 @@ mod tests {
 
     use super::*;
 
-    fn remarks(text: &str) -> Vec<String> {
+    fn warned(text: &str) -> Vec<String> {
         let local = LocalPorts {
             range: "40000-40009".parse().expect("a range"),
             reserved: vec!["40005-50000".parse().expect("a range")],
@@ -91,12 +89,12 @@ mod tests {
             Some(Path::new("t")),
         );
 
-        settings.expect(text).remarks(&local)
+        warnings(&settings.expect(text), &local)
     }
 
     #[test]
     fn what_is_left_open() {
-        // settings, and a part of each remark
+        // settings, and a part of each warning
         let table: [(&str, &[&str]); 9] = [
             ("", &[]),
             ("trust = ['10.0.0.0/8', '0.0.0.0/1']", &[]),
@@ -115,7 +113,7 @@ mod tests {
             ),
         ];
         for (text, expected) in table {
-            let said = remarks(text);
+            let said = warned(text);
             assert_eq!(said.len(), expected.len(), "{text}: {said:?}");
             for (said, part) in said.iter().zip(expected) {
                 assert!(said.contains(part), "{text}: {said}");

@@ -6,9 +6,9 @@ mod local;
 mod query;
 mod routes;
 
-use std::fmt;
+use std::{fmt, fs};
 
-use guard_common::frame::ethernet::MacAddress;
+use guard_common::{frame::ethernet::MacAddress, outcome::Family};
 use ipnet::IpNet;
 
 pub use self::{
@@ -162,6 +162,27 @@ impl Interface {
             self.name, foreign.id, foreign.mode
         ))
         .remedy("stop whatever attached it, it is left untouched"))
+    }
+
+    fn is_vrf(&self) -> bool {
+        self.kind.as_deref() == Some("vrf")
+    }
+
+    /// Whether it controls others without sending anything on from one to another.
+    fn is_transparent(&self) -> bool {
+        self.is_vrf() || matches!(self.kind.as_deref(), Some("bond" | "team"))
+    }
+
+    /// Whether the kernel routes what it gets by this interface.
+    fn routes(&self, family: Family) -> bool {
+        let family = match family {
+            Family::Ipv6 => "ipv6",
+            Family::Ipv4 | Family::Other => "ipv4",
+        };
+        let name = &self.name;
+
+        fs::read_to_string(format!("/proc/sys/net/{family}/conf/{name}/forwarding"))
+            .is_ok_and(|text| text.trim() != "0")
     }
 }
 

@@ -5,7 +5,7 @@ use sd_notify::NotifyState;
 use super::Turned;
 use crate::{
     bpf::attach::{EgressHook, XdpHook},
-    config::Settings,
+    config::{self, Settings},
     guard::{
         attachment::Attachment,
         lifecycle::{Ending, Preexisting},
@@ -46,8 +46,8 @@ pub fn in_force(attachments: &[Attachment], settings: &Settings, local: &LocalPo
             tracing::info!("{line}");
         }
     }
-    for remark in settings.remarks(local) {
-        tracing::warn!("{remark}");
+    for warning in config::warnings(settings, local) {
+        tracing::warn!("{warning}");
     }
 }
 
@@ -68,7 +68,7 @@ fn state(attachments: &[Attachment], settings: &Settings, range: PortRange) -> S
     } else {
         list(there)
     };
-    let state = settings.headline(&there, range);
+    let state = config::headline(settings, &there, range);
     if missing.is_empty() {
         return state;
     }
@@ -182,10 +182,10 @@ fn headline(attachment: &Attachment, settings: &Settings, range: PortRange) -> O
 
     Some(match (attachment.xdp, attachment.egress) {
         (Some(XdpHook::Native), _) => {
-            settings.headline(&format!("{name} (native XDP, {egress})"), range)
+            config::headline(settings, &format!("{name} (native XDP, {egress})"), range)
         }
         (Some(XdpHook::Generic), _) => {
-            settings.headline(&format!("{name} (generic XDP, {egress})"), range)
+            config::headline(settings, &format!("{name} (generic XDP, {egress})"), range)
         }
         (None, Some(_)) => format!("recording {name} ({egress}), ports {range}"),
         (None, None) => return None,

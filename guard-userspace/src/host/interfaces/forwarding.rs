@@ -1,9 +1,6 @@
 //! How what comes in by an interface goes on to other hosts.
 
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    fs,
-};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use guard_common::{abi::device::Device, frame::ethernet::MacAddress, outcome::Family};
 
@@ -165,29 +162,6 @@ impl<'a> Topology<'a> {
     /// Whether an interface has routes of its own, in which its addresses are.
     pub fn is_in_vrf(&self, interface: &Interface) -> bool {
         self.controller(interface).is_some_and(Interface::is_vrf)
-    }
-}
-
-impl Interface {
-    fn is_vrf(&self) -> bool {
-        self.kind.as_deref() == Some("vrf")
-    }
-
-    /// Whether it controls others without sending anything on from one to another.
-    fn is_transparent(&self) -> bool {
-        self.is_vrf() || matches!(self.kind.as_deref(), Some("bond" | "team"))
-    }
-
-    /// Whether the kernel routes what it gets by this interface.
-    fn routes(&self, family: Family) -> bool {
-        let family = match family {
-            Family::Ipv6 => "ipv6",
-            Family::Ipv4 | Family::Other => "ipv4",
-        };
-        let name = &self.name;
-
-        fs::read_to_string(format!("/proc/sys/net/{family}/conf/{name}/forwarding"))
-            .is_ok_and(|text| text.trim() != "0")
     }
 }
 
