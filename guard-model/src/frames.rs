@@ -105,7 +105,7 @@ impl Frame {
         }
     }
 
-    /// From somebody else than usual.
+    /// From another end than usual.
     #[must_use]
     pub fn from(self, end: End) -> Self {
         Self {
@@ -114,7 +114,7 @@ impl Frame {
         }
     }
 
-    /// To somebody else than usual.
+    /// To another end than usual.
     #[must_use]
     pub fn to(self, end: End) -> Self {
         Self {
@@ -213,7 +213,7 @@ impl Frame {
         self.flags(|header| header.syn = true)
     }
 
-    /// A TCP segment that ends what its sender has to say.
+    /// A TCP segment with FIN.
     #[must_use]
     pub fn fin(self) -> Self {
         self.flags(|header| header.fin = true)
@@ -274,7 +274,7 @@ impl Frame {
         self
     }
 
-    /// Expected under this protocol, because the frame says so.
+    /// Counted under this protocol, because the frame says so.
     #[must_use]
     pub fn seen_as(mut self, protocol: Protocol) -> Self {
         self.seen_as = Some(SeenAs::Protocol(protocol));
@@ -404,7 +404,7 @@ impl Frame {
         }
     }
 
-    /// The packet as it is quoted by an error that `source` is told of.
+    /// The packet as an error to `source` quotes it.
     pub(super) fn quoted(&self, family: Family, source: &End, transport_bytes: usize) -> Vec<u8> {
         let mut quoted = self.clone();
         quoted.edits.push(Edit::CutTransport(transport_bytes));

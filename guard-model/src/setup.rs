@@ -1,4 +1,4 @@
-//! The guard that the table of cases is judged by.
+//! The guard that frames are shown to: its ports, addresses and timers.
 
 use std::sync::LazyLock;
 
@@ -46,7 +46,7 @@ pub const TIMEOUTS: Timeouts = Timeouts {
     fragment: 120,
 };
 
-/// A filter that is not trusted: nothing sweeps here.
+/// A Bloom filter that is not valid: nothing sweeps here.
 pub const FILTER: BloomFilter = BloomFilter::new([
     0x9e37_79b9_7f4a_7c15,
     0xd1b5_4a32_d192_ed03,
@@ -62,7 +62,7 @@ pub struct Setup {
     pub monitor: bool,
     /// The flow maps refuse every insertion.
     pub no_room: bool,
-    /// The prefix of somebody behind a router is trusted.
+    /// The prefix of a host behind a router is trusted.
     pub trusts: bool,
     /// The second page of guarded ports is in force.
     pub second_page: bool,
@@ -120,7 +120,7 @@ pub fn device() -> Device {
         ipv6: [V6 { high: 0, low: 0 }; MAX_OWN_ADDRESSES],
         unused: [0; 20],
     };
-    // Not in the first slot: all of them are looked at.
+    // Not in the first slot, so that every slot is searched.
     device.ipv4[MAX_OWN_ADDRESSES - 1] = G.ipv4.octets().into();
     device.ipv6[MAX_OWN_ADDRESSES - 1] = G.ipv6.octets().into();
     device

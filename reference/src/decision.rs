@@ -35,11 +35,11 @@ pub enum Reason {
     Rescued,
     /// Received: to another host.
     NotLocal,
-    /// Received: from somebody trusted.
+    /// Received: from a trusted source.
     Trusted,
-    /// Received: answers nothing.
+    /// Received: unsolicited.
     NoFlow,
-    /// Sent: nothing to remember.
+    /// Sent: nothing is recorded.
     NotRecorded,
     /// Sent: of a flow.
     Refreshed,
@@ -91,12 +91,12 @@ impl Reason {
     }
 }
 
-/// A frame's judgement and its labels.
+/// What is decided about a frame, and its labels.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Decision {
     /// What was done, and why.
     pub reason: Reason,
-    /// `ipv4`, `ipv6`, or `other` where the frame was not read so far.
+    /// `ipv4`, `ipv6`, or `other` where the frame was not read that far.
     pub family: &'static str,
     /// `tcp`, `udp`, `udplite`, `icmp`, or `other`, likewise.
     pub protocol: &'static str,

@@ -4,7 +4,7 @@ use crate::{
     decision::Reason,
     memory::{Flow, Purpose, Stage, opened_by},
     model::{Model, Port},
-    policy::nobody,
+    policy::unspecified,
     read::{Broken, Conversation, Packet, Part},
 };
 
@@ -32,14 +32,14 @@ impl Model {
         if over_udp && group {
             return Ok(self.query(&talk));
         }
-        // Nobody answers from there.
-        if remote == nobody(remote) {
+        // No host answers from there.
+        if remote == unspecified(remote) {
             return Ok(Reason::NotRecorded);
         }
         Ok(self.flow(&talk))
     }
 
-    /// Whether another host has sent it: answers would go on to there.
+    /// Whether another host has sent it: its answers would be forwarded there.
     fn is_anothers(&self, talk: &Conversation) -> bool {
         let source = talk.local.0;
         !self.in_local_table(source) && self.host.sends_on(talk.remote.0, source)
@@ -95,7 +95,7 @@ impl Model {
         Reason::NewFlow
     }
 
-    /// A query to a group: any neighbour may answer.
+    /// A query to a group, which any neighbour may answer.
     fn query(&mut self, talk: &Conversation) -> Reason {
         if self.is_tunnel(talk) || self.is_carried(talk) {
             return Reason::NotRecorded;

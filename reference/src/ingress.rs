@@ -97,8 +97,8 @@ impl Model {
             to: talk.local.0,
             number: talk.protocol,
         };
-        if let Some(excuse) = self.excuse(&way, way.from) {
-            return excuse;
+        if let Some(exception) = self.exception(&way, way.from) {
+            return exception;
         }
         if self.policy.monitor {
             match self.taker(talk) {
@@ -157,7 +157,7 @@ impl Model {
         }
         let talk = Conversation::of(&quoted, self.rules.quoted_source_is_local, &self.rules)?;
         if self.port(talk.protocol, talk.local.1) != Port::Guarded
-            || self.is_tunnel(&talk) && self.rules.tunnels_hear_of_errors
+            || self.is_tunnel(&talk) && self.rules.errors_about_tunnels_pass
         {
             return Ok(Reason::IcmpOutside);
         }
@@ -188,16 +188,16 @@ impl Model {
         Ok(self.error_about_nothing(&goes, sender))
     }
 
-    /// An error that nothing speaks for may still be another host's, or its sender trusted.
+    /// An ICMP error about no flow passes if it is for another host, or if its sender is trusted.
     fn error_about_nothing(&self, way: &Way, sender: IpAddr) -> Reason {
-        self.excuse(way, sender).unwrap_or(Reason::IcmpUnrelated)
+        self.exception(way, sender).unwrap_or(Reason::IcmpUnrelated)
     }
 
-    /// Whether this host has asked a group what is quoted, and still hears answers.
+    /// Whether the quoted packet is a query of this host to a group, whose answers still pass.
     fn is_open_query(&mut self, talk: &Conversation) -> bool {
         if talk.protocol != self.rules.udp
             || !self.is_group(talk.remote.0)
-            || !self.rules.queries_hear_of_errors
+            || !self.rules.errors_about_queries_pass
             || !self.in_use(Purpose::Udp, talk.local.1)
         {
             return false;
@@ -282,14 +282,14 @@ impl Model {
             })
     }
 
-    /// Why a packet that answers nothing passes all the same.
-    fn excuse(&self, way: &Way, sender: IpAddr) -> Option<Reason> {
+    /// Why an unsolicited packet passes all the same.
+    fn exception(&self, way: &Way, sender: IpAddr) -> Option<Reason> {
         let (host, rules) = (&self.host, &self.rules);
         let to = way.to;
         let mut own = host.addresses.iter();
         let ours = own.any(|prefix| prefix.address == to) && rules.own_is_local
             || self.is_group(to) && rules.groups_are_local
-            || to == Ipv4Addr::UNSPECIFIED && rules.nobody_is_local
+            || to == Ipv4Addr::UNSPECIFIED && rules.unspecified_is_local
             || self.in_local_table(to);
         let diverted = rules.proxies_count && host.diverted.iter().any(|prefix| prefix.covers(to));
         if host.some_forward && host.forwards() && !ours && (diverted || self.goes_on(way)) {

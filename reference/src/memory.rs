@@ -1,4 +1,4 @@
-//! What is remembered.
+//! What is kept from one frame to the next.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,14 +11,14 @@ use crate::{
     rules::Rules,
 };
 
-/// What a flow is known by.
+/// What a flow is looked up by.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct FlowId {
     /// The protocol's number.
     pub protocol: u8,
     /// This host's end.
     pub local: (IpAddr, u16),
-    /// The peer; nobody in particular where a group was asked.
+    /// The peer; `None` where the packet went to a group.
     pub remote: Option<IpAddr>,
     /// The peer's port; 0 stands for any.
     pub remote_port: u16,
@@ -92,7 +92,7 @@ impl Flow {
         if flags.rst && rules.rst_is_transitory {
             return self.reset(now, rules);
         }
-        self.heard(now, rules.received_refreshes, rules);
+        self.refresh(now, rules.received_refreshes, rules);
         self.fin_there |= flags.fin;
     }
 
@@ -105,7 +105,7 @@ impl Flow {
         if flags.rst && rules.rst_is_transitory {
             return self.reset(now, rules);
         }
-        self.heard(now, rules.sent_refreshes, rules);
+        self.refresh(now, rules.sent_refreshes, rules);
         self.fin_here |= flags.fin;
     }
 
@@ -116,11 +116,11 @@ impl Flow {
         self.reset = true;
     }
 
-    fn heard(&mut self, now: u32, refreshes: bool, rules: &Rules) {
+    fn refresh(&mut self, now: u32, refreshes: bool, rules: &Rules) {
         if refreshes {
             self.seen = now;
         }
-        if self.stage == Stage::SynSent && rules.hearing_establishes {
+        if self.stage == Stage::SynSent && rules.receiving_establishes {
             self.stage = Stage::Established;
         }
         if rules.rst_is_cancelled {
@@ -195,11 +195,11 @@ pub struct Datagram {
     pub destination: IpAddr,
     /// Its identification.
     pub id: u32,
-    /// Its protocol, where that tells datagrams apart.
+    /// Its protocol, in the family in which datagrams differ by it.
     pub protocol: Option<u8>,
 }
 
-/// All that is remembered.
+/// All that is kept.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Memory {
     /// Flows.

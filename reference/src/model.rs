@@ -1,4 +1,4 @@
-//! The guard as the text tells it.
+//! The guard as the design describes it.
 
 use std::net::IpAddr;
 
@@ -21,11 +21,11 @@ pub struct Model {
     pub now: u32,
     /// The epoch of the occupancy.
     pub epoch: u8,
-    /// What it remembers.
+    /// What it keeps.
     pub memory: Memory,
-    /// The flows that the last frame was judged by, or might have been.
+    /// The flows that the last decision depended on, or might have.
     pub touched: Vec<FlowId>,
-    /// The link address of whom the present frame is for, or from where this host sends it.
+    /// The destination MAC address of a received frame, or the source MAC address of a sent one.
     pub(crate) link: [u8; 6],
     /// What it goes by.
     pub(crate) rules: Rules,
@@ -39,7 +39,7 @@ pub(crate) struct Way {
     pub(crate) number: u8,
 }
 
-/// A port of this host, as strangers find it.
+/// The class of a port of this host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Port {
     Guarded,
@@ -86,12 +86,12 @@ impl Model {
         self.each(frame, |_| Reason::NotRecorded, sent)
     }
 
-    /// Reads a frame as far as it goes, and judges what is readable.
+    /// Reads a frame as far as it goes, and decides about what is readable.
     fn each(
         &mut self,
         frame: &[u8],
         broken: impl Fn(Broken) -> Reason,
-        judge: impl Fn(&mut Self, &Packet<'_>) -> Result<Reason, Broken>,
+        decide: impl Fn(&mut Self, &Packet<'_>) -> Result<Reason, Broken>,
     ) -> Decision {
         let sent = broken(Broken::Cut) == Reason::NotRecorded;
         let (mut family, mut protocol) = ("other", "other");
@@ -112,7 +112,7 @@ impl Model {
                     Err(why) => broken(why),
                     Ok(packet) => {
                         protocol = self.label(&packet);
-                        judge(self, &packet).unwrap_or_else(broken)
+                        decide(self, &packet).unwrap_or_else(broken)
                     }
                 }
             }
@@ -180,7 +180,7 @@ impl Model {
         [self.rules.tcp, self.rules.udp, self.rules.udp_lite].contains(&number)
     }
 
-    /// What strangers find at a port of this host.
+    /// The class of a port of this host.
     pub(crate) fn port(&self, protocol: u8, port: u16) -> Port {
         let (policy, rules) = (&self.policy, &self.rules);
         let (first, last) = policy.range;
@@ -213,7 +213,7 @@ impl Model {
         }
     }
 
-    /// Whether a port is in use, as far as the sweeps and what was sent can tell.
+    /// Whether a port is in use, by the sweeps and by what was sent.
     pub(crate) fn in_use(&self, purpose: Purpose, port: u16) -> bool {
         let marked = self.memory.occupancy.get(&(purpose, port));
         let marked = marked.copied().unwrap_or(0);
@@ -233,7 +233,7 @@ impl Model {
         let local = if self.rules.local_address_counts {
             talk.local.0
         } else {
-            policy::nobody(talk.local.0)
+            policy::unspecified(talk.local.0)
         };
         let any_port = by_address || !self.rules.remote_port_counts;
         FlowId {
@@ -249,7 +249,7 @@ impl Model {
         let local = if self.rules.query_of_address {
             talk.local.0
         } else {
-            policy::nobody(talk.local.0)
+            policy::unspecified(talk.local.0)
         };
         FlowId {
             protocol: talk.protocol,
@@ -269,7 +269,7 @@ impl Model {
         }
     }
 
-    /// Whether the daemon has told that `address` is this host's.
+    /// Whether the daemon has written that `address` is this host's.
     pub(crate) fn in_local_table(&self, address: IpAddr) -> bool {
         let mut table = self.host.local_table.iter();
         table.any(|prefix| prefix.covers(address)) && self.rules.local_table_counts

@@ -1,4 +1,4 @@
-//! The rules with one mistake, as it might be made in the code: whoever compares must notice each.
+//! The rules with one mistake, as it might be made in the code: every comparison must notice each.
 
 use crate::rules::Rules;
 
@@ -87,8 +87,8 @@ mutants! {
     "takes a quote's destination for this host": rules => rules.quoted_source_is_local = false;
     "reads ports in a quoted later fragment": rules => rules.quoted_later_is_unrelated = false;
     "believes errors about echo replies": rules => rules.unreported = 255;
-    "believes no errors about tunnels": rules => rules.tunnels_hear_of_errors = false;
-    "believes no errors about queries": rules => rules.queries_hear_of_errors = false;
+    "believes no errors about tunnels": rules => rules.errors_about_tunnels_pass = false;
+    "believes no errors about queries": rules => rules.errors_about_queries_pass = false;
     "takes an error for what it quotes": rules => rules.errors_are_icmp = false;
     "lets errors change flows": rules => rules.error_changes_nothing = false;
     "trusts the peer for a router": rules => rules.sender_of_error_is_trusted = false;
@@ -119,19 +119,19 @@ mutants! {
     "lets a RST open a flow": rules => rules.rst_opens = true;
     "lets a SYN-ACK open a flow": rules => rules.syn_ack_opens = true;
     "does not start a flow anew": rules => rules.syn_restarts = false;
-    "does not hear a RST": rules => rules.rst_is_transitory = false;
+    "ignores a RST": rules => rules.rst_is_transitory = false;
     "lets RSTs prolong a flow": rules => rules.rst_restarts_timer = true;
     "never forgets a RST": rules => rules.rst_is_cancelled = false;
     "ends a flow with one FIN": rules => rules.fins_needed = 1;
     "never ends a flow with FINs": rules => rules.fins_needed = 3;
-    "leaves a flow opening": rules => rules.hearing_establishes = false;
-    "does not hear the peer": rules => rules.received_refreshes = false;
-    "does not hear this host": rules => rules.sent_refreshes = false;
+    "leaves a flow opening": rules => rules.receiving_establishes = false;
+    "is not refreshed by the peer": rules => rules.received_refreshes = false;
+    "is not refreshed by this host": rules => rules.sent_refreshes = false;
     "forgets a FIN that opens": rules => rules.opening_fin_counts = false;
     "takes another port for DNS": rules => rules.dns = 54;
     "knows DNS over UDP-Lite": rules => rules.dns_udp_lite = true;
 
-    "lets anybody answer a query": rules => rules.answers_on_link = false;
+    "lets any host answer a query": rules => rules.answers_on_link = false;
     "asks groups from every address": rules => rules.query_of_address = false;
     "asks groups over UDP-Lite": rules => rules.query_udp_lite = true;
     "does not know Ethernet groups": rules => rules.ethernet_groups = false;
@@ -144,12 +144,12 @@ mutants! {
     "does not forgive refused fragments": rules => rules.acceptance_clears = false;
     "forgets refused fragments a tick early": rules => rules.denied_at_limit = false;
     "mixes up protocols of IPv4 fragments": rules => rules.ipv4_fragment_protocol = false;
-    "tells protocols of IPv6 fragments apart": rules => rules.ipv6_fragment_protocol = true;
+    "distinguishes IPv6 fragments by protocol": rules => rules.ipv6_fragment_protocol = true;
     "mixes up fragments of all datagrams": rules => rules.fragment_id_counts = false;
 
     "rescues by listeners": rules => rules.listeners_rescue = true;
     "takes groups for other hosts": rules => rules.groups_are_local = false;
-    "takes nobody for another host": rules => rules.nobody_is_local = false;
+    "takes the unspecified address for another host": rules => rules.unspecified_is_local = false;
     "believes errors about whose they are": rules => rules.errors_go_by_destination = false;
     "takes its own address for another host's": rules => rules.own_is_local = false;
     "does not ask the local table": rules => rules.local_table_counts = false;

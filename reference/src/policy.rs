@@ -28,7 +28,7 @@ impl Prefix {
     }
 }
 
-/// How long things are remembered, in ticks.
+/// How long things are kept, in ticks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timers {
     /// A TCP SYN without an answer.
@@ -52,7 +52,7 @@ pub struct Timers {
 pub struct Policy {
     /// The first and the last port of the range.
     pub range: (u16, u16),
-    /// Ports that the kernel gives to nobody.
+    /// Ports that the kernel gives to no socket by itself.
     pub reserved: Vec<u16>,
     /// Ports exposed for TCP.
     pub exposed_tcp: Vec<u16>,
@@ -80,28 +80,28 @@ pub struct Policy {
 pub struct Socket {
     /// The protocol: 6 or 17.
     pub protocol: u8,
-    /// Where it is bound; the unspecified address hears all of its family.
+    /// Where it is bound; the unspecified address receives for all of its family.
     pub local: (IpAddr, u16),
-    /// Whom it is connected to.
+    /// The end it is connected to.
     pub peer: Option<(IpAddr, u16)>,
 }
 
-/// The host around the guard, as the daemon has told it and as the kernel knows it.
+/// The host around the guard, as the daemon describes it and as the kernel knows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Host {
     /// Addresses of the interface, with the prefixes of its link.
     pub addresses: Vec<Prefix>,
     /// The host routes what this interface receives.
     pub router: bool,
-    /// Frames for other link addresses go on: a bridge, or devices on top of it.
+    /// Frames for other MAC addresses are forwarded: by a bridge, or to devices on top of it.
     pub carries: bool,
-    /// Others have this host's link address.
+    /// Others share this host's MAC address.
     pub shares: bool,
-    /// The link addresses of this host.
+    /// The MAC addresses of this host.
     pub own_links: Vec<[u8; 6]>,
-    /// Some interface of the guard does.
+    /// Some interface of the guard forwards.
     pub some_forward: bool,
-    /// The local table, as far as the daemon has told it.
+    /// The local table, as far as the daemon has written it.
     pub local_table: Vec<Prefix>,
     /// Prefixes of other hosts, packets to which the firewall may lead to sockets here.
     pub diverted: Vec<Prefix>,
@@ -124,17 +124,17 @@ pub enum Taker {
     Nobody,
     /// A socket that is connected to the sender.
     Connected,
-    /// A socket that hears everybody.
+    /// A socket that receives from every sender.
     Listener,
 }
 
 impl Host {
-    /// Whether this interface has to do with other hosts' packets.
+    /// Whether this interface forwards packets of other hosts.
     pub fn forwards(&self) -> bool {
         self.router || self.carries || self.shares || !self.diverted.is_empty()
     }
 
-    /// Whether the kernel's routes clearly send on what goes from one address to another.
+    /// Whether the kernel's routes clearly forward what goes from one address to another.
     pub fn sends_on(&self, from: IpAddr, address: IpAddr) -> bool {
         let (routing, of_link) = match (from, address) {
             (IpAddr::V6(from), IpAddr::V6(to)) => {
@@ -156,7 +156,7 @@ impl Host {
         let mut found = Taker::Nobody;
         for socket in &self.sockets {
             let (address, port) = socket.local;
-            let bound = address == local.0 || address == nobody(local.0);
+            let bound = address == local.0 || address == unspecified(local.0);
             if socket.protocol != protocol || port != local.1 || !bound {
                 continue;
             }
@@ -170,13 +170,13 @@ impl Host {
     }
 }
 
-/// Whether no router sends on what has this address.
+/// Whether no router forwards what has this address.
 fn stays(address: Ipv6Addr) -> bool {
     address.is_multicast() || address.is_unicast_link_local()
 }
 
 /// The unspecified address of the same family.
-pub fn nobody(address: IpAddr) -> IpAddr {
+pub fn unspecified(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => IpAddr::from([0; 4]),
         IpAddr::V6(_) => IpAddr::from([0; 16]),

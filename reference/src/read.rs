@@ -16,7 +16,7 @@ pub enum Broken {
 }
 
 impl Broken {
-    /// What is said of it when it is received.
+    /// What ingress decides about it.
     pub const fn reason(self) -> Reason {
         match self {
             Self::Cut => Reason::Malformed,
@@ -117,8 +117,7 @@ fn session<'a>(bytes: &'a [u8], rules: &Rules) -> Result<Carried<'a>, Broken> {
 }
 
 /// Whether a frame, of whose Ethernet header `carried` seems to follow, has none: it is a packet that
-/// this host has sent to a group and hears itself, and its own source stands where the Ethernet type
-/// would.
+/// this host has sent to a group and receives itself, and its source address stands where the Ethernet type would.
 pub fn comes_back(frame: &[u8], carried: Carried<'_>) -> bool {
     let contradicts = match carried {
         Carried::Ipv4([first, ..]) => first >> 4 != 4 || first & 15 < 5,
@@ -254,13 +253,13 @@ pub struct Conversation {
 /// TCP flags.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Flags {
-    /// The sender has no more to say.
+    /// The sender has no more to send.
     pub fin: bool,
     /// The sender opens.
     pub syn: bool,
     /// The sender resets.
     pub rst: bool,
-    /// The sender has heard something.
+    /// The sender acknowledges.
     pub ack: bool,
 }
 

@@ -36,13 +36,13 @@ pub struct Rules {
     pub extensions: Vec<u8>,
     /// The Authentication Header.
     pub authentication: u8,
-    /// Units of 4 bytes in it beyond those that its length tells.
+    /// Units of 4 bytes in it beyond those that its length counts.
     pub authentication_extra: usize,
     /// The Fragment header.
     pub fragment_header: u8,
     /// Extension headers that are walked.
     pub most_extensions: usize,
-    /// Units of 8 bytes in an extension header beyond those that its length tells.
+    /// Units of 8 bytes in an extension header beyond those that its length counts.
     pub extension_extra: usize,
     /// Bits of an IPv6 fragment offset.
     pub ipv6_offset_bits: u16,
@@ -78,17 +78,17 @@ pub struct Rules {
     pub quoted_source_is_local: bool,
     /// A quoted later fragment is about no port.
     pub quoted_later_is_unrelated: bool,
-    /// The type of the IPv4 message that nobody has a reason to send an error about.
+    /// The type of the IPv4 message about which no error is expected.
     pub unreported: u8,
     /// Nothing is known of packets to the remote ports of tunnels, so errors about them pass.
-    pub tunnels_hear_of_errors: bool,
+    pub errors_about_tunnels_pass: bool,
     /// Errors about a query to a group pass while its answers do.
-    pub queries_hear_of_errors: bool,
-    /// An error goes on as what it is, not as what it quotes.
+    pub errors_about_queries_pass: bool,
+    /// An error is routed as what it is, not as what it quotes.
     pub errors_are_icmp: bool,
     /// An ICMP error leaves its flow alone.
     pub error_changes_nothing: bool,
-    /// The excuse of trust is about who sent an ICMP error, not about the peer of the flow.
+    /// Trust asks who sent an ICMP error, not who the peer of the flow is.
     pub sender_of_error_is_trusted: bool,
 
     /// The range's first port is guarded.
@@ -134,7 +134,7 @@ pub struct Rules {
     pub rst_opens: bool,
     /// A SYN-ACK opens a flow.
     pub syn_ack_opens: bool,
-    /// A SYN that is sent starts its flow anew.
+    /// A SYN that is sent restarts its flow.
     pub syn_restarts: bool,
     /// A RST starts the transitory timer.
     pub rst_is_transitory: bool,
@@ -144,8 +144,8 @@ pub struct Rules {
     pub rst_is_cancelled: bool,
     /// FINs that make a flow transitory.
     pub fins_needed: u8,
-    /// What is heard makes an opening flow established.
-    pub hearing_establishes: bool,
+    /// A packet of the peer makes an opening flow established.
+    pub receiving_establishes: bool,
     /// What is received keeps its flow alive.
     pub received_refreshes: bool,
     /// What is sent keeps its flow alive.
@@ -157,13 +157,13 @@ pub struct Rules {
     /// DNS over UDP-Lite is DNS.
     pub dns_udp_lite: bool,
 
-    /// Queries to groups are answered by whoever is on the link.
+    /// Any neighbour may answer a query to a group.
     pub answers_on_link: bool,
     /// A query is of one local address.
     pub query_of_address: bool,
     /// A query over UDP-Lite is one.
     pub query_udp_lite: bool,
-    /// A frame to everybody on the link is to a group.
+    /// A frame to the broadcast MAC address is to a group.
     pub ethernet_groups: bool,
     /// So is one to any other Ethernet group.
     pub ethernet_multicast: bool,
@@ -191,24 +191,23 @@ pub struct Rules {
     pub listeners_rescue: bool,
     /// Groups are not another host's.
     pub groups_are_local: bool,
-    /// What goes to no address of IPv4 is a broadcast.
-    pub nobody_is_local: bool,
-    /// An error goes on to another host where it goes itself, not where it says its packet came
-    /// from.
+    /// A packet to the unspecified IPv4 address is a broadcast.
+    pub unspecified_is_local: bool,
+    /// An error is forwarded to its own destination, not to where it says its packet came from.
     pub errors_go_by_destination: bool,
     /// The interface's own addresses are not another host's.
     pub own_is_local: bool,
-    /// The local table is asked.
+    /// The local table counts.
     pub local_table_counts: bool,
     /// A packet that the firewall may lead to a socket here is another host's.
     pub proxies_count: bool,
-    /// Where others' frames go on, whose a frame is shows by its link address.
+    /// Where frames of others are bridged, the MAC address says whose a frame is.
     pub links_count: bool,
-    /// A group's link address does not tell.
+    /// A multicast MAC address does not say whose a frame is.
     pub group_links_are_nobodys: bool,
     /// What a container above the interface sends is not recorded.
     pub containers_are_not_recorded: bool,
-    /// What passes through is recorded only where its source is this host's.
+    /// A forwarded packet is recorded only where its source is this host's.
     pub passing_is_not_recorded: bool,
 }
 
@@ -251,8 +250,8 @@ impl Default for Rules {
             quoted_source_is_local: true,
             quoted_later_is_unrelated: true,
             unreported: 0,
-            tunnels_hear_of_errors: true,
-            queries_hear_of_errors: true,
+            errors_about_tunnels_pass: true,
+            errors_about_queries_pass: true,
             errors_are_icmp: true,
             error_changes_nothing: true,
             sender_of_error_is_trusted: true,
@@ -281,7 +280,7 @@ impl Default for Rules {
             rst_restarts_timer: false,
             rst_is_cancelled: true,
             fins_needed: 2,
-            hearing_establishes: true,
+            receiving_establishes: true,
             received_refreshes: true,
             sent_refreshes: true,
             opening_fin_counts: true,
@@ -303,7 +302,7 @@ impl Default for Rules {
             fragment_id_counts: true,
             listeners_rescue: false,
             groups_are_local: true,
-            nobody_is_local: true,
+            unspecified_is_local: true,
             errors_go_by_destination: true,
             own_is_local: true,
             local_table_counts: true,

@@ -1,4 +1,4 @@
-//! Who talks to whom.
+//! The ends of conversations.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -27,7 +27,7 @@ impl End {
 
 /// The guarded host.
 pub const G: End = neighbour(2);
-/// The peer, or whoever pretends to be it.
+/// The peer, or a host that forges its address.
 pub const P: End = neighbour(1);
 /// Another neighbour.
 pub const N: End = neighbour(3);
@@ -37,18 +37,18 @@ pub const G2: End = End {
     ipv6: Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 0x22),
     ..G
 };
-/// Somebody behind a router, whose frames come from the peer's Ethernet address.
+/// A host behind a router, whose frames come from the peer's MAC address.
 pub const FAR: End = End {
     mac: P.mac,
     ipv4: Ipv4Addr::new(192, 0, 2, 1),
     ipv6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
 };
-/// Behind gateways that share a group's Ethernet address, as clusters do.
+/// Behind gateways that share a multicast MAC address, as clusters do.
 pub const GATEWAYS: End = End {
     mac: [0x03, 0xbf, 0x0a, 0x09, 0x00, 0x01],
     ..FAR
 };
-/// The addresses that nobody has.
+/// The unspecified addresses.
 pub const NOBODY: End = End {
     mac: P.mac,
     ipv4: Ipv4Addr::UNSPECIFIED,
@@ -67,13 +67,13 @@ pub const SSDP: End = End {
     ipv4: Ipv4Addr::new(239, 255, 255, 250),
     ipv6: Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, 0xc),
 };
-/// Everybody on the link.
+/// Broadcast on the link.
 pub const EVERYBODY: End = End {
     mac: [0xff; 6],
     ipv4: Ipv4Addr::BROADCAST,
     ipv6: Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
 };
-/// Everybody in the prefix of the guarded host; the address alone does not tell.
+/// The broadcast address of the guarded host's prefix, which cannot be told by the address alone.
 pub const SUBNET: End = End {
     ipv4: Ipv4Addr::new(10, 9, 0, 255),
     ..EVERYBODY

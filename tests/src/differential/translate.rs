@@ -32,7 +32,7 @@ use crate::memory::Key;
 /// What a flow is looked up by.
 pub fn key(id: &FlowId) -> Key {
     let (local, local_port) = id.local;
-    let remote = id.remote.unwrap_or_else(|| policy::nobody(local));
+    let remote = id.remote.unwrap_or_else(|| policy::unspecified(local));
     let (local_port, remote_port) = (local_port.to_be(), id.remote_port.to_be());
     let protocol = u32::from(id.protocol);
     match (local, remote) {
