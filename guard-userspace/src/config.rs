@@ -59,7 +59,7 @@ pub struct Settings {
     pub range: Option<PortRange>,
     /// Flows in each flow map.
     pub max_flows: MaxFlows,
-    /// Ports strangers may reach, in order, TCP first.
+    /// Ports that unsolicited packets may reach, in order, TCP first.
     pub expose: Vec<Exposed>,
     /// Networks whose hosts pass.
     pub trust: BTreeSet<IpNet>,
@@ -130,7 +130,7 @@ impl Settings {
         Self::merge(&ConfigLayer::default(), Some(&file), Some(Path::new(name)))
     }
 
-    /// The ports strangers may reach: those configured, and the port of a metrics endpoint that
+    /// The ports that unsolicited packets may reach: those configured, and the port of a metrics endpoint that
     /// is not on a loopback address, which would else be cut off from its Prometheus.
     pub fn exposures(&self) -> impl Iterator<Item = (Transport, PortRange)> {
         let metrics = (!self.metrics_listen.ip().is_loopback())
@@ -146,7 +146,7 @@ impl Settings {
 
     /// In what `new` differs from these settings.
     pub fn changes(&self, new: &Self) -> Changes {
-        // Taken apart in full, so that a new setting cannot be forgotten here.
+        // Every field is named, so that a new setting cannot be forgotten here.
         let Self {
             iface,
             egress_iface,
@@ -398,7 +398,7 @@ fn twice(names: &[String]) -> Option<&String> {
         .map(|(_, name)| name)
 }
 
-/// Whom to blame: what the command line says is not the file's fault.
+/// Where a value came from: what the command line says is not the file's fault.
 struct Blame<'a> {
     config: Option<&'a Path>,
     interfaces: bool,

@@ -125,7 +125,7 @@ fn configuration(bytes: &[u8]) {
     }
 }
 
-/// What somebody writes to the control socket.
+/// What a client writes to the control socket.
 fn control(bytes: &[u8]) {
     talk(bytes, |shared| {
         let (asked, _) = tokio::sync::mpsc::channel(1);
@@ -133,12 +133,12 @@ fn control(bytes: &[u8]) {
     });
 }
 
-/// What somebody writes to the port of the metrics.
+/// What a client writes to the port of the metrics.
 fn metrics(bytes: &[u8]) {
     talk(bytes, http::routes);
 }
 
-/// Answers a client that writes these bytes, and then waits. What it hears is HTTP, or nothing.
+/// Answers a client that writes these bytes, and then waits. The answer is HTTP, or nothing.
 fn talk(bytes: &[u8], routes: impl FnOnce(Shared) -> axum::Router) {
     const ROOM: usize = 1 << 20;
 
@@ -148,7 +148,7 @@ fn talk(bytes: &[u8], routes: impl FnOnce(Shared) -> axum::Router) {
         ..Fake::default()
     };
     let (_, shared) = fake.shared();
-    // Nobody waits: where all do, the clock goes on to what they wait for.
+    // Nothing is waited for: where all tasks wait, the clock goes on to what they wait for.
     let mut runtime = runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().start_paused(true).build();
     let runtime = runtime.expect("a runtime");

@@ -114,7 +114,7 @@ async fn flows(State(shared): State<Shared>) -> Response {
 type Pieces = BoxStream<'static, serde_json::Result<Bytes>>;
 
 /// Answers with what `answer` comes to. Where that takes a while, the answer begins with white space,
-/// which means nothing in JSON: so who asks knows that somebody is at work, and can give up on a
+/// which means nothing in JSON: so a client knows that its question is being worked on, and can give up on a
 /// daemon that does nothing.
 async fn patiently(
     answer: impl Future<Output = anyhow::Result<Pieces>> + Send + 'static,

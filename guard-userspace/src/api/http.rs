@@ -42,7 +42,7 @@ const BACKLOG: u32 = 1024;
 /// Binds the address that [`run`] serves.
 ///
 /// # Errors
-/// Exit code 69 when somebody else has the port, 77 when a privilege is missing, else 1.
+/// Exit code 69 when another process has the port, 77 when a privilege is missing, else 1.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     listen(address).map_err(|error| {
         let (code, remedy) = match error.kind() {

@@ -10,7 +10,7 @@ use crate::{
     host::range::PortRange,
 };
 
-/// A socket that listens on a guarded port, and so hears nothing.
+/// A socket that listens on a guarded port, and that unsolicited packets do not reach.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BlockedListener {
     /// The transport protocol.
@@ -32,11 +32,11 @@ pub struct Snapshot {
     pub range: PortRange,
     /// Ports of the range that the kernel reserves.
     pub reserved: Vec<PortRange>,
-    /// Ports that strangers may reach.
+    /// Ports that unsolicited packets may reach.
     pub exposed: Vec<Exposed>,
     /// Networks whose hosts reach every port.
     pub trusted: Vec<IpNet>,
-    /// Sockets that hear nothing.
+    /// Sockets that unsolicited packets do not reach.
     pub listeners: Vec<BlockedListener>,
     /// Interfaces, in the order of the command line.
     pub interfaces: Vec<Attachment>,

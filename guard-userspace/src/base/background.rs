@@ -1,4 +1,4 @@
-//! Work that blocks, done where nobody waits for it but who wants its result.
+//! Work that blocks, done on another thread.
 
 use anyhow::Context;
 
@@ -15,5 +15,5 @@ pub async fn in_background<T: Send + 'static>(
 ) -> anyhow::Result<T> {
     tokio::task::spawn_blocking(work)
         .await
-        .context("work that was done aside has failed")
+        .context("work on another thread has failed")
 }

@@ -1,6 +1,6 @@
-//! Text that strangers or local users choose, such as the name of a process, made fit to be shown.
+//! Text that remote hosts or local users choose, such as the name of a process, made fit to be shown.
 //!
-//! A name may hold any byte. A line end would forge a line of the log that somebody acts on, and an
+//! A name may hold any byte. A line end would forge a line of the log that an administrator acts on, and an
 //! escape sequence would change what a terminal shows.
 
 /// The longest name that is shown, in bytes.

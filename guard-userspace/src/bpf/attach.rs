@@ -72,8 +72,8 @@ impl Link {
     /// so; others may take it off, put another program into it, or remove its pin.
     ///
     /// # Errors
-    /// When the kernel does not tell, as when no more files may be opened. A link that nobody can
-    /// look at may well be in force.
+    /// When the kernel does not tell, as when no more files may be opened. A link that cannot be
+    /// looked at may well be in force.
     pub fn is_in_force(&self) -> io::Result<bool> {
         match syscalls::open_pin(&self.path) {
             Ok(link) => Ok(syscalls::linked(link.as_fd())? == self.linked),

@@ -65,7 +65,7 @@ pub struct ProgramIds {
 pub struct Programs {
     /// The program that records what is sent.
     sending: Ebpf,
-    /// The program that judges what is received.
+    /// The program that decides about what is received.
     receiving: Receiving,
     ingress: &'static str,
     #[cfg(feature = "bpf-log")]
@@ -238,7 +238,7 @@ impl Programs {
         close_maps(&mut self.sending);
         match &mut self.receiving {
             Receiving::Loaded(ebpf) => close_maps(ebpf),
-            // Whoever loads it closes them.
+            // The caller that loads it closes them.
             Receiving::Loading(_) | Receiving::Refused => {}
         }
     }

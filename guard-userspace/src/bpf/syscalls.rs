@@ -110,7 +110,7 @@ pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     unsafe { bpf(command::OBJ_PIN, &mut attr) }.map(drop)
 }
 
-/// Detaches a link at once, whoever else holds it.
+/// Detaches a link at once, even if another process holds it.
 ///
 /// # Errors
 /// When the kernel refuses; not when the interface is gone already.

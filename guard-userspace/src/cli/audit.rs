@@ -81,7 +81,7 @@ struct Report {
     findings: Vec<AuditFinding>,
 }
 
-/// How many ports of the range others reach, TCP and UDP counted apart.
+/// How many ports of the range others reach, TCP and UDP counted separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Reachable {
     /// Without a guard.

@@ -62,7 +62,7 @@ async fn host(settings: &Settings, file: bool, report: &mut CheckReport) -> Resu
     let holder = InstanceLock::holder(&namespace);
     device::interfaces(settings, &all, report);
     match holder {
-        // Whoever tries a file wants the running guard to read it.
+        // A file is checked so that the running guard can read it.
         Some(pid) if file => report.note(
             "instance",
             format!(

@@ -76,7 +76,7 @@ pub async fn run(pin_dir: &Path) -> Result<(), Failure> {
 }
 
 /// The folders of this namespace, of whatever layout, once they are known to be ours alone: what
-/// somebody else has put there is not ours to detach.
+/// others have put there is not ours to detach.
 fn layouts(pin_dir: &Path, namespace: &str) -> Result<Vec<Pins>, Failure> {
     if !config::is_plain(pin_dir) {
         return Err(Failure::usage(format!(

@@ -10,7 +10,7 @@ use std::{
 use super::ConfigLayer;
 use crate::base::failure::{Exit, Failure};
 
-/// Longer than any file that somebody wrote: what is read has an end, whatever it is.
+/// Longer than any file written by hand: reading ends here, whatever the file is.
 const LONGEST: u64 = 1 << 20;
 
 /// Reads the configuration file at `path`.

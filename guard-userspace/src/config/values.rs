@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::range::{PortRange, parse_port};
 
-/// Ports that strangers may reach: `PORT[-PORT]/tcp|udp`.
+/// Ports that unsolicited packets may reach: `PORT[-PORT]/tcp|udp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Exposed {

@@ -138,7 +138,7 @@ impl Visit for Message {
     }
 }
 
-/// One line with its end. Strangers and users choose some of the words, and must not begin another.
+/// One line with its end. Remote hosts and local users choose some of the words, and must not begin another.
 fn line(level: Level, label: &str, message: &str) -> String {
     let text = if JSON.load(Ordering::Relaxed) {
         json!({

@@ -30,11 +30,11 @@ pub struct Knowledge {
     pub mode: Mode,
     /// The ports that the kernel hands out.
     pub local: LocalPorts,
-    /// Ports that strangers may reach, whoever said so.
+    /// Ports that unsolicited packets may reach, by the settings or by what was found.
     pub exposed: Vec<Exposed>,
     /// Networks whose hosts reach every port.
     pub trusted: Vec<IpNet>,
-    /// Sockets that hear nothing.
+    /// Sockets that unsolicited packets do not reach.
     pub blocked: Vec<Listener>,
     /// Where programs are attached.
     pub interfaces: Vec<Attachment>,
@@ -50,7 +50,7 @@ pub struct Knowledge {
     pub failed_sweeps: u64,
 }
 
-/// Reads the maps for whoever asks, on whatever thread.
+/// Reads the maps, for any caller and on any thread.
 pub struct Observer {
     readings: Readings,
     clock: Arc<Clock>,
@@ -108,7 +108,7 @@ impl Observer {
     }
 
     fn lock(&self) -> MutexGuard<'_, Knowledge> {
-        // Whoever panicked while holding the lock has left every field whole.
+        // A panic while the lock was held has left every field whole.
         self.knowledge
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

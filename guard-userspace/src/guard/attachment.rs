@@ -10,7 +10,7 @@ use crate::{
 pub struct Attachment {
     /// The interface's name.
     pub interface: String,
-    /// Whether strangers are to be dropped here, or what is sent is only to be recorded.
+    /// Whether unsolicited packets are dropped here, or what is sent is only recorded.
     pub guarded: bool,
     /// Whether and how it is guarded.
     pub xdp: Option<XdpHook>,

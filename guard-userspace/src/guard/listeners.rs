@@ -1,4 +1,4 @@
-//! Sockets that listen on guarded ports, where strangers can no longer reach them.
+//! Sockets that listen on guarded ports, where unsolicited packets no longer reach them.
 
 mod decision;
 mod messages;
@@ -38,10 +38,10 @@ const PORTS_AT_ONCE: usize = 256;
 /// How long a look goes on between two looks at the clock.
 const PIECE: Duration = Duration::from_millis(20);
 
-/// A guarded port on which this host waits for strangers, or for UDP seems to.
+/// A guarded port on which this host waits for packets of any peer, or for UDP seems to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Listener {
-    /// What it speaks.
+    /// Its transport protocol.
     #[serde(rename = "protocol", serialize_with = "label")]
     pub transport: Transport,
     /// Its port.
@@ -62,7 +62,7 @@ pub struct Listener {
 
 impl Listener {
     /// Whether it is one of UDP that sends by itself, as far as `has_flows` knows: a client, which
-    /// waits for nobody but those it has asked.
+    /// waits only for the peers it has asked.
     pub fn is_client(&self, has_flows: impl FnOnce(Transport, u16) -> bool) -> bool {
         match self.transport {
             Transport::Tcp => false,
@@ -70,7 +70,7 @@ impl Listener {
         }
     }
 
-    /// The exposure that would let strangers reach it.
+    /// The exposure that would let unsolicited packets reach it.
     pub fn exposure(&self) -> Option<Exposed> {
         let ports = PortRange::new(self.port, self.port).ok()?;
 
@@ -80,7 +80,7 @@ impl Listener {
         })
     }
 
-    /// The flag that would let strangers reach it, such as `--expose 2222/tcp`.
+    /// The flag that would let unsolicited packets reach it, such as `--expose 2222/tcp`.
     pub fn flag(&self) -> String {
         self.exposure()
             .map_or_else(String::new, |exposed| format!("--expose {exposed}"))
@@ -100,7 +100,7 @@ impl fmt::Display for Listener {
     }
 }
 
-/// By what listeners are judged.
+/// What decides about listeners.
 #[derive(Clone, Copy, Debug)]
 pub struct ListenerTerms<'a> {
     /// What the user wants done about them.
@@ -176,7 +176,7 @@ pub fn name_here(listeners: &mut [Listener], time: Duration) {
 }
 
 /// The sockets that listen on guarded ports: listening TCP sockets, and UDP sockets without a
-/// peer, each port once. Those on loopback addresses are left out, as no stranger reaches them
+/// peer, each port once. Those on loopback addresses are left out, as no remote host reaches them
 /// anyway, and those of the `kernel`. Owners are not known yet.
 ///
 /// A UDP socket without a peer may as well be a client: the kernel does not tell.
@@ -238,7 +238,7 @@ pub fn find(
         .collect()
 }
 
-/// Whether a socket is one of the kernel's own: nobody else can have it at the same address.
+/// Whether a socket is one of the kernel's own: no process can have one at the same address.
 fn is_kernels(socket: &HostSocket, kernel: &BTreeSet<TunnelPort>) -> bool {
     socket.transport == Transport::Udp
         && kernel

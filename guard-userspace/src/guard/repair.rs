@@ -1,6 +1,6 @@
 //! Putting back what the maps have forgotten of connected sockets.
 //!
-//! The data path does that for whoever it can see: a packet that would be dropped, and a socket
+//! The data path does that where it can: a packet that would be dropped, and a socket
 //! that the kernel finds for it on the guarded interface. Sockets that are bound to a device above
 //! that one, and those of UDP-Lite, are not found there, so sweeps look after them.
 
@@ -47,12 +47,12 @@ impl Repaired {
     }
 }
 
-/// How flows are made and judged.
+/// How flows are made, and when they expire.
 #[derive(Clone, Copy, Debug)]
 pub struct RepairTerms {
     /// The time in ticks.
     pub now: u32,
-    /// When the sweep after the next will be over, if nothing delays it: until then nobody looks
+    /// When the sweep after the next will be over, if nothing delays it: until then nothing looks
     /// again after sockets that the data path cannot find.
     pub until: u32,
     /// The timers in force.
@@ -63,12 +63,12 @@ pub struct RepairTerms {
 
 /// Puts back the flows of sockets on guarded ports, some thousands at most.
 ///
-/// `waiting` are those that wait for strangers, listed after all `sockets` were: whoever has begun
+/// `waiting` are those that wait for packets of any peer, listed after all `sockets` were: whoever has begun
 /// to listen while they were listed shows there.
 ///
 /// `maps` come with whether they have room. One that has none takes only the flows of sockets that
 /// the data path cannot find: others are better off waiting for their next packet than evicting
-/// the flow of somebody who has no socket here.
+/// the flow of a host that has no socket here.
 pub fn repair(
     (sockets, waiting): (&[HostSocket], &[HostSocket]),
     guarded: impl Fn(Transport, u16) -> bool,

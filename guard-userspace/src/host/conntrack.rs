@@ -1,6 +1,6 @@
 //! What the kernel's connection tracking knows of flows that no look-up by a packet's ends finds a
 //! socket for: those that NAT translates, of this host's sockets and of others behind it, and those of
-//! UDP sockets that are connected to nobody.
+//! UDP sockets that are not connected.
 
 mod message;
 
@@ -32,7 +32,7 @@ const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 /// Who has opened it is who sends what these answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tracked {
-    /// What it speaks.
+    /// Its transport protocol.
     pub transport: Transport,
     /// Who has sent its first packet, before anything of that was translated.
     pub opener: SocketAddr,
@@ -63,9 +63,9 @@ pub struct ConntrackTcp {
 /// include/uapi/linux/netfilter/nf_conntrack_tcp.h.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ConntrackState {
-    /// A SYN was sent, and nothing was heard.
+    /// A SYN was sent, and nothing has come back.
     SynSent,
-    /// Both sides were heard, and neither has said that it ends. Also what a flow table has taken
+    /// Both sides have sent, and neither has said that it ends. Also what a flow table has taken
     /// over: the kernel says nothing of its state.
     #[default]
     Open,
@@ -142,7 +142,7 @@ impl Tracked {
             && (addresses.contains(self.opener.ip()) || !addresses.contains(self.asked.ip()))
     }
 
-    /// Whether the wire's ends are others than those of whoever opened it.
+    /// Whether its ends on the wire differ from those of the host that opened it.
     pub fn is_translated(&self) -> bool {
         (self.opener, self.asked) != (self.local, self.remote)
     }
@@ -173,7 +173,7 @@ fn is_limited_broadcast(end: SocketAddr) -> bool {
 /// # Errors
 /// When the kernel refuses, or has no ctnetlink.
 pub fn walk(mut visit: impl FnMut(&Tracked)) -> io::Result<bool> {
-    // To ask for the table would have the kernel load the module, whoever needs it or not.
+    // To ask for the table would have the kernel load the module, whether it is needed or not.
     if !tracks_any()? {
         return Ok(false);
     }

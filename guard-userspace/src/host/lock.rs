@@ -81,7 +81,7 @@ impl InstanceLock {
 
 impl Drop for InstanceLock {
     fn drop(&mut self) {
-        // What stays is empty of meaning, and in nobody's way.
+        // What stays means nothing, and is in the way of nothing.
         let _ = fs::remove_file(&self.path);
     }
 }

@@ -23,7 +23,7 @@ pub enum SocketOwner {
         /// Its name, cut by the kernel to 15 bytes, which may be any.
         name: String,
     },
-    /// Nobody could be found, for lack of privilege or because it has gone.
+    /// No process could be found, for lack of privilege or because it has gone.
     Unknown,
 }
 

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 
 use crate::host::range::PortRange;
 
-/// What sockets may speak.
+/// The transport protocols of sockets.
 const ALL: [Transport; 3] = [Transport::Tcp, Transport::Udp, Transport::UdpLite];
 
 /// One socket as the kernel shows it.
@@ -20,7 +20,7 @@ const ALL: [Transport; 3] = [Transport::Tcp, Transport::Udp, Transport::UdpLite]
 /// Addresses of IPv6 sockets that stand for IPv4 ones (`::ffff:192.0.2.1`) are IPv4 here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostSocket {
-    /// What it speaks.
+    /// Its transport protocol.
     pub transport: Transport,
     /// Its own end; the unspecified address when it is bound to all.
     pub local: SocketAddr,
@@ -48,7 +48,7 @@ impl HostSocket {
         }
     }
 
-    /// Whether it waits for strangers.
+    /// Whether it waits for packets of any peer.
     pub fn waits(&self) -> bool {
         match self.transport {
             Transport::Tcp => self.state == SocketState::Listen,
@@ -118,7 +118,7 @@ pub fn list() -> anyhow::Result<Vec<HostSocket>> {
     list_in(&ALL, |_| StateFlags::all(), PortFilter::ALL)
 }
 
-/// Those of the same sockets that wait for strangers: TCP listeners, and UDP sockets without a
+/// Those of the same sockets that wait for packets of any peer: TCP listeners, and UDP sockets without a
 /// peer. May list more where /proc/net has to be read.
 ///
 /// # Errors
@@ -127,7 +127,7 @@ pub fn waiting() -> anyhow::Result<Vec<HostSocket>> {
     list_in(&ALL, waits, PortFilter::ALL)
 }
 
-/// The TCP listeners among the same sockets, which are few: the kernel keeps them apart.
+/// The TCP listeners among the same sockets, which are few: the kernel keeps them in a table of their own.
 ///
 /// # Errors
 /// As [`list`].
@@ -284,7 +284,7 @@ fn read_instead(
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::{diag::read as read_diag, proc_net::parse as read_proc_net};
 
-/// The family of a socket, which may speak IPv4 although it is of IPv6.
+/// The family of a socket. One of IPv6 may carry IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SocketFamily {
     V4,

@@ -23,7 +23,7 @@ const FOLDERS: [&str; 5] = [
 /// one of the folders leads to it, as on Debian 12 and before.
 const LAST: &str = "etc/sysctl.conf";
 
-/// The longest file that is read, in bytes: nobody's settings are longer.
+/// The longest file that is read, in bytes: settings are far shorter.
 const LONGEST: u64 = 1024 * 1024;
 
 /// One setting, and the file it stands in.

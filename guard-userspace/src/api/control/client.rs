@@ -79,7 +79,7 @@ impl Client {
     /// Asks for everything but the single flows.
     ///
     /// # Errors
-    /// Exit code 69 when nobody answers, 77 when a privilege is missing, else 1.
+    /// Exit code 69 when no guard answers, 77 when a privilege is missing, else 1.
     pub fn status(&self) -> Result<StatusJson, Failure> {
         self.parse(Question::Status)
     }

@@ -28,12 +28,12 @@ pub struct StatusJson {
     pub range: PortsJson,
     /// Ports of it that the kernel reserves, such as `40000-40010` or `40000`.
     pub reserved: Vec<String>,
-    /// Ports that strangers may reach, such as `2222/tcp`.
+    /// Ports that unsolicited packets may reach, such as `2222/tcp`.
     pub exposed: Vec<String>,
     /// Networks whose hosts reach every port, such as `10.0.0.0/8`.
     #[serde(default)]
     pub trust: Vec<String>,
-    /// Sockets that hear nothing.
+    /// Sockets that unsolicited packets do not reach.
     pub listeners: Vec<ListenerJson>,
     /// Guarded and recorded interfaces.
     pub interfaces: Vec<InterfaceJson>,

@@ -19,7 +19,7 @@ use crate::base::failure::{Exit, Failure};
 /// Callers that may wait while others are answered.
 const BACKLOG: u32 = 64;
 
-/// What is at the path of a control socket that nobody answers on.
+/// What is at the path of a control socket that no process answers on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PathState {
     /// Nothing.
@@ -37,10 +37,10 @@ pub struct ControlSocket {
 
 impl ControlSocket {
     /// Listens on `path`, which only its owner can open. Makes the folder when it is missing, and
-    /// takes the place of a socket that nobody answers any more.
+    /// takes the place of a socket that no process answers on any more.
     ///
     /// # Errors
-    /// Exit code 69 when somebody answers there or the file is no socket, 77 when a privilege is
+    /// Exit code 69 when a process answers there or the file is no socket, 77 when a privilege is
     /// missing, else 1.
     pub async fn bind(path: &Path) -> Result<Self, Failure> {
         if Self::inspect(path).await? == PathState::Stale {
@@ -143,7 +143,7 @@ impl Folders {
 impl Drop for Folders {
     fn drop(&mut self) {
         for folder in self.0.iter().rev() {
-            // One that somebody else uses stays.
+            // One that another process uses stays.
             if fs::remove_dir(folder).is_err() {
                 return;
             }
@@ -172,7 +172,7 @@ fn not_usable(path: &Path, error: io::Error) -> Failure {
     Failure::new(code, error).remedy("run portguard as root, or give another --control-socket")
 }
 
-/// A socket file, removed on drop unless somebody has put another in its place.
+/// A socket file, removed on drop unless another file is in its place.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,

@@ -184,7 +184,7 @@ pub(crate) async fn serve<L: Listener>(
 
     drop(listener);
     let answered = async { while connections.join_next().await.is_some() {} };
-    // Whoever is not done by then is cut off with the set.
+    // Connections that are not done by then are closed with the set.
     let _ = timeout(GRACE, answered).await;
 }
 

@@ -32,7 +32,7 @@ pub struct Glance {
 /// An observation walks every map, on a thread of its own.
 /// One that begins after a question was asked answers it, so a hundred questions asked at once
 /// cost one or two walks, and no answer is older than its question.
-/// After each walk comes a rest, so nobody can keep the guard walking.
+/// After each walk comes a rest, so no client can keep the guard walking.
 #[derive(Clone)]
 pub struct Shared {
     source: Arc<dyn Observe>,
@@ -56,7 +56,7 @@ impl Shared {
     /// When observing panicked.
     pub async fn glance(&self) -> anyhow::Result<Arc<Glance>> {
         let asked = Instant::now();
-        // The walk holds the lock, even when whoever asked for it goes away: never two at once.
+        // The walk holds the lock, even when the client that asked for it goes away: never two at once.
         let mut last = Arc::clone(&self.last).lock_owned().await;
         if let Some((begun, glance)) = &last.taken
             && *begun >= asked

@@ -202,7 +202,7 @@ pub(crate) fn observation(mode: Mode) -> Snapshot {
                 Verdict::Pass,
                 5,
             ),
-            // Nobody foresees it, and yet it is shown.
+            // It is not foreseen, and is shown all the same.
             frames(
                 "eth0",
                 Outcome::PassTrusted,

@@ -14,7 +14,7 @@ pub(super) fn exists(decision: Decision, verdict: Verdict, mode: Mode) -> bool {
     verdict == carried_out && can_occur(decision)
 }
 
-/// Whether a frame can be judged so: how far a frame was read decides what is known of it.
+/// Whether a frame can have this outcome: how far it was read decides what is known of it.
 const fn can_occur(decision: Decision) -> bool {
     let Decision {
         outcome,

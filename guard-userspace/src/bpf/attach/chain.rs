@@ -62,7 +62,7 @@ pub enum Last {
     Missing,
     /// It is there, and others have come behind it.
     Passed,
-    /// It is there, and nobody needs it any more.
+    /// It is there, and is not needed any more.
     Idle,
 }
 
@@ -119,7 +119,7 @@ pub fn standing(row: &Row, hook: EgressHook, own: &ProgramIds) -> Standing {
     let place = programs_after.iter().position(|one| one.0 == own.last);
     let stray = programs_before.iter().any(|one| one.0 == own.last);
     let last_program = match last(&foreign(programs_after), place) {
-        // Before ours, where nobody needs it.
+        // Before ours, where it is not needed.
         Last::Settled if stray => Last::Idle,
         Last::Missing if stray => Last::Passed,
         settled => settled,

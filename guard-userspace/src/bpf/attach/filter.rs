@@ -43,7 +43,7 @@ pub(super) const LAST_PRIORITY: u16 = u16::MAX;
 const EARLIER_PRIORITY: u16 = 0xfff0;
 const EARLIER_HANDLES: RangeInclusive<u32> = 1..=16;
 
-/// The handles of our filters, which nobody else is likely to choose. There are several, because a
+/// The handles of our filters, which no other tool is likely to choose. There are several, because a
 /// run that takes over from an earlier one leaves its filter in force for a while, and each run
 /// that is killed meanwhile leaves one more.
 pub(super) const HANDLES: RangeInclusive<u32> = 0x7067_0001..=0x7067_0010;

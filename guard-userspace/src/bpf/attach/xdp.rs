@@ -36,7 +36,7 @@ pub struct Plan {
     fallback: bool,
     /// Whether the driver is known to take the program.
     pub certain: bool,
-    /// What speaks against native mode.
+    /// Why native mode may fail.
     pub unfit: Option<NativeUnfit>,
     /// What native mode changes about the interface.
     pub effects: Vec<String>,

@@ -37,7 +37,7 @@ const SYSCTLS: [&str; 6] = [
     "net.core.bpf_jit_harden",
 ];
 
-/// Everything that an audit judges by.
+/// Everything that an audit looks at.
 #[derive(Clone, Debug)]
 pub(super) struct AuditFacts {
     /// The range and the reserved ports at run time.
@@ -60,7 +60,7 @@ pub(super) struct AuditFacts {
     pub(super) confinement: Option<String>,
 }
 
-/// Somebody who waits for others.
+/// A socket that waits for packets of others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Waiting {
     pub(super) transport: Transport,

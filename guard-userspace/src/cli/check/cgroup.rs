@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What can be taken before the kernel kills somebody in a cgroup.
+/// What can be taken before the kernel kills a process in a cgroup.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Room {
     /// Bytes.

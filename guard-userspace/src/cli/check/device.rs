@@ -174,7 +174,7 @@ fn others(
         ..ProgramIds::default()
     };
     let Ok(row) = Row::of(interface.index) else {
-        // Whoever may not ask hears so of the privileges.
+        // A caller that may not ask is told so by the check of privileges.
         return Ok(None);
     };
     let mut names = ProgramNames::default();

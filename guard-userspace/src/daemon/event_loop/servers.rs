@@ -1,4 +1,4 @@
-//! Servers whose place somebody else may have.
+//! Servers whose address another process may have.
 //!
 //! Any local user can listen on a TCP port. So the guard does not wait for one: it comes first, and
 //! what it says of itself is served as soon as there is room for it.
@@ -62,7 +62,7 @@ pub(super) async fn control(
     }
 }
 
-/// What is bound, at once or after somebody else has left. Tells `note` why it is not, and when it is.
+/// What is bound, at once or after another process has left. Tells `note` why it is not, and when it is.
 async fn when_free<T, Bound: Future<Output = Result<T, Failure>>>(
     what: &str,
     first: Result<T, Failure>,

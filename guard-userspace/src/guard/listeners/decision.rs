@@ -11,7 +11,7 @@ use crate::{
     config::{Exposed, ListenersPolicy, Mode},
 };
 
-/// When listeners are judged.
+/// When listeners are decided about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
     /// Before the guard comes into force: it can still be refused.
@@ -51,18 +51,18 @@ enum Fate {
     Block,
     /// Leave it open while it listens.
     Expose,
-    /// Leave it open, because it serves somebody now.
+    /// Leave it open, because it serves a peer now.
     Keep,
     Refuse,
 }
 
-/// Judges the listeners of one survey.
+/// Decides about the listeners of one survey.
 ///
 /// UDP sockets may be clients, so they are warned about and no more.
 ///
 /// # Errors
 /// At the start, when the policy or a connection in use forbids it: names the listeners and the
-/// flags that expose them, exit code 78. Never in monitor mode, which cuts nobody off.
+/// flags that expose them, exit code 78. Never in monitor mode, which drops nothing.
 pub fn decide(
     terms: ListenerTerms<'_>,
     moment: Moment,
@@ -97,8 +97,8 @@ pub fn decide(
     Ok(verdict)
 }
 
-/// Judges the listeners that a start finds. Those on ports that an earlier run has left `open`, and
-/// that is still in force, are judged as when its range had grown over them: a start must not fail
+/// Decides about the listeners that a start finds. Those on ports that an earlier run has left `open`, and
+/// that is still in force, are treated as when its range had grown over them: a start must not fail
 /// over what that run allowed.
 ///
 /// # Errors

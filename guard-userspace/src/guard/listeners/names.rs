@@ -1,4 +1,4 @@
-//! What is known of who has sockets open. To find out may take long, so nobody waits for it: what is
+//! What is known of who has sockets open. To find out may take long, so nothing waits for it: what is
 //! not known yet is asked for, and comes by message.
 
 use std::{
@@ -23,7 +23,7 @@ const MOST: usize = 4096;
 
 /// For how long an answer is true: a socket may be handed on to another process.
 const TRUE_FOR: Duration = Duration::from_secs(60);
-/// For how long somebody whom nobody has found is not looked for again.
+/// For how long a process that was not found is not looked for again.
 const MISSING_FOR: Duration = Duration::from_secs(600);
 /// How long to wait for a name before its place is left empty.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -54,7 +54,7 @@ pub struct OwnerNames {
     begun: bool,
     /// What was asked and is not answered yet.
     asked: HashSet<u32>,
-    /// Since when somebody in question is not known.
+    /// Since when an owner in question is not known.
     waiting: Option<Instant>,
 }
 
@@ -62,7 +62,7 @@ impl OwnerNames {
     /// Knows what `helper` will find out. To be called in a tokio runtime.
     pub fn new(mut helper: OwnerHelper) -> Self {
         let channel = helper.take_channel().and_then(|channel| {
-            // SAFETY: the value owns the descriptor, and nobody else closes it or puts another
+            // SAFETY: the value owns the descriptor, and nothing else closes it or puts another
             // in its place.
             unsafe { AsyncFd::register_with_interest(channel, Interest::READABLE) }.ok()
         });
@@ -78,7 +78,7 @@ impl OwnerNames {
         names
     }
 
-    /// Knows nothing, and asks nobody.
+    /// Knows nothing, and asks no process.
     pub(super) fn of_nobody() -> Self {
         Self {
             channel: None,
@@ -124,7 +124,7 @@ impl OwnerNames {
             .into_iter()
             .filter(|socket| self.is_in_question(socket.inode))
             .collect();
-        // Who is not known at all comes before whom others may have by now.
+        // Owners that are not known at all come before those that may have changed.
         question.sort_by_key(|socket| self.known.contains_key(&socket.inode));
         question.truncate(MOST);
         let asked: HashSet<u32> = question.iter().map(|socket| socket.inode).collect();
@@ -135,7 +135,7 @@ impl OwnerNames {
     }
 
     /// Waits for a message, and notes what it says. Returns whether there will be no other unless
-    /// somebody is asked about.
+    /// an owner is asked about.
     pub async fn hear(&mut self) -> bool {
         let Some(channel) = &self.channel else {
             return std::future::pending().await;

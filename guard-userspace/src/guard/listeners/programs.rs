@@ -1,4 +1,4 @@
-//! Which programs listen, and whether somebody has fixed their ports. Pure.
+//! Which programs listen, and whether their ports are fixed. Pure.
 //!
 //! The kernel does not tell whether a port was asked for. But it gives listeners of TCP the odd ones
 //! of its range, counted from the first, and leaves the even ones for connections
@@ -19,7 +19,7 @@ const MOST_PORTS: usize = 64;
 /// How a listener came to its port, as far as can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortChoice {
-    /// Somebody has fixed it.
+    /// It was asked for.
     Fixed,
     /// It is another one at each start.
     Changing,

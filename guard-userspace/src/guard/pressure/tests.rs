@@ -50,7 +50,7 @@ fn what_is_said_of_full_maps_and_when() {
     assert_eq!(watch.advice(), None);
 }
 
-/// Whoever goes back and forth is told the change once in a while.
+/// A map that goes back and forth is reported once in a while.
 #[test]
 fn nothing_is_said_again_soon() {
     let start = Instant::now();
@@ -83,7 +83,7 @@ fn signs_other_than_live_flows() {
     let table = [
         (loads(10), counted(5, 5), counted(5, 5), None),
         (loads(10), counted(5, 5), counted(6, 5), Some("had no room")),
-        // Older connections are rescued too, where there is room.
+        // Connections that are older than the guard are rescued too, where there is room.
         (loads(10), counted(0, 0), counted(0, 500), None),
         (full(10), counted(0, 0), counted(0, 10), None),
         (

@@ -1,11 +1,11 @@
-//! How much of a processor's time may be spent on something that nobody waits for.
+//! How much of a processor's time may be spent on work that nothing waits for.
 
 use std::time::{Duration, Instant};
 
 /// One part in so many of a processor's time: less than 2 %.
 const SHARE: u32 = 64;
 
-/// What there is to begin with. Whatever starts has just been told of everything.
+/// What there is to begin with. A guard that starts has just read everything.
 const FIRST: Duration = Duration::from_millis(20);
 
 /// What may be saved, and so what may be spent at a time.
@@ -60,7 +60,7 @@ mod tests {
         let start = Instant::now();
         let mut allowance = CpuShare::new(start);
         let mut spent = Duration::ZERO;
-        // Each time a little more is spent than was granted, as whoever spends it notices late.
+        // Each time a little more is spent than was granted, because the clock is read late.
         for second in 0..3_600 {
             let now = start + Duration::from_secs(second);
             if let Some(granted) = allowance.granted(now) {

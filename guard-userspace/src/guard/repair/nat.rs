@@ -35,7 +35,7 @@ use crate::{
 /// those that have no other means either, such as queries of unconnected sockets.
 const ALL: u64 = 2;
 
-/// The same for those that nobody has answered yet, and all before them.
+/// The same for those that are not answered yet, and all before them.
 const UNANSWERED: u64 = 4;
 
 /// Keeps the flows that NAT translates in the maps.
@@ -53,7 +53,7 @@ pub struct NatFlows {
     shortest: [Option<u32>; 2],
 }
 
-/// What the maps are like, and how flows are made and judged.
+/// What the maps are like, and how flows are made, and when they expire.
 pub struct NatContext<'a> {
     /// The flow maps.
     pub flows: &'a [FlowMap],
@@ -61,7 +61,7 @@ pub struct NatContext<'a> {
     pub loads: &'a [Load],
     /// The time in ticks.
     pub now: u32,
-    /// Until when nobody looks again after the same flow, in ticks.
+    /// Until when nothing looks after the same flow again, in ticks.
     pub until: u32,
     /// The timers in force.
     pub timeouts: Timeouts,
@@ -229,7 +229,7 @@ impl NatContext<'_> {
 /// back since the map was counted.
 ///
 /// Nothing else brings such a flow back, so it may cost another flow its place, up to a bound. That is
-/// lower for what nobody has answered: a host behind this one may ask as many as it likes.
+/// lower for what is not answered: a host behind this one may ask as many as it likes.
 fn takes(load: &Load, (kept, put): (u64, u64), answered: bool) -> bool {
     let part = if answered { ALL } else { UNANSWERED };
 

@@ -36,7 +36,7 @@ impl<'a> Topology<'a> {
                 upon.entry(lower).or_default().push(interface);
             }
         }
-        // What comes to a macvtap comes to whoever has it open: a guest.
+        // What comes to a macvtap goes to the process that has it open: a guest.
         let own = interfaces
             .iter()
             .filter(|interface| interface.kind.as_deref() != Some("macvtap"))

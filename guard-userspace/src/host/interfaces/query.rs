@@ -56,7 +56,7 @@ pub fn changes() -> anyhow::Result<impl Stream<Item = ()>> {
     Ok(messages.filter_map(|(message, _)| ready(concerns_us(&message).then_some(()))))
 }
 
-/// Routers hear of routes without end, hardly any of which lead here or to neighbours.
+/// Routers learn of routes without end, hardly any of which lead here or to neighbours.
 fn concerns_us(message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
     match &message.payload {
         NetlinkPayload::InnerMessage(
@@ -233,7 +233,7 @@ fn programs(attributes: &[LinkXdp]) -> Vec<XdpProgram> {
     programs
 }
 
-/// The program of a kernel that names the mode and the id apart.
+/// The program of a kernel that names the mode and the id separately.
 fn lone_program(attributes: &[LinkXdp]) -> Option<XdpProgram> {
     let id = attributes.iter().find_map(|attribute| match attribute {
         LinkXdp::ProgId(id) => Some(*id),

@@ -1,7 +1,7 @@
 //! The processes that find out who has sockets open.
 //!
 //! To look into other processes takes the means to take them over, and the daemon answers
-//! strangers. So the daemon leaves it to processes that do nothing else, are asked by nobody else,
+//! packets of remote hosts. So the daemon leaves it to processes that do nothing else, are asked by nobody else,
 //! and may do nothing else. They are two: the one that looks, and the one that starts it again if
 //! it ends. The daemon could not, because it has given up what that takes. If the latter ends, the
 //! former takes its place and starts another, so both are only gone when they end at once.
@@ -101,7 +101,7 @@ impl OwnerHelper {
             SockFlag::SOCK_CLOEXEC,
         )
         .context("make a channel")?;
-        // The one that looks becomes ours when its parent ends, and nobody needs to wait for any.
+        // The one that looks becomes ours when its parent ends, and no process needs to wait for it.
         prctl::set_child_subreaper(true).context("take over processes")?;
         // SAFETY: no handler is installed.
         unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }
@@ -126,7 +126,7 @@ impl OwnerHelper {
         }
     }
 
-    /// Nobody to ask.
+    /// No process to ask.
     pub fn none() -> Self {
         Self {
             channel: None,
@@ -146,7 +146,7 @@ impl Drop for OwnerHelper {
         if !self.started {
             return;
         }
-        // Children that nobody waits for are gone at once.
+        // Children that no process waits for are gone at once.
         let deadline = Instant::now() + FAREWELL;
         while Instant::now() < deadline
             && waitpid(None, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive)
@@ -208,7 +208,7 @@ fn receive(channel: BorrowedFd<'_>, flags: MsgFlags) -> io::Result<Vec<u8>> {
 
 /// What has happened while a process waited.
 struct Happened {
-    /// There is something to read, or nobody is left to read from.
+    /// There is something to read, or no process is left to read from.
     asked: bool,
     /// The daemon has ended.
     ended: bool,
@@ -250,7 +250,7 @@ fn begin(channel: &OwnedFd) -> anyhow::Result<()> {
     close_others(channel)?;
     // SAFETY: no handler is installed.
     unsafe {
-        // What ends a session is the daemon's to hear, which goes on.
+        // A signal that ends a session is for the daemon, which goes on.
         signal(Signal::SIGHUP, SigHandler::SigIgn)?;
         signal(Signal::SIGCHLD, SigHandler::SigDfl)?;
     }
@@ -360,7 +360,7 @@ fn look(channel: BorrowedFd<'_>, parent: Pid) -> anyhow::Result<Ended> {
     }
 }
 
-/// Tells what was found, and returns whether the daemon is there to hear it.
+/// Tells what was found, and returns whether the daemon is there to read it.
 fn report(channel: BorrowedFd<'_>, found: WalkResult) -> anyhow::Result<bool> {
     for owners in found.owners.chunks(AT_ONCE) {
         if !tell(channel, &OwnersFound::Owners(owners.to_vec()))? {

@@ -148,7 +148,7 @@ impl DescriptorWalk {
         self.inside = None;
     }
 
-    /// Nobody has those open that were looked for from the beginning of the round on.
+    /// No process has those open that were looked for from the beginning of the round on.
     fn note_missing(&mut self, found: &mut WalkResult) {
         let nobodys = &mut found.nobodys;
         self.wanted.retain(|&inode, &mut (_, whole_round)| {

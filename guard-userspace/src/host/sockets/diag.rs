@@ -66,7 +66,7 @@ pub(super) fn visit(
                 flow = visit(&sockets);
                 sockets.clear();
             }
-            // Nobody reads what else the kernel has to say.
+            // The rest of what the kernel has to say is not read.
             match flow {
                 ControlFlow::Continue(()) => Ok(()),
                 ControlFlow::Break(()) => Err(io::ErrorKind::Interrupted.into()),

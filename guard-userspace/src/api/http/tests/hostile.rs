@@ -58,7 +58,7 @@ async fn slow_clients_are_closed() {
 
 #[tokio::test]
 async fn slow_clients_keep_nobody_out() {
-    // Nobody is closed for having been there long.
+    // No connection is closed because it is old.
     let limits = Limits {
         lifetime: Duration::from_secs(60),
         request: Duration::from_secs(60),
@@ -102,7 +102,7 @@ fn clients_leave_room_for_what_matters() {
     }
 }
 
-/// Whoever asks is served although others come faster than they could be answered.
+/// A client that asks is served although others come faster than they could be answered.
 #[tokio::test]
 async fn a_flood_of_silent_clients_puts_nobody_off() {
     let (_, shared) = Fake {
