@@ -179,7 +179,7 @@ fn encode_state(observation: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> 
     single(
         encoder,
         "portguard_blocked_listeners",
-        "Sockets that listen on a guarded port, where no stranger reaches them",
+        "Sockets that listen on a guarded port, which others cannot reach",
         &ConstGauge::new(observation.listeners.len()),
     )?;
     single(

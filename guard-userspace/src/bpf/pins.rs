@@ -194,7 +194,7 @@ impl Pins {
         }
 
         Err(Failure::runtime(format!(
-            "{}: removed by somebody else again and again",
+            "{}: removed by another program again and again",
             self.namespace.display()
         )))
     }

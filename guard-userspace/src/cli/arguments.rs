@@ -13,7 +13,7 @@ use crate::{
     host::range::PortRange,
 };
 
-/// Drops what strangers send to this host's ephemeral ports, before the network stack sees it
+/// Drops unsolicited packets to this host's ephemeral ports, before the network stack sees them
 #[derive(Clone, Debug, Parser)]
 #[command(name = "portguard", version, arg_required_else_help = true)]
 pub struct Cli {
@@ -169,20 +169,20 @@ pub enum Command {
     Flows(AskFlags),
     /// Say what a run would do here, without attaching anything
     Check(CheckFlags),
-    /// Have a running guard read its configuration file anew
+    /// Have a running guard read its configuration file again
     Reload(ReloadFlags),
     /// Remove what a killed or kept guard has left in force
     Detach(DetachFlags),
     /// Narrow the kernel's port range and reserve ports, now and at every boot
     Harden(HardenFlags),
-    /// Say what others reach in the port range, and what would weaken the guard
+    /// Say what others can reach in the port range, and what weakens the guard
     Audit(AuditFlags),
 }
 
 /// The flags of a run.
 #[derive(Clone, Debug, Default, PartialEq, Args)]
 pub struct RunFlags {
-    /// TOML file with a key for every flag here; flags win over it, `portguard reload` has it read anew
+    /// TOML file with a key for every flag here; flags win over it, `portguard reload` has it read again
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
@@ -251,7 +251,8 @@ pub struct HardenFlags {
     #[arg(long)]
     pub revert: bool,
 
-    /// Although live sockets fall out, or somebody has changed the values since
+    /// Go on although live sockets would fall out of the range, or another program has changed the
+    /// values since
     #[arg(long)]
     pub force: bool,
 

@@ -156,7 +156,7 @@ pub fn revert(places: Places<'_>, force: bool) -> Result<(), Failure> {
     let now = LocalPorts::read(None)?;
     if now != hardened && !force {
         return Err(Failure::runtime(format!(
-            "the kernel has {}, and not {} that was set: somebody has changed it since",
+            "the kernel has {}, and not {} that was set: another program has changed it since",
             PortUse(&now),
             PortUse(&hardened)
         ))
@@ -277,9 +277,7 @@ fn refusal(change: &Change, sockets: &[HostSocket]) -> Option<Failure> {
         match (before.contains(port), after.contains(port)) {
             (true, false) => found.push(format!("{what} would no longer be guarded")),
             (false, true) if socket.waits() => {
-                found.push(format!(
-                    "{what} would be cut off from everybody it has not called"
-                ));
+                found.push(format!("others could not reach {what}"));
             }
             _ => {}
         }

@@ -287,7 +287,7 @@ fn write_listeners(f: &mut fmt::Formatter<'_>, listeners: &[ListenerJson]) -> fm
 
     let table = Table {
         columns: [
-            Column::Left("LISTENERS CUT OFF"),
+            Column::Left("BLOCKED LISTENERS"),
             Column::Left("PROCESS"),
             Column::Left("TO EXPOSE"),
         ],

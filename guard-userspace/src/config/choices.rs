@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// Drop them
+    /// Drop unsolicited packets
     #[default]
     Enforce,
     /// Count what would be dropped and pass everything
@@ -46,14 +46,14 @@ pub enum EgressMode {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ListenersPolicy {
-    /// Warn and guard, but refuse to start over one that serves a remote peer now
+    /// Warn and guard, but refuse to start over one that is serving a remote peer
     #[default]
     Auto,
     /// Warn and guard
     Warn,
     /// Refuse to start
     Refuse,
-    /// Leave their ports open
+    /// Open their ports while they listen
     Expose,
 }
 
@@ -82,16 +82,16 @@ impl UdpFilter {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogLevel {
-    /// What keeps the guard from its work
+    /// Only what keeps the guard from its work
     Error,
-    /// And what the administrator should look at
+    /// Also what the administrator should look at
     #[value(alias = "warn")]
     #[serde(alias = "warn")]
     Warning,
-    /// And what it does
+    /// Also what it does
     #[default]
     Info,
-    /// And what it notices
+    /// Also what it notices
     Debug,
 }
 

@@ -37,8 +37,8 @@ pub struct ConfigLayer {
     #[arg(long, value_name = "HOOK")]
     pub egress_hook: Option<EgressMode>,
 
-    /// Guard although somebody else's filter sees what is sent before it is recorded, and may keep
-    /// it from that
+    /// Guard although another program's filter sees what is sent before it is recorded, and may
+    /// keep it from being recorded
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub allow_filter_in_front: Option<bool>,
 
@@ -50,7 +50,7 @@ pub struct ConfigLayer {
     #[arg(long, value_name = "N")]
     pub max_flows: Option<MaxFlows>,
 
-    /// Let strangers reach these ports; repeatable
+    /// Let unsolicited packets to these ports pass; repeatable
     #[arg(long, value_name = "PORT[-PORT]/tcp|udp")]
     pub expose: Option<Vec<Exposed>>,
 
@@ -90,7 +90,7 @@ pub struct ConfigLayer {
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics_listen: Option<Listen>,
 
-    /// Socket for status and flows [default: /run/portguard/control.sock]
+    /// Socket for the other commands [default: /run/portguard/control.sock]
     #[arg(long, value_name = "PATH")]
     pub control_socket: Option<PathBuf>,
 

@@ -24,8 +24,6 @@ pub enum AlarmKind {
     UnseenSent,
     /// Somebody stands before the egress program and ends its chain.
     Chain,
-    /// The driver does not do what the XDP program needs.
-    Driver,
     /// The kernel does not tell what is attached to the interfaces.
     Unwatched,
     /// What the interfaces count cannot be compared with what the programs count.
@@ -44,7 +42,6 @@ impl AlarmKind {
             Self::UnseenReceived => "unseen_received",
             Self::UnseenSent => "unseen_sent",
             Self::Chain => "chain",
-            Self::Driver => "driver",
             Self::Unwatched => "unwatched",
             Self::Uncompared => "uncompared",
             Self::Range => "range",
@@ -155,7 +152,7 @@ mod tests {
         assert!(alarms.is_quiet());
         alarms.raise("eth0", AlarmKind::Chain, "first");
         alarms.raise("eth0", AlarmKind::Chain, "second\nerror: forged");
-        alarms.raise("eth0", AlarmKind::Driver, &"x".repeat(10_000));
+        alarms.raise("eth0", AlarmKind::Uncompared, &"x".repeat(10_000));
         alarms.raise("", AlarmKind::Unwatched, "no answer");
         let list = alarms.list();
         let of = |alarm: &Alarm| (alarm.device.clone(), alarm.kind.label());
@@ -164,7 +161,7 @@ mod tests {
             [
                 (String::new(), "unwatched"),
                 ("eth0".to_owned(), "chain"),
-                ("eth0".to_owned(), "driver"),
+                ("eth0".to_owned(), "uncompared"),
             ]
         );
         assert_eq!(list[1].text, "second?error: forged");
@@ -173,7 +170,7 @@ mod tests {
         alarms.clear("eth1", AlarmKind::Chain);
         alarms.rename("eth0", "lan0");
         alarms.clear("lan0", AlarmKind::Chain);
-        alarms.clear("lan0", AlarmKind::Driver);
+        alarms.clear("lan0", AlarmKind::Uncompared);
         assert!(!alarms.is_quiet());
         alarms.clear("", AlarmKind::Unwatched);
         assert!(alarms.is_quiet());

@@ -138,7 +138,7 @@ impl Interface {
                 "{name}: loopback interface, and packets to this host's own addresses never meet \
                  a network card"
             ))
-            .remedy("guard the interface that strangers' packets come in by")),
+            .remedy("guard the interface that packets from outside come in by")),
             other => Err(Failure::unavailable(format!(
                 "{name}: not an Ethernet interface (link type {other}), its packets have no \
                  Ethernet header"

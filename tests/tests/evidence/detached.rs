@@ -77,7 +77,7 @@ fn is_said_and_mended(
     let said = status(host, guard)?;
     let alarm = said.lines().find(|line| line.starts_with("ALARM"));
     ensure!(
-        alarm.is_some_and(|line| line.contains("somebody else has taken off the")),
+        alarm.is_some_and(|line| line.contains("another program has taken off the")),
         "{what}: {said}"
     );
     while health(host)? != 200 {

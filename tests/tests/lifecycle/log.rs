@@ -169,7 +169,7 @@ fn the_journal_is_told_how_much_a_line_matters() -> Result<()> {
     daemon.stop()?;
     let said = fs::read_to_string(log)?;
     for part in [
-        "<6>older flows: ",
+        "<6>existing flows: ",
         "<4>warning: trust names",
         "<6>stopping: SIGTERM",
     ] {

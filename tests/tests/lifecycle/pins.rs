@@ -84,7 +84,7 @@ fn f16_pins_that_others_remove_are_put_back() -> Result<()> {
         let before = names()?;
 
         fs::remove_file(pinned.join("flows_udp4"))?;
-        says(&guard, "somebody else has removed maps from it")?;
+        says(&guard, "another program has removed maps from it")?;
         ensure!(names()? == before, "{flags:?}: {:?}", names()?);
 
         fs::remove_dir_all(guard.pins())?;

@@ -57,7 +57,7 @@ fn y04_a_hundred_thousand_sockets_delay_no_change() -> Result<()> {
     println!("Y04, 95,000 sockets: in force after {best:?}");
     let learned = |line: &str| {
         let count = line
-            .split_once("older flows: ")?
+            .split_once("existing flows: ")?
             .1
             .split_whitespace()
             .next()?;

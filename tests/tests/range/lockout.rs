@@ -130,7 +130,7 @@ fn y10_a_range_that_grows_over_a_session_leaves_its_port_open() -> Result<()> {
         let said = guard.said();
         for line in [
             "--expose 2222/tcp says so for good",
-            "--expose 2223/tcp lets them",
+            "--expose 2223/tcp lets them in",
         ] {
             ensure!(said.contains(line), "{}, {line}: {said}", row());
         }

@@ -57,7 +57,7 @@ fn change(host: &Namespace, guard: &Guard, range: &str) -> Result<()> {
     Ok(())
 }
 
-/// How many listeners the guard says that strangers cannot reach.
+/// How many listeners the guard says that others cannot reach.
 fn blocked(guard: &Guard) -> Result<u64> {
     let samples = guard.scrape()?;
     Ok(metrics::sum(&samples, "portguard_blocked_listeners", &[]))

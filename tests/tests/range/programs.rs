@@ -102,7 +102,10 @@ fn y01_a_program_whose_port_changes_is_not_told_to_expose_it() -> Result<()> {
         let _first = Program::start(host, "socat TCP6-LISTEN:0,fork STDOUT")?;
         says(&guard, NAMED, |said| lines_about(said, "socat") == 1)?;
         let said = guard.said();
-        ensure!(said.contains("a port that nobody fixed"), "{said}");
+        ensure!(
+            said.contains("a port that was not set explicitly"),
+            "{said}"
+        );
     }
     let _second = Program::start(host, "socat TCP6-LISTEN:0,fork STDOUT")?;
     says(&guard, NAMED, |said| lines_about(said, "socat") == 2)?;

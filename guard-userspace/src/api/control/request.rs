@@ -28,7 +28,7 @@ impl fmt::Display for Peer {
         match self.0 {
             Some((uid, Some(pid))) => write!(f, "uid {uid}, pid {pid}"),
             Some((uid, None)) => write!(f, "uid {uid}"),
-            None => f.write_str("somebody"),
+            None => f.write_str("an unknown process"),
         }
     }
 }

@@ -36,7 +36,7 @@ portguard_flows_capacity{{family="ipv4",protocol="tcp"}} 65536
 portguard_flows_capacity{{family="ipv6",protocol="tcp"}} 65536
 portguard_flows_capacity{{family="ipv4",protocol="udp"}} 65536
 portguard_flows_capacity{{family="ipv6",protocol="udp"}} 65536
-# HELP portguard_blocked_listeners Sockets that listen on a guarded port, where no stranger reaches them
+# HELP portguard_blocked_listeners Sockets that listen on a guarded port, which others cannot reach
 # TYPE portguard_blocked_listeners gauge
 portguard_blocked_listeners 2
 # HELP portguard_alarms Things that are wrong with the guard at this moment; portguard status names them

@@ -182,12 +182,11 @@ pub fn refused_behind(name: &str, obstacles: &[String], tcx: bool) -> Failure {
 
     Failure::unavailable(format!(
         "{name}: {} would see what is sent before portguard, and what such a filter matches is \
-         recorded by nobody behind it: its answers would be dropped",
+         not recorded: answers to it would be dropped",
         obstacles.join("; ")
     ))
     .remedy(format!(
-        "{remedy}; --allow-filter-in-front guards all the same, for one that lets everything pass \
-         on"
+        "{remedy}; --allow-filter-in-front guards all the same, for one that passes everything on"
     ))
 }
 

@@ -78,7 +78,7 @@ fn guard(facts: &AuditFacts, findings: &mut Vec<AuditFinding>) {
         findings.push(finding(
             "no-guard",
             Severity::High,
-            "everybody reaches what waits on a port of the range",
+            "every host can reach what listens on a port of the range",
             "no guard answers in this network namespace",
             Some("portguard check --iface IFACE, then portguard run --iface IFACE".to_owned()),
         ));
@@ -167,7 +167,7 @@ fn interfaces(facts: &AuditFacts, findings: &mut Vec<AuditFinding>) {
                 findings.push(finding(
                     "interface-unguarded",
                     Severity::Medium,
-                    "everybody behind it reaches what waits on a port of the range",
+                    "every host behind it can reach what listens on a port of the range",
                     format!("{name} is up with {}", addresses(interface)),
                     Some(format!("--iface {name}")),
                 ));
@@ -293,7 +293,7 @@ fn listeners(facts: &AuditFacts, findings: &mut Vec<AuditFinding>) {
                 findings.push(finding(
                     "listener-cut-off",
                     Severity::Low,
-                    "nobody reaches it that it has not called",
+                    "others cannot reach it",
                     described(waiting),
                     Some(format!(
                         "--expose {port}/tcp, or stop it, or give it a port outside of the range"
@@ -304,7 +304,7 @@ fn listeners(facts: &AuditFacts, findings: &mut Vec<AuditFinding>) {
             findings.push(finding(
                 "listener-in-range",
                 Severity::Medium,
-                "everybody reaches it, on a port that clients are given, too",
+                "every host can reach it, on a port that the kernel gives to clients, too",
                 described(waiting),
                 Some(format!(
                     "portguard harden --range {} --reserve {port}",
@@ -348,7 +348,7 @@ fn firewalls(facts: &AuditFacts, findings: &mut Vec<AuditFinding>) {
             RuleAction::Accept if last - first >= SERVICE => findings.push(finding(
                 "firewall-accepts-range",
                 Severity::Low,
-                "without the guard, everybody reaches what waits there",
+                "without the guard, every host can reach what listens there",
                 format!("{} accepts {}", text::plain(&rule.place), rule.ports),
                 Some("accept established and related connections instead".to_owned()),
             )),
@@ -368,7 +368,7 @@ fn published(rule: &Rule) -> AuditFinding {
     finding(
         "published-port",
         Severity::Medium,
-        "a translated port in the range is dead while it is guarded, and open while it is not",
+        "a translated port in the range gets no packets while it is guarded, and is open while it is not",
         format!("{} translates {ports}", text::plain(&rule.place)),
         Some(format!(
             "publish a port outside of the range, or --expose {ports}/tcp"

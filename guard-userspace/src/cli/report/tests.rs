@@ -30,7 +30,7 @@ known_flow        77
 no_flow           43
 trusted            1
 
-LISTENERS CUT OFF   PROCESS             TO EXPOSE
+BLOCKED LISTENERS   PROCESS             TO EXPOSE
 tcp port 45000      dbus?[2J (pid 812)  --expose 45000/tcp
 udplite port 45001  unknown             --expose 45001/udp
 "

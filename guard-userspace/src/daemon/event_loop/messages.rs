@@ -97,11 +97,11 @@ pub fn learned_more(preexisting: &Preexisting) {
 fn summary(preexisting: &Preexisting) -> String {
     let (sockets, tracked) = (preexisting.sockets.new, preexisting.tracked.new);
     if preexisting.tracked.tracks {
-        return format!("older flows: {sockets} learned from sockets, {tracked} from conntrack");
+        return format!("existing flows: {sockets} learned from sockets, {tracked} from conntrack");
     }
 
     format!(
-        "older flows: {sockets} learned from sockets; conntrack tracks none here, so unconnected \
+        "existing flows: {sockets} learned from sockets; conntrack tracks none here, so unconnected \
          UDP sockets are known from what they send next"
     )
 }
@@ -110,7 +110,7 @@ fn gaps(preexisting: &Preexisting) -> impl Iterator<Item = String> {
     let tracked = &preexisting.tracked;
     let unasked = tracked.failure.as_ref().map(|failure| {
         format!(
-            "{failure}: answers to older masqueraded flows and unconnected UDP sockets are dropped \
+            "{failure}: answers to existing masqueraded flows and unconnected UDP sockets are dropped \
              until these send; load nf_conntrack_netlink where it is missing"
         )
     });
@@ -225,7 +225,7 @@ mod tests {
                     ..Default::default()
                 },
                 "3 learned from sockets",
-                Some("conntrack: no: answers to older"),
+                Some("conntrack: no: answers to existing"),
             ),
             (
                 "no room",

@@ -92,11 +92,11 @@ fn answer_received(device: &mut GuardedDevice, interface: &Interface, around: &m
 
     let text = if generic {
         "the interface receives packets and the XDP program (generic mode) sees none of them, so \
-         strangers reach the guarded ports: something brings packets past it, as a redirect by tc \
+         the guarded ports are open: something brings packets past it, as a redirect by tc \
          mirred does; find out what redirects to this interface, or try --xdp-mode native"
     } else {
         "the interface receives packets and the XDP program (native mode) sees none of them, so \
-         strangers reach the guarded ports: the driver does not run it, or something brings packets \
+         the guarded ports are open: the driver does not run it, or something brings packets \
          past it, as bpf_redirect_peer does; use --xdp-mode generic"
     };
     device.received.believe();
@@ -144,7 +144,7 @@ fn answer_sent(device: &mut GuardedDevice, interface: &Interface, around: &mut A
     let text = match in_front {
         Ok(others) if others.is_empty() => {
             "the interface sends packets and the egress program saw none of them, because another \
-             stood before it; ours was moved to the front"
+             program ran before it; ours was moved to the front"
                 .to_owned()
         }
         Ok(others) => format!(
@@ -154,7 +154,7 @@ fn answer_sent(device: &mut GuardedDevice, interface: &Interface, around: &mut A
         ),
         Err(error) => format!(
             "the interface sends packets and the egress program sees none of them, so their answers \
-             are dropped; who stands before it cannot be found out: {error}"
+             are dropped; what runs before it cannot be found out: {error}"
         ),
     };
     device.sent.believe();

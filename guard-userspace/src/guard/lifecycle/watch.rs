@@ -119,7 +119,7 @@ impl Guard {
         }
         self.kept.pin(&self.pins, &missing)?;
         notes.push(format!(
-            "{}: somebody else has removed maps from it, which are pinned again; find out who does this",
+            "{}: another program has removed maps from it, which are pinned again; find out which one does this",
             self.pins.folder().display()
         ));
 
@@ -315,8 +315,8 @@ fn check_hooks(
     if !lost.is_empty() {
         device.robbed = Some(Instant::now());
         let text = format!(
-            "somebody else has taken off the {} program; it is put back, and what passed meanwhile \
-             was not seen; find out who does this",
+            "another program has taken off the {} program; it is put back, and what passed meanwhile \
+             was not seen; find out which program does this",
             lost.join(" program and the ")
         );
         alarms.raise(&device.name, AlarmKind::Detached, &text);

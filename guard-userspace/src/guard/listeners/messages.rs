@@ -40,12 +40,12 @@ pub fn refusal(refused: &[&Listener]) -> Option<Failure> {
         .find(|listener| listener.serves.is_some())
         .or(refused.first())?;
     let why = match listener.serves {
-        Some(peer) => format!("serves {peer} now and would be cut off from its like"),
-        None => "listens in the guarded range and would be cut off".to_owned(),
+        Some(peer) => format!("is serving {peer} now, and new peers could not reach it"),
+        None => "listens in the guarded range, and others could not reach it".to_owned(),
     };
     let more = match refused.len() {
         1 => String::new(),
-        many => format!(", and so would {} more", many - 1),
+        many => format!(" (and {} more like it)", many - 1),
     };
 
     Some(
@@ -60,11 +60,11 @@ pub fn refusal(refused: &[&Listener]) -> Option<Failure> {
 pub fn exposed(listener: &Listener) -> ListenerWarning {
     let (why, for_good) = match listener.serves {
         Some(peer) => (
-            format!("it serves {peer} now"),
+            format!("because it is serving {peer} now"),
             format!("; {} says so for good", listener.flag()),
         ),
         None => (
-            "--listeners expose asks for it, and while it listens".to_owned(),
+            "for as long as it listens, as --listeners expose asks".to_owned(),
             String::new(),
         ),
     };
@@ -72,7 +72,7 @@ pub fn exposed(listener: &Listener) -> ListenerWarning {
     ListenerWarning {
         about: format!("open {}", program(&listener.owner)),
         ports: vec![(listener.transport, listener.port)],
-        text: format!("{listener}: left open to strangers, {why}{for_good}"),
+        text: format!("{listener}: left open {why}{for_good}"),
         is_final: listener.serves.is_some(),
     }
 }
@@ -94,7 +94,7 @@ pub fn kernel_port(port: &TunnelPort) -> ListenerWarning {
         about: format!("kernel {kind} {address}"),
         ports: vec![(Transport::Udp, *number)],
         text: format!(
-            "udp port {number} ({kind} of the kernel): left open to strangers at {at} while the \
+            "udp port {number} ({kind} of the kernel): left open at {at} while the \
              tunnel is there; --expose {number}/udp says so for good"
         ),
         is_final: true,
@@ -151,8 +151,8 @@ fn line(mut about: String, listeners: &[&Listener], terms: ListenerTerms<'_>) ->
             format!("its ports change, so exposing one does not last: {advice}")
         }
         None if choices.contains(&PortChoice::Unknown) => format!(
-            "{}; a port that nobody fixed is another at the next start: fix it outside of {range}, \
-             or let its peers in with --trust",
+            "{}; a port that was not set explicitly is another one at the next start: set one \
+             outside of {range}, or let its peers in with --trust",
             lets_them(listeners)
         ),
         None => lets_them(listeners),
@@ -162,7 +162,7 @@ fn line(mut about: String, listeners: &[&Listener], terms: ListenerTerms<'_>) ->
         about,
         ports,
         text: format!(
-            "{}: {what}strangers {verb} {it}{tense}; {advice}",
+            "{}: {what}others {verb} {it}{tense}; {advice}",
             subject(listeners)
         ),
         is_final: false,
@@ -217,9 +217,9 @@ fn lets_them(listeners: &[&Listener]) -> String {
     let flags = flags(listeners);
     match flags.as_slice() {
         [] => String::new(),
-        [one] => format!("{one} lets them"),
+        [one] => format!("{one} lets them in"),
         [first, others @ ..] => format!(
-            "{first} lets them, with {} for the other ports",
+            "{first} lets them in, with {} for the other ports",
             others.join(" ")
         ),
     }
@@ -354,11 +354,11 @@ mod tests {
         assert_eq!(
             lines(&ListeningPrograms::default(), &found),
             [
-                "tcp port 4000 (unknown process): listens in the guarded range, strangers cannot reach it; --expose 4000/tcp lets them",
-                "tcp port 5001 (server, pid 7): listens in the guarded range, strangers cannot reach it; --expose 5001/tcp lets them; a port that nobody fixed is another at the next start: fix it outside of 1024-65535, or let its peers in with --trust",
-                "tcp port 2222 (sshd, pid 812): listens in the guarded range, strangers cannot reach it; --expose 2222/tcp lets them",
-                "udp ports 5000-5002, 6000 (unbound, pid 9 and 1 more process): open in the guarded range; if it is a server and no client, strangers cannot reach them; --expose 5000-5002/udp lets them, with --expose 6000/udp for the other ports; a port that nobody fixed is another at the next start: fix it outside of 1024-65535, or let its peers in with --trust",
-                "tcp port 1024 (vsftpd, pid 20): listens in the guarded range, strangers cannot reach it; its ports change, so exposing one does not last: set pasv_min_port and pasv_max_port in vsftpd.conf, outside of 1024-65535",
+                "tcp port 4000 (unknown process): listens in the guarded range, others cannot reach it; --expose 4000/tcp lets them in",
+                "tcp port 5001 (server, pid 7): listens in the guarded range, others cannot reach it; --expose 5001/tcp lets them in; a port that was not set explicitly is another one at the next start: set one outside of 1024-65535, or let its peers in with --trust",
+                "tcp port 2222 (sshd, pid 812): listens in the guarded range, others cannot reach it; --expose 2222/tcp lets them in",
+                "udp ports 5000-5002, 6000 (unbound, pid 9 and 1 more process): open in the guarded range; if it is a server and no client, others cannot reach them; --expose 5000-5002/udp lets them in, with --expose 6000/udp for the other ports; a port that was not set explicitly is another one at the next start: set one outside of 1024-65535, or let its peers in with --trust",
+                "tcp port 1024 (vsftpd, pid 20): listens in the guarded range, others cannot reach it; its ports change, so exposing one does not last: set pasv_min_port and pasv_max_port in vsftpd.conf, outside of 1024-65535",
             ]
         );
     }
@@ -373,7 +373,7 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "tcp port 5003 (server, pid 8): listens in the guarded range, strangers cannot reach it; its ports change, so exposing one does not last: give it ports outside of 1024-65535, or let its peers in with --trust"
+                "tcp port 5003 (server, pid 8): listens in the guarded range, others cannot reach it; its ports change, so exposing one does not last: give it ports outside of 1024-65535, or let its peers in with --trust"
             ]
         );
     }
@@ -400,7 +400,7 @@ mod tests {
         let failure = decide(terms(&programs, Mode::Enforce), Moment::Start, &found);
         assert_eq!(
             failure.expect_err("refused").to_string(),
-            "tcp port 2222 (sshd, pid 812): serves 198.51.100.1:5000 now and would be cut off from its like; --expose 2222/tcp leaves it open, --listeners warn guards it all the same"
+            "tcp port 2222 (sshd, pid 812): is serving 198.51.100.1:5000 now, and new peers could not reach it; --expose 2222/tcp leaves it open, --listeners warn guards it all the same"
         );
     }
 
@@ -413,12 +413,12 @@ mod tests {
         };
         assert_eq!(
             kernel_port(&port).text,
-            "udp port 4789 (vxlan of the kernel): left open to strangers at IPv4 while the tunnel is there; --expose 4789/udp says so for good"
+            "udp port 4789 (vxlan of the kernel): left open at IPv4 while the tunnel is there; --expose 4789/udp says so for good"
         );
         let listener = listeners(&[(tcp("[::]:2222"), 812, "sshd")]).remove(0);
         assert_eq!(
             exposed(&listener).text,
-            "tcp port 2222 (sshd, pid 812): left open to strangers, --listeners expose asks for it, and while it listens"
+            "tcp port 2222 (sshd, pid 812): left open for as long as it listens, as --listeners expose asks"
         );
     }
 }

@@ -75,7 +75,7 @@ impl Sysctl {
         let ports = parse(&text).map_err(|error| {
             let shown: String = text.trim().chars().take(60).collect();
             let error = error.context(format!("{path}: cannot make sense of {shown:?}"));
-            Failure::new(Exit::Runtime, error).remedy("write it anew with sysctl")
+            Failure::new(Exit::Runtime, error).remedy("write it again with sysctl")
         })?;
 
         Ok(ports)

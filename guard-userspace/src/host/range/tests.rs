@@ -162,7 +162,7 @@ fn an_error_names_file_text_and_remedy() {
     assert_eq!(
         format!("{malformed:#}"),
         "/proc/sys/kernel/ostype: cannot make sense of \"Linux\": expected two ports; write it \
-         anew with sysctl"
+         again with sysctl"
     );
 }
 
