@@ -68,35 +68,40 @@ pub struct Programs {
     /// The program that decides about what is received.
     receiving: Receiving,
     ingress: &'static str,
+    slot: u32,
     #[cfg(feature = "bpf-log")]
     #[expect(dead_code, reason = "stops forwarding when it is dropped")]
-    log: [log::Forwarding; 2],
+    log: Vec<log::Forwarding>,
 }
 
 /// The object with the XDP program, which takes the verifier twice as long as the other: a tenth
 /// of a second, in which what is sent can be recorded already.
 #[derive(Debug)]
 enum Receiving {
+    NotBegun,
     Loading(JoinHandle<Result<Ebpf, Failure>>),
     Loaded(Ebpf),
     Refused,
 }
 
 impl Programs {
-    /// Loads the programs for the interface in `slot` of the device table, the XDP program reading
-    /// frames in several pieces or not; whether the kernel takes the XDP program is only known after [`wait`](Self::wait). Creates and pins the maps
-    /// unless they are pinned already, which must then fit.
+    /// Loads the TC programs for the interface in `slot` of the device table. The XDP program, which
+    /// reads frames in several pieces or not, is loaded meanwhile if it is `wanted_now`, else by
+    /// [`begin_ingress`](Self::begin_ingress). Creates and pins the maps unless they are pinned
+    /// already, which must then fit.
     ///
     /// # Errors
     /// When the kernel refuses a map or a program: exit code 77 when for want of a privilege,
     /// else 69. Nothing is pinned then that was not before.
-    pub fn load((slot, frags): (u32, bool), pins: &Pins, max_flows: u32) -> Result<Self, Failure> {
+    pub fn load(
+        slot: (u32, bool),
+        pins: &Pins,
+        max_flows: u32,
+        wanted_now: bool,
+    ) -> Result<Self, Failure> {
         let fresh = !pins.exist();
-        let mut loader = without_kernel_types();
-        for name in MAPS {
-            loader.map_pin_path(name, pins.map(name));
-        }
-        let programs = Self::load_with(loader, (&slot, frags), max_flows);
+        let programs = Self::begin(slot, pins, max_flows, wanted_now)
+            .and_then(|mut programs| programs.load_egress().map(|()| programs));
         if programs.is_err() && fresh {
             // The failure to load is worth more than one to clean up.
             let _ = pins.remove_maps();
@@ -105,62 +110,106 @@ impl Programs {
         programs
     }
 
+    /// As [`load`](Self::load), but for the TC programs, which [`load_egress`](Self::load_egress)
+    /// loads: this is short, and afterwards nothing is pinned any more.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn begin(
+        slot: (u32, bool),
+        pins: &Pins,
+        max_flows: u32,
+        wanted_now: bool,
+    ) -> Result<Self, Failure> {
+        let mut programs = Self::open(pinned(pins), slot, max_flows)?;
+        if wanted_now {
+            programs.begin_ingress(pins, max_flows)?;
+        }
+
+        Ok(programs)
+    }
+
     /// Loads the programs with small maps of their own, which go when the value is dropped: says
     /// whether the kernel takes them.
     ///
     /// # Errors
     /// As [`load`](Self::load).
     pub fn try_out() -> Result<Self, Failure> {
-        let mut programs = Self::load_with(
-            without_kernel_types(),
-            (&0, features::reads_frags()),
-            TRIAL_FLOWS,
-        )?;
+        let slot = (0, features::reads_frags());
+        let mut programs = Self::open(without_kernel_types(), slot, TRIAL_FLOWS)?;
+        programs.begin_with(without_kernel_types(), TRIAL_FLOWS)?;
+        programs.load_egress()?;
         programs.wait()?;
 
         Ok(programs)
     }
 
-    fn load_with<'a>(
-        mut loader: EbpfLoader<'a>,
-        (slot, frags): (&'a u32, bool),
+    /// Opens the maps, and loads nothing yet.
+    fn open(
+        loader: EbpfLoader<'_>,
+        (slot, frags): (u32, bool),
         max_flows: u32,
     ) -> Result<Self, Failure> {
-        loader.override_global("DEVICE", slot, true);
-        for name in FLOW_MAPS {
-            loader.map_max_entries(name, max_flows);
-        }
-        loader.map_max_entries("state", bloom::elements(max_flows));
         // Frames in several pieces need a program that says it can read them, and drivers that
         // have such frames refuse a larger MTU under one that cannot.
         // https://github.com/torvalds/linux/commit/c2f2cdbeffda
         let ingress = if frags { INGRESS_FRAGS } else { INGRESS };
-        let receiving = loader.load(OBJECT).map_err(refused)?;
-        #[cfg(feature = "bpf-log")]
-        let (receiving, said_by_ingress) = log::listen(receiving)?;
-        let receiving = thread::Builder::new()
-            .spawn(move || load_ingress(receiving, ingress))
-            .context("start a thread that loads a program")?;
-        let sending = loader.load(OBJECT).map_err(refused)?;
+        let sending = load_object(loader, &slot, max_flows)?;
         #[cfg(feature = "bpf-log")]
         let (sending, said_by_egress) = log::listen(sending)?;
-        let mut sending = sending;
+
+        Ok(Self {
+            sending,
+            receiving: Receiving::NotBegun,
+            ingress,
+            slot,
+            #[cfg(feature = "bpf-log")]
+            log: vec![said_by_egress],
+        })
+    }
+
+    /// Loads the TC programs.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_egress(&mut self) -> Result<(), Failure> {
         // The copy too, though few hosts need it: later the verifier would not take it any more, for
         // want of privileges.
         for name in [EGRESS, EGRESS_LAST] {
-            let egress: &mut SchedClassifier = program(&mut sending, name)?;
+            let egress: &mut SchedClassifier = program(&mut self.sending, name)?;
             egress
                 .load()
                 .map_err(|error| refused_program(name, &error))?;
         }
 
-        Ok(Self {
-            sending,
-            receiving: Receiving::Loading(receiving),
-            ingress,
-            #[cfg(feature = "bpf-log")]
-            log: [said_by_ingress, said_by_egress],
-        })
+        Ok(())
+    }
+
+    /// Has a thread load the XDP program, unless one does. Whether the kernel takes it is only known
+    /// after [`wait`](Self::wait).
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn begin_ingress(&mut self, pins: &Pins, max_flows: u32) -> Result<(), Failure> {
+        match self.receiving {
+            Receiving::NotBegun => self.begin_with(pinned(pins), max_flows),
+            Receiving::Loading(_) | Receiving::Loaded(_) | Receiving::Refused => Ok(()),
+        }
+    }
+
+    fn begin_with(&mut self, loader: EbpfLoader<'_>, max_flows: u32) -> Result<(), Failure> {
+        let receiving = load_object(loader, &self.slot, max_flows)?;
+        #[cfg(feature = "bpf-log")]
+        let (receiving, said_by_ingress) = log::listen(receiving)?;
+        #[cfg(feature = "bpf-log")]
+        self.log.push(said_by_ingress);
+        let ingress = self.ingress;
+        let thread = thread::Builder::new()
+            .spawn(move || load_ingress(receiving, ingress))
+            .context("start a thread that loads a program")?;
+        self.receiving = Receiving::Loading(thread);
+
+        Ok(())
     }
 
     /// Waits until the kernel has taken the XDP program.
@@ -171,7 +220,7 @@ impl Programs {
         let joined = match mem::replace(&mut self.receiving, Receiving::Refused) {
             Receiving::Loading(thread) => thread.join(),
             Receiving::Loaded(ebpf) => Ok(Ok(ebpf)),
-            Receiving::Refused => {
+            Receiving::NotBegun | Receiving::Refused => {
                 return Err(Failure::runtime("the kernel has refused the XDP program"));
             }
         };
@@ -189,15 +238,10 @@ impl Programs {
         self.wait()?;
         match &mut self.receiving {
             Receiving::Loaded(ebpf) => program(ebpf, self.ingress),
-            Receiving::Loading(_) | Receiving::Refused => {
+            Receiving::NotBegun | Receiving::Loading(_) | Receiving::Refused => {
                 Err(Failure::runtime("the XDP program is not loaded"))
             }
         }
-    }
-
-    /// Whether the XDP program reads frames in several pieces.
-    pub fn reads_frags(&self) -> bool {
-        self.ingress == INGRESS_FRAGS
     }
 
     /// The TC program.
@@ -235,12 +279,8 @@ impl Programs {
     /// Closes the maps, which the programs hold from now on. Loading takes them, and attaching does
     /// not.
     pub fn close_maps(&mut self) {
+        // The thread that loads the XDP program closes those of that.
         close_maps(&mut self.sending);
-        match &mut self.receiving {
-            Receiving::Loaded(ebpf) => close_maps(ebpf),
-            // The caller that loads it closes them.
-            Receiving::Loading(_) | Receiving::Refused => {}
-        }
     }
 
     /// The maps as the kernel describes them.
@@ -278,6 +318,31 @@ fn data(map: &Map) -> Option<&MapData> {
         | Map::RingBuf(data) => Some(data),
         _ => None,
     }
+}
+
+/// A loader that shares the pinned maps.
+fn pinned<'a>(pins: &Pins) -> EbpfLoader<'a> {
+    let mut loader = without_kernel_types();
+    for name in MAPS {
+        loader.map_pin_path(name, pins.map(name));
+    }
+
+    loader
+}
+
+/// Reads the object and opens or creates its maps; programs are loaded one by one.
+fn load_object<'a>(
+    mut loader: EbpfLoader<'a>,
+    slot: &'a u32,
+    max_flows: u32,
+) -> Result<Ebpf, Failure> {
+    loader.override_global("DEVICE", slot, true);
+    for name in FLOW_MAPS {
+        loader.map_max_entries(name, max_flows);
+    }
+    loader.map_max_entries("state", bloom::elements(max_flows));
+
+    loader.load(OBJECT).map_err(refused)
 }
 
 fn load_ingress(mut ebpf: Ebpf, name: &str) -> Result<Ebpf, Failure> {

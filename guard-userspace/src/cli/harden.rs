@@ -2,6 +2,7 @@
 //! stays so after a boot, and can be taken back.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     fs::{self, OpenOptions},
     io::{ErrorKind, Write},
@@ -270,6 +271,22 @@ fn list(ports: &[PortRange]) -> String {
 /// Why the change must not be made while these sockets live, if it must not.
 fn refusal(change: &Change, sockets: &[HostSocket]) -> Option<Failure> {
     let (before, after) = (handed_out(&change.from), handed_out(&change.to));
+    let used: BTreeSet<_> = sockets
+        .iter()
+        .map(|socket| socket.local.port())
+        .filter(|port| before.contains(*port))
+        .collect();
+    let left = after.count() as usize;
+    if left <= used.len() {
+        return Some(
+            Failure::bad_configuration(format!(
+                "{left} ports are left for the kernel to hand out, and {} are in use: this host could \
+                 open no connection any more",
+                used.len()
+            ))
+            .remedy("choose a larger range, reserve fewer ports, or add --force"),
+        );
+    }
     let mut found = Vec::new();
     for socket in sockets.iter().filter(|socket| concerned(socket)) {
         let port = socket.local.port();
@@ -605,6 +622,26 @@ mod tests {
         let mut all = PortBitmap::default();
         all.insert(range(1, 65_535));
         assert_eq!(runs(&all), [range(1, 65_535)]);
+    }
+
+    #[test]
+    fn a_range_without_a_port_to_hand_out_is_refused() {
+        let none = change(&[(1, u16::MAX)]);
+        let refused = refusal(&none, &[]).expect("is refused");
+        assert!(
+            refused.to_string().starts_with("0 ports are left"),
+            "{refused}"
+        );
+        // 40001 alone is left.
+        let one = change(&[(40_000, 40_000), (40_002, u16::MAX)]);
+        assert!(refusal(&one, &[]).is_none());
+        let state = SocketState::Established;
+        let socket = socket(Transport::Tcp, "10.9.0.2:40001", "10.9.0.1:443", state);
+        let refused = refusal(&one, &[socket]).expect("is refused");
+        assert!(
+            refused.to_string().contains(" and 1 are in use"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod sweeps;
 
 use std::{
     cell::Cell,
+    mem,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -112,7 +113,16 @@ pub async fn run(
 ) -> Result<(), Failure> {
     // Before anything else: a terminal that closes during the start must not end it half-way.
     let reload = signal(SignalKind::hangup()).map_err(anyhow::Error::from)?;
-    let mut daemon = Daemon::start(start, parts, helper).await?;
+    tokio::pin!(shutdown);
+    let started = select! {
+        biased;
+        () = &mut shutdown => None,
+        started = Daemon::start(start, parts, helper) => Some(started?),
+    };
+    // What a start that is not over has attached goes with it.
+    let Some(mut daemon) = started else {
+        return Ok(());
+    };
     let mut events = Events {
         reload,
         range: every(RANGE_EVERY),
@@ -133,7 +143,7 @@ pub async fn run(
     {
         let turned = Turned::default();
         let work = daemon.work(&mut events, &turned);
-        tokio::pin!(work, shutdown);
+        tokio::pin!(work);
         // Whatever is under way then, such as a look at all sockets, goes with it.
         select! {
             biased;
@@ -271,7 +281,9 @@ impl Daemon {
         observer.set_guarded(guard.guards_all());
         let sweeper = Sweeper::open(guard.pins(), guard.clock(), guard.timers(), parts)?;
         // Before there are other threads, and before anybody is answered.
-        privileges::keep_only(&privileges::to_attach_again())?;
+        let loading = guard.prepare_missing(&settings)?;
+        privileges::keep_only(&privileges::to_attach_again(), loading)?;
+        guard.load_missing();
         let (stop, stopped) = watch::channel(());
         let sweep_now = Arc::new(Notify::new());
         let sweeps = sweeps::run(
@@ -343,6 +355,12 @@ impl Daemon {
                 _ = compare.tick() => self.compare().await,
                 _ = listeners.tick() => self.watch_listeners().await,
                 _ = listening.tick(), if self.exposes_listeners() => self.follow_listening().await,
+                loaded = self.guard.next_loaded() => {
+                    let mut notes = Vec::new();
+                    self.guard.equip(loaded, &mut notes);
+                    self.show_interfaces(notes);
+                    interfaces.reset_immediately();
+                }
                 all = self.names.hear() => if all {
                     listeners.reset();
                     self.watch_listeners().await;
@@ -353,10 +371,12 @@ impl Daemon {
                     interfaces.reset_after((*looked * REST).clamp(SETTLED, LONGEST_REST));
                 }
                 _ = interfaces.tick() => {
-                    *changed = false;
-                    while changes.next().now_or_never().flatten().is_some() {}
+                    let mut told = mem::take(changed);
+                    while changes.next().now_or_never().flatten().is_some() {
+                        told = true;
+                    }
                     let began = Instant::now();
-                    self.follow_interfaces().await;
+                    self.follow_interfaces(told).await;
                     *looked = began.elapsed();
                     self.follow_tunnels().await;
                 }

@@ -7,6 +7,8 @@ mod compare;
 mod device;
 mod egress_order;
 mod exceptions;
+mod known_routes;
+mod later;
 mod preexisting;
 mod start;
 mod takeover;
@@ -19,13 +21,16 @@ use anyhow::Context;
 use guard_common::{abi::config::Config, frame::transport::Transport};
 use nix::fcntl::Flock;
 use rtnetlink::Handle;
+use tokio::task::yield_now;
 
 pub use self::preexisting::Preexisting;
 use self::preexisting::Seeder;
 pub use self::wanted::{Wanted, find_wanted};
 use self::{
     device::GuardedDevice,
-    start::{check_interfaces, load_with_clock, release_unwanted},
+    known_routes::KnownRoutes,
+    later::Later,
+    start::{Before, LOADING, check_interfaces, load_with_clock, release_unwanted},
     takeover::{SIDE_BY_SIDE, Takeover},
 };
 use crate::{
@@ -35,6 +40,7 @@ use crate::{
         clock::Clock,
         maps::{Maps, PacketTotals, SyncedMaps},
         pins::{Hook, Pins},
+        programs::Programs,
     },
     config::Settings,
     guard::{
@@ -62,6 +68,9 @@ pub struct Guard {
     alarms: Arc<Alarms>,
     /// What the programs could not be told, as far as the administrator knows.
     untold: Vec<String>,
+    routes: KnownRoutes,
+    /// What loads programs for interfaces that were missing.
+    later: Option<Later>,
     // Last, so that it is let go of last.
     held: Flock<File>,
 }
@@ -96,15 +105,16 @@ impl Guard {
         }
         let found = pins.exist();
         let takeover = release_unwanted(&pins, &wanted, settings, netlink).await?;
-        let relieved = found || takeover.is_some();
-        let (mut loaded, clock) = match load_with_clock(settings, &pins, &wanted, relieved) {
+        let before = Before::new(&pins, found, takeover);
+        let relieved = before.is_relieved();
+        let (mut loaded, clock) = match load_with_clock(settings, &pins, &wanted, relieved).await {
             Ok(loaded) => loaded,
             Err(failure) => {
-                // Nothing is attached yet, so all can be as it was.
-                Takeover::give_back(takeover, &pins, found)?;
+                before.give_back()?;
                 return Err(failure);
             }
         };
+        let takeover = before.begin();
         loaded.maps.state.begin(secrets()?);
         loaded.maps.state.apply(settings);
         let timers = Timers::new(settings, clock.hertz());
@@ -125,6 +135,8 @@ impl Guard {
             ended: false,
             alarms: Arc::default(),
             untold: Vec::new(),
+            routes: KnownRoutes::default(),
+            later: None,
             held,
         };
         // An earlier run's programs may enforce what is published here.
@@ -134,7 +146,8 @@ impl Guard {
         }
         guard.guard_ports(settings, ports);
         guard.trust(settings)?;
-        guard.refresh(&interfaces::list(netlink).await?, notes)?;
+        guard.routes.start()?;
+        guard.refresh(&interfaces::list(netlink).await?, false, notes)?;
         let beside = guard.takeover.is_some();
         for device in guard.devices.iter_mut().filter(|device| device.is_there()) {
             match device.attach_egress(settings, &guard.pins, beside) {
@@ -173,11 +186,21 @@ impl Guard {
     ) -> Result<Preexisting, Failure> {
         let mut preexisting = mem::take(&mut self.preexisting);
         preexisting.add(self.seed_here(settings, ports)?);
-        for device in &mut self.devices {
+        for number in 0..self.devices.len() {
+            // Signals are looked at in between.
+            yield_now().await;
+            let next = self.devices.iter_mut().skip(number).take(LOADING);
+            for device in next.filter(|device| device.is_loaded()) {
+                device.begin_ingress(&self.pins, settings)?;
+            }
+            let device = &mut self.devices[number];
             // XDP never stands without egress. What is missing is put there when the interfaces are
             // looked at.
             if !device.guarded || device.egress.is_none() {
                 device.seen = device.is_complete();
+                if device.is_loaded() {
+                    device.wait()?;
+                }
                 continue;
             }
             let pin = self.pins.link(device.index, Hook::Xdp);
@@ -290,6 +313,65 @@ impl Guard {
         self.devices.iter().map(GuardedDevice::attachment).collect()
     }
 
+    /// Begins to load programs for interfaces that are missing, on a thread that keeps the
+    /// privileges that it takes. Returns the thread's number where there are such interfaces; it
+    /// waits until [`load_missing`](Self::load_missing) is called.
+    ///
+    /// # Errors
+    /// When there is no thread, or it cannot give up its other privileges.
+    pub fn prepare_missing(&mut self, settings: &Settings) -> Result<Option<i32>, Failure> {
+        let missing: Vec<_> = (self.devices.iter().enumerate())
+            .filter(|(_, device)| !device.is_loaded())
+            .map(|(number, device)| (number, device.copy()))
+            .collect();
+        if missing.is_empty() {
+            return Ok(None);
+        }
+        let (later, thread) = Later::begin(missing, self.pins.clone(), settings.max_flows.get())?;
+        self.later = Some(later);
+
+        Ok(Some(thread))
+    }
+
+    /// Lets the thread load that [`prepare_missing`](Self::prepare_missing) has made.
+    pub fn load_missing(&mut self) {
+        if let Some(later) = &mut self.later {
+            later.go();
+        }
+    }
+
+    /// Waits until programs of an interface that was missing are loaded; for ever where there are
+    /// none to wait for.
+    pub async fn next_loaded(&mut self) -> (usize, Result<Programs, Failure>) {
+        if let Some(later) = &mut self.later {
+            if let Some(loaded) = later.next().await {
+                return loaded;
+            }
+            self.later = None;
+        }
+
+        std::future::pending().await
+    }
+
+    /// Takes programs from [`next_loaded`](Self::next_loaded). Look at the interfaces then. What the
+    /// kernel has refused is a line in `notes`.
+    pub fn equip(
+        &mut self,
+        (number, programs): (usize, Result<Programs, Failure>),
+        notes: &mut Vec<String>,
+    ) {
+        let Some(device) = self.devices.get_mut(number) else {
+            return;
+        };
+        match programs {
+            Ok(programs) => device.equip(programs),
+            Err(failure) => notes.push(format!(
+                "{}: will not be guarded when it comes: {failure}; then start again",
+                device.name
+            )),
+        }
+    }
+
     /// Whether every interface has the programs it should have.
     pub fn guards_all(&self) -> bool {
         self.devices.iter().all(GuardedDevice::is_complete)
@@ -381,6 +463,8 @@ impl Guard {
                 fails(error, left);
             }
         }
+        // It would pin what is removed here anew.
+        self.later = None;
         if let Err(error) = self.pins.remove_maps() {
             fails(error, "");
         }

@@ -132,6 +132,12 @@ impl Interface {
     /// For a loopback interface, and for one whose frames have no Ethernet header: exit code 69.
     pub fn require_guardable(&self) -> Result<(), Failure> {
         let name = &self.name;
+        if self.kind.as_deref() == Some("ifb") {
+            return Err(Failure::unavailable(format!(
+                "{name}: takes frames of other interfaces, on which XDP has run already (ifb)"
+            ))
+            .remedy("guard the interface that its frames come in by"));
+        }
         match self.link_type {
             ETHERNET => Ok(()),
             LOOPBACK => Err(Failure::unavailable(format!(

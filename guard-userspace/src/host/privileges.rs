@@ -70,6 +70,18 @@ pub fn to_attach_again() -> [Capability; 2] {
 pub const TO_LOOK_INTO_OTHERS: [Capability; 2] =
     [Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
 
+/// Gives up what it does not take to load programs while others guard: on a thread of its own, before
+/// [`keep_only`] is called on the others.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn keep_to_load() -> Result<(), Failure> {
+    let [attach, bpf] = to_attach_again();
+    prctl::set_no_new_privs().context("give up privileges of programs that are run")?;
+
+    Ok(give_up(&[attach, bpf, Capability::CAP_PERFMON]).context("give up capabilities")?)
+}
+
 /// Gives up every capability but those in `kept`, for good: no program that is run later gets one
 /// back either. What was not held before is not gained.
 ///
@@ -77,11 +89,12 @@ pub const TO_LOOK_INTO_OTHERS: [Capability; 2] =
 /// afterwards never have them.
 ///
 /// # Errors
-/// When the kernel refuses, or another thread of this process has more.
-pub fn keep_only(kept: &[Capability]) -> Result<(), Failure> {
+/// When the kernel refuses, or another thread of this process has more, other than the one called
+/// `loading`, which gives up the rest by itself.
+pub fn keep_only(kept: &[Capability], loading: Option<i32>) -> Result<(), Failure> {
     prctl::set_no_new_privs().context("give up privileges of programs that are run")?;
     give_up(kept).context("give up capabilities")?;
-    check_threads(kept)
+    check_threads(kept, loading)
 }
 
 fn give_up(kept: &[Capability]) -> Result<(), caps::errors::CapsError> {
@@ -107,12 +120,12 @@ fn give_up(kept: &[Capability]) -> Result<(), caps::errors::CapsError> {
 }
 
 /// A thread that has been joined may be listed for a moment longer, with what it held.
-fn check_threads(kept: &[Capability]) -> Result<(), Failure> {
+fn check_threads(kept: &[Capability], but: Option<i32>) -> Result<(), Failure> {
     const PATIENCE: Duration = Duration::from_secs(2);
 
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match thread_above(kept)? {
+        match thread_above(kept, but)? {
             None => return Ok(()),
             Some(thread) if Instant::now() >= deadline => {
                 return Err(Failure::runtime(format!(
@@ -125,7 +138,7 @@ fn check_threads(kept: &[Capability]) -> Result<(), Failure> {
 }
 
 /// A thread of this process that holds more than `kept`.
-fn thread_above(kept: &[Capability]) -> anyhow::Result<Option<String>> {
+fn thread_above(kept: &[Capability], but: Option<i32>) -> anyhow::Result<Option<String>> {
     let kept = kept
         .iter()
         .fold(0, |kept, capability| kept | capability.bitmask());
@@ -142,7 +155,7 @@ fn thread_above(kept: &[Capability]) -> anyhow::Result<Option<String>> {
             }
         };
         let more = (status.capprm | status.capinh | status.capamb.unwrap_or(0)) & !kept;
-        if more != 0 {
+        if more != 0 && Some(status.pid) != but {
             return Ok(Some(format!("thread {} ({})", status.pid, status.name)));
         }
     }

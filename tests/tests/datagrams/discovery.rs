@@ -174,46 +174,60 @@ fn neighbours_are_those_that_routes_lead_to() -> Result<()> {
     Ok(())
 }
 
-/// A router of the whole internet has so many routes that those of its routing daemons are not read.
+/// A router of the whole internet has so many routes that to read them takes a while: it is done
+/// aside, and seldom.
 #[test]
-fn that_not_all_routes_are_read_is_said_once() -> Result<()> {
-    const SAID: &str = "warning: more than 20000 IPv4 routes: ";
+fn many_routes_are_read_at_leisure() -> Result<()> {
+    const MANY: u32 = 300_000;
+    const MEASURED: Duration = Duration::from_secs(6);
 
     let lab = Lab::new()?;
     let host = &lab.topology.guarded;
     routed(&lab)?;
-    let routes: String = (0..20_001_u32)
+    let routes: String = (0..MANY)
         .map(|number| {
             let net = std::net::Ipv4Addr::from(0x2000_0000 + (number << 8));
-            format!("route add {net}/24 via 10.9.0.1 dev vg proto bird\n")
+            format!("route add {net}/24 via 10.9.0.1 dev vg\n")
         })
         .collect();
     let scratch = guard_tests::clients::Scratch::new()?;
     let batch = scratch.write("routes", routes.as_bytes())?;
-    let guard = lab.guard("native", &[])?;
-    ensure!(!guard.said().contains(" routes: "), "{}", guard.said());
     guard_tests::clients::run(host, &format!("ip -batch {}", batch.display()))?;
+    let guard = lab.guard("native", &[])?;
+    // Also one of a routing daemon says who is a neighbour.
     host.ip("route add 192.0.2.0/24 dev vg proto bird")?;
-    let deadline = Instant::now() + 5 * EXPIRED;
-    while !guard.said().contains(SAID) {
-        ensure!(Instant::now() < deadline, "not said: {}", guard.said());
-        thread::sleep(Duration::from_millis(100));
-    }
-    // What it says is so, and the remedy that it names is one.
     let socket = lab.socket(Family::Ipv4, PORT)?;
     let query = group(&lab, &MDNS, Family::Ipv4, 5353)?;
-    socket.send_to(b"_http._tcp.local", query)?;
     let far = udp(5353, PORT).from(FAR).received(Family::Ipv4);
-    guard.expect([(DropNoFlow, 1)], || lab.wire.send(&far))?;
-    host.ip("route add 192.0.2.0/25 dev vg")?;
-    let deadline = Instant::now() + 5 * EXPIRED;
-    while delivered(&socket) == 0 {
-        ensure!(Instant::now() < deadline, "no neighbour: {}", guard.said());
+    let since = Instant::now();
+    loop {
+        socket.send_to(b"_http._tcp.local", query)?;
         lab.wire.send(&far)?;
+        if delivered(&socket) > 0 {
+            break;
+        }
+        ensure!(
+            since.elapsed() < Duration::from_secs(240),
+            "no neighbour: {}",
+            guard.said()
+        );
+        thread::sleep(Duration::from_millis(100));
     }
-    let said = guard.said().matches(SAID).count();
-    ensure!(said == 1, "{}", guard.said());
+
+    let before = used(guard.pid())?;
+    thread::sleep(MEASURED);
+    let share = (used(guard.pid())? - before).as_secs_f64() / MEASURED.as_secs_f64();
+    ensure!(share < 0.06, "{share} of a processor");
     Ok(())
+}
+
+/// How much of a processor a process has used.
+fn used(process: u32) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = after_name.split_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Ok(Duration::from_millis(ticks * 10))
 }
 
 /// A member of a group that it sends to hears itself, whatever its address looks like in generic mode,

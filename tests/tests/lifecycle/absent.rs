@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Result, ensure};
 use guard_tests::{
     bad_input::Host,
+    bpffs, build,
     guard::Guard,
     metrics,
     netns::{Direct, Namespace},
@@ -44,6 +45,127 @@ fn rename(host: &Namespace, from: &str, to: &str) -> Result<()> {
     while !host.is_running(to)? {
         ensure!(since.elapsed() < PATIENCE, "the link does not come up");
         thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// As many as one guard serves, but for one.
+const MANY: usize = 31;
+
+/// The flags that name interfaces, and the names.
+fn named(many: usize) -> (Vec<String>, Vec<String>) {
+    let names: Vec<_> = (0..many).map(|number| format!("m{number}")).collect();
+    let flags = names
+        .iter()
+        .flat_map(|name| ["--iface".to_owned(), name.clone()]);
+
+    (flags.collect(), names)
+}
+
+/// How much of a processor a process has used.
+fn used(process: u32) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = after_name.split_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Ok(Duration::from_millis(ticks * 10))
+}
+
+/// Whether a process has a say in what SIGTERM does.
+fn catches_sigterm(process: u32) -> Result<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = u64::from_str_radix(caught.unwrap_or_default().trim(), 16)?;
+    Ok(caught & 1 << (libc::SIGTERM - 1) != 0)
+}
+
+/// Their programs are loaded when the others are guarded.
+#[test]
+fn f10_those_that_are_missing_keep_no_other_waiting() -> Result<()> {
+    let lab = Lab::new()?;
+    let host = &lab.topology.guarded;
+    let alone = Guard::start(host, "vg", &[])?;
+    let due = used(alone.pid())?;
+    ensure!(alone.stop()?.success());
+
+    let (flags, _) = named(MANY);
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    let guard = Guard::start_waiting(host, "vg", &flags)?;
+    let took = used(guard.pid())?;
+    ensure!(lab.scan(10)? == 0, "strangers are heard");
+    ensure!(
+        took < due * 5,
+        "it took {took:?} of a processor, and {due:?} without them"
+    );
+    ensure!(guard.stop()?.success(), "a bad end");
+    Ok(())
+}
+
+/// A signal need not wait for programs that are not loaded yet, neither of interfaces that are missing
+/// nor of those that are there; and leaves nothing.
+#[test]
+fn a_start_of_many_interfaces_ends_when_it_is_told_to() -> Result<()> {
+    let lab = Lab::new()?;
+    let host = &lab.topology.guarded;
+    let (flags, names) = named(MANY);
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    for there in [false, true] {
+        if there {
+            for name in &names {
+                host.ip(&format!("link add {name} link vg type macvlan mode bridge"))?;
+                host.ip(&format!("link set {name} up"))?;
+            }
+        }
+        let pins = bpffs::Folder::new()?;
+        let place = std::env::temp_dir().join(format!("start-{}", host.name()));
+        let mut used_up = Vec::new();
+        for wait in [0, 300, 900] {
+            let mut child = host
+                .command(build::binary())
+                .args(["run", "--iface", "vg"])
+                .args(&flags)
+                .arg("--pin-dir")
+                .arg(pins.path())
+                .arg("--control-socket")
+                .arg(&place)
+                .spawn()?;
+            let since = Instant::now();
+            while !catches_sigterm(child.id())? {
+                ensure!(since.elapsed() < PATIENCE, "it has not begun");
+                thread::sleep(Duration::from_millis(2));
+            }
+            thread::sleep(Duration::from_millis(wait));
+            let before = used(child.id())?;
+            // SAFETY: no memory is involved, and the process is this test's own child, which has not
+            // been waited for.
+            unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
+            let since = Instant::now();
+            let mut after = before;
+            let status = loop {
+                if let Some(status) = child.try_wait()? {
+                    break status;
+                }
+                after = used(child.id()).unwrap_or(after);
+                ensure!(since.elapsed() < PATIENCE * 24, "it goes on");
+                thread::sleep(Duration::from_millis(2));
+            };
+            ensure!(status.success(), "{there}, {wait}: {status}");
+            used_up.push(after - before);
+            ensure!(
+                hooks::xdp(host, "vg")?.is_none(),
+                "{there}, {wait}: XDP is left"
+            );
+            ensure!(
+                hooks::egress(host, "vg")? == 0,
+                "{there}, {wait}: egress is left"
+            );
+            // The daemon removes its own folder when it ends.
+            let left = std::fs::read_dir(pins.path()).map_or(0, Iterator::count);
+            ensure!(left == 0, "{there}, {wait}: {left} pins are left");
+        }
+        // Of a processor, as others may keep it busy.
+        let most = used_up.iter().max();
+        ensure!(most < Some(&Duration::from_secs(1)), "{there}: {used_up:?}");
     }
     Ok(())
 }

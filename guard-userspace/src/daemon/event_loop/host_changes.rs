@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Daemon, messages};
 use crate::{
     base::failure::Failure,
+    config::warnings,
     guard::{alarms::AlarmKind, lifecycle::Preexisting},
     host::{interfaces, range::GuardedPorts},
 };
@@ -49,6 +50,12 @@ impl Daemon {
         }
         self.guard.guard_ports(&self.settings, &guarded);
         next.announce(&self.ports, began.elapsed());
+        let told = warnings(&self.settings, &self.ports.local);
+        for warning in warnings(&self.settings, &next.local) {
+            if !told.contains(&warning) {
+                tracing::warn!("{warning}");
+            }
+        }
         // Sockets that there was no time for, and those that were connected meanwhile.
         if let Some(grown) = &grown {
             preexisting.add(self.guard.seed(&self.settings, grown).await?);
@@ -125,10 +132,11 @@ impl Daemon {
         });
     }
 
-    /// Puts programs back where they are missing, and tells them about addresses.
-    pub(super) async fn follow_interfaces(&mut self) {
+    /// Puts programs back where they are missing, and tells them about addresses. `changed` says
+    /// whether the kernel has told of a change.
+    pub(super) async fn follow_interfaces(&mut self, changed: bool) {
         let mut notes = Vec::new();
-        let looked = self.look_at_interfaces(&mut notes).await;
+        let looked = self.look_at_interfaces(changed, &mut notes).await;
         match looked {
             Ok(()) => self.guard.alarms().clear("", AlarmKind::Unwatched),
             // What is shown is as old as the last look that did not fail.
@@ -150,7 +158,7 @@ impl Daemon {
         self.show_interfaces(notes);
     }
 
-    fn show_interfaces(&mut self, notes: Vec<String>) {
+    pub(super) fn show_interfaces(&mut self, notes: Vec<String>) {
         for note in notes {
             tracing::warn!("{note}");
         }
@@ -172,11 +180,15 @@ impl Daemon {
     pub(super) async fn follow_links(&mut self) {
         if self.guard.has_lost_a_link() {
             self.observer.set_guarded(false);
-            self.follow_interfaces().await;
+            self.follow_interfaces(false).await;
         }
     }
 
-    async fn look_at_interfaces(&mut self, notes: &mut Vec<String>) -> anyhow::Result<()> {
+    async fn look_at_interfaces(
+        &mut self,
+        changed: bool,
+        notes: &mut Vec<String>,
+    ) -> anyhow::Result<()> {
         let interfaces = interfaces::list(&self.netlink).await?;
         let guarded = self.ports.guarded();
         let around = (&self.netlink, &interfaces[..]);
@@ -185,6 +197,6 @@ impl Daemon {
             .follow_interfaces(&self.settings, &guarded, around, notes)
             .await;
 
-        followed.and(self.guard.refresh(&interfaces, notes))
+        followed.and(self.guard.refresh(&interfaces, changed, notes))
     }
 }

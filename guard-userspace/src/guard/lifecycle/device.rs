@@ -70,11 +70,14 @@ pub(super) struct GuardedDevice {
     mtu: u32,
     /// Why it is not guarded, if that was said already.
     pub(super) complaint: Option<String>,
-    programs: Programs,
+    /// Whether its XDP program reads frames in several pieces.
+    frags: bool,
+    /// Nothing until they are loaded, which is done last for interfaces that are missing.
+    programs: Option<Programs>,
 }
 
 impl GuardedDevice {
-    pub(super) fn new(wanted: &Wanted, slot: u32, programs: Programs) -> Self {
+    pub(super) fn new(wanted: &Wanted, slot: u32, programs: Option<Programs>) -> Self {
         Self {
             asked: wanted.asked.clone(),
             name: wanted.name().to_owned(),
@@ -100,13 +103,48 @@ impl GuardedDevice {
             mtu: 0,
             neighbours: Neighbours::default(),
             complaint: None,
+            frags: wanted.frags,
             programs,
         }
     }
 
+    /// Its copy of the programs.
+    ///
+    /// # Errors
+    /// When they are not loaded yet.
+    fn programs(&mut self) -> Result<&mut Programs, Failure> {
+        loaded(&mut self.programs)
+    }
+
+    /// Whether it has its copy of the programs.
+    pub(super) const fn is_loaded(&self) -> bool {
+        self.programs.is_some()
+    }
+
+    /// The slot of its programs, and whether XDP reads frames in several pieces.
+    pub(super) const fn copy(&self) -> (u32, bool) {
+        (self.slot, self.frags)
+    }
+
+    /// Takes its copy of the programs.
+    pub(super) fn equip(&mut self, programs: Programs) {
+        self.programs = Some(programs);
+    }
+
+    /// Has a thread load its XDP program, unless one does or has.
+    pub(super) fn begin_ingress(
+        &mut self,
+        pins: &Pins,
+        settings: &Settings,
+    ) -> Result<(), Failure> {
+        let most = settings.max_flows.get();
+
+        self.programs()?.begin_ingress(pins, most)
+    }
+
     /// Waits until the kernel has taken every program.
     pub(super) fn wait(&mut self) -> Result<(), Failure> {
-        self.programs.wait()
+        self.programs()?.wait()
     }
 
     /// Returns a line for the administrator where the hook is not the one that was preferred.
@@ -117,7 +155,7 @@ impl GuardedDevice {
         pins: &Pins,
         beside: bool,
     ) -> Result<Option<String>, Failure> {
-        self.neighbours.own = self.programs.egress_ids()?;
+        self.neighbours.own = self.programs()?.egress_ids()?;
         self.neighbours.own.earlier = attach::pinned_egress(pins, self.index);
         let wish = EgressRequest {
             hook: settings.egress_hook,
@@ -129,7 +167,7 @@ impl GuardedDevice {
             index: self.index,
             pins,
         };
-        let program = self.programs.egress()?;
+        let program = loaded(&mut self.programs)?.egress()?;
         let (hold, hook, note) = attach::egress(program, spot, wish, &self.neighbours.own)?;
         self.egress_link = self.link(&hold, self.neighbours.own.egress);
         self.sent.restart();
@@ -177,7 +215,10 @@ impl GuardedDevice {
             alarms,
             notes,
         };
-        let moved = self.neighbours.arrange(&mut self.programs, &mut look);
+        let Some(programs) = &mut self.programs else {
+            return false;
+        };
+        let moved = self.neighbours.arrange(programs, &mut look);
         if moved.is_none() {
             self.egress = None;
         }
@@ -238,7 +279,7 @@ impl GuardedDevice {
         let mode = self.cure.unwrap_or(mode);
         let plan = self.plan(mode, (interface, all));
         let pin = pins.link(self.index, Hook::Xdp);
-        let program = self.programs.ingress()?;
+        let program = self.programs()?.ingress()?;
         let (hold, fallback) = attach::xdp(program, interface, &plan, (&pin, left))?;
         let program = program.info().map_err(anyhow::Error::from)?.id();
         self.xdp_link = self.link(&hold, program);
@@ -251,7 +292,7 @@ impl GuardedDevice {
     /// Where the program that is loaded is to run.
     fn plan(&self, mode: config::XdpMode, (interface, all): (&Interface, &[Interface])) -> Plan {
         let mut facts = DriverFacts::observe(interface, all);
-        facts.host.frags = self.programs.reads_frags();
+        facts.host.frags = self.frags;
 
         Plan::new(mode, &interface.name, &facts)
     }
@@ -444,6 +485,10 @@ impl GuardedDevice {
             .iter()
             .find(|interface| interface.name == self.name)
     }
+}
+
+fn loaded(programs: &mut Option<Programs>) -> Result<&mut Programs, Failure> {
+    (programs.as_mut()).ok_or_else(|| Failure::runtime("its programs are not loaded yet"))
 }
 
 /// What the programs know about the interface called `name` before it was looked at.

@@ -1,42 +1,48 @@
 //! What else than a flow may let a packet in: it is another host's, or its sender is trusted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use guard_common::abi::{config::Config, device::Device, layout::DIVERTED};
+use guard_common::abi::{
+    config::Config,
+    device::Device,
+    layout::{DIVERTED, MAX_ADDRESSES},
+};
 use ipnet::IpNet;
 
 use super::Guard;
 use crate::{
     bpf::maps::Entry,
     config::Settings,
-    host::interfaces::{self, Interface, Routes, Rules, Topology},
+    host::interfaces::{Interface, Rules, Topology},
 };
 
 impl Guard {
     /// Tells the programs which addresses are this host's and which are its neighbours', and
     /// whether this host forwards, given all its `interfaces`. If one map is full, the others are still
-    /// updated: lines for the administrator are added to `notes`, once.
+    /// updated: lines for the administrator are added to `notes`, once. `changed` says whether any
+    /// route may have changed since the last call.
     ///
     /// # Errors
     /// When the kernel does not tell which link addresses they accept, or which routes there are.
     pub fn refresh(
         &mut self,
         interfaces: &[Interface],
+        changed: bool,
         notes: &mut Vec<String>,
     ) -> anyhow::Result<()> {
         let layers = Topology::new(interfaces);
-        let (routes, rules) = (Routes::read()?, Rules::read()?);
-        let mut local = interfaces::local_table()?;
-        let elsewhere = interfaces
-            .iter()
-            .filter(|one| one.up && layers.is_in_vrf(one));
-        let addresses = elsewhere.flat_map(|interface| &interface.addresses);
+        let (routes, rules) = (self.routes.look(changed)?.clone(), Rules::read()?);
+        let mut local = routes.local.clone();
+        // The routes may have been read some time ago.
+        let here = interfaces.iter().filter(|one| one.up);
+        let addresses = here.flat_map(|interface| &interface.addresses);
         local.extend(addresses.map(|net| IpNet::from(net.addr())));
         let routed = |family| {
             let mut devices = self.devices.iter();
             devices.all(|device| device.routes(interfaces, &layers, family))
         };
-        let destinations = routes.destinations(&local, &rules, routed);
+        let mut destinations = routes.destinations(&local, &rules, routed);
+        let unguarded = close(&mut destinations);
         let diverts = destinations.values().any(|what| *what == DIVERTED);
 
         let mut described = Vec::new();
@@ -76,7 +82,7 @@ impl Guard {
             .into_iter()
             .filter_map(Result::err)
             .map(|error| format!("{error:#}"))
-            .chain(routes.incomplete)
+            .chain(unguarded)
             .collect();
         let new = untold.iter().filter(|line| !self.untold.contains(line));
         notes.extend(new.cloned());
@@ -98,5 +104,48 @@ impl Guard {
         self.maps
             .state
             .set_excuses(others | if applies { excuse } else { 0 });
+    }
+}
+
+/// Lets no destination be taken for another host's because there is no room for those of this host:
+/// packets to it would pass. Returns a line for the administrator where that is so.
+fn close(destinations: &mut BTreeMap<IpNet, u32>) -> Option<String> {
+    let most = MAX_ADDRESSES as usize;
+    if destinations.len() <= most || !destinations.values().any(|what| *what == DIVERTED) {
+        return None;
+    }
+    let many = destinations.len();
+    destinations.retain(|_, what| *what != DIVERTED);
+
+    Some(format!(
+        "{many} addresses and prefixes of this host, and there is room for {most}: what a transparent \
+         proxy takes of other hosts' packets is guarded as if it were for this host; route prefixes \
+         to it instead of single addresses"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use guard_common::abi::layout::LOCAL;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_diverted_where_not_all_of_this_host_fits() {
+        let any: IpNet = "0.0.0.0/0".parse().expect("is a prefix");
+        let told = |own: u32| {
+            let own =
+                (0..own).map(|number| (IpNet::from(IpAddr::from(Ipv4Addr::from(number))), LOCAL));
+            own.chain([(any, DIVERTED)]).collect::<BTreeMap<_, _>>()
+        };
+        let mut fit = told(MAX_ADDRESSES - 1);
+        assert_eq!(close(&mut fit), None);
+        assert_eq!(fit[&any], DIVERTED);
+        let mut too_many = told(MAX_ADDRESSES);
+        let said = close(&mut too_many).expect("is told");
+        assert!(said.contains("room for 16384"), "{said}");
+        assert!(!too_many.contains_key(&any));
     }
 }

@@ -5,6 +5,7 @@ use std::{cmp::Reverse, os::fd::OwnedFd};
 
 use anyhow::Context;
 use rtnetlink::Handle;
+use tokio::task::yield_now;
 
 use super::{
     device::{self, GuardedDevice},
@@ -107,8 +108,58 @@ pub(super) async fn release_unwanted(
     Takeover::claim(pins, settings.max_flows.get())
 }
 
-/// Programs that are loaded at a time.
-const LOADING: usize = 3;
+/// XDP programs that are loaded at a time.
+pub(super) const LOADING: usize = 3;
+
+/// What there is before anything is attached, to be left as it was by a start that ends here: by a
+/// failure, or a signal.
+pub(super) struct Before<'a> {
+    pins: &'a Pins,
+    found: bool,
+    takeover: Option<Takeover>,
+    begun: bool,
+}
+
+impl<'a> Before<'a> {
+    /// `found` says whether there were maps.
+    pub(super) const fn new(pins: &'a Pins, found: bool, takeover: Option<Takeover>) -> Self {
+        Self {
+            pins,
+            found,
+            takeover,
+            begun: false,
+        }
+    }
+
+    /// Whether programs of an earlier run are in force.
+    pub(super) const fn is_relieved(&self) -> bool {
+        self.found || self.takeover.is_some()
+    }
+
+    /// From here on another value takes care of what there is.
+    pub(super) fn begin(mut self) -> Option<Takeover> {
+        self.begun = true;
+
+        self.takeover.take()
+    }
+
+    /// Leaves everything as it was.
+    pub(super) fn give_back(mut self) -> anyhow::Result<()> {
+        self.begun = true;
+
+        Takeover::give_back(self.takeover.take(), self.pins, self.found)
+    }
+}
+
+impl Drop for Before<'_> {
+    fn drop(&mut self) {
+        if !self.begun
+            && let Err(error) = Takeover::give_back(self.takeover.take(), self.pins, self.found)
+        {
+            tracing::error!("{error:#}; run `portguard detach`");
+        }
+    }
+}
 
 /// Programs that are loaded and attached nowhere yet.
 pub(super) struct Loaded {
@@ -116,49 +167,69 @@ pub(super) struct Loaded {
     pub(super) devices: Vec<GuardedDevice>,
 }
 
-/// Loads the programs, and the clock that they read. Where another run's guard is `relieved`, all
-/// of them, so that it stays if the kernel refuses one; else XDP programs may still be on their way.
-pub(super) fn load_with_clock(
+/// Loads the programs for interfaces that are there, and the clock that they read. Where another
+/// run's guard is `relieved`, all of them, so that it stays if the kernel refuses one; else XDP
+/// programs may still be on their way. Stops between two of them where it is dropped.
+pub(super) async fn load_with_clock(
     settings: &Settings,
     pins: &Pins,
     wanted: &[Wanted],
     relieved: bool,
 ) -> Result<(Loaded, Clock), Failure> {
-    let (mut loaded, clock) = load(settings, pins, wanted)?;
+    let (mut loaded, clock) = load(settings, pins, wanted, relieved).await?;
     if relieved {
-        loaded
-            .devices
-            .iter_mut()
-            .try_for_each(GuardedDevice::wait)?;
+        for device in &mut loaded.devices {
+            if device.is_loaded() {
+                device.wait()?;
+                yield_now().await;
+            }
+        }
     }
 
     Ok((loaded, Clock::new(clock)?))
 }
 
-fn load(settings: &Settings, pins: &Pins, wanted: &[Wanted]) -> Result<(Loaded, OwnedFd), Failure> {
+async fn load(
+    settings: &Settings,
+    pins: &Pins,
+    wanted: &[Wanted],
+    relieved: bool,
+) -> Result<(Loaded, OwnedFd), Failure> {
     let names: Vec<_> = (0_u32..)
         .zip(wanted)
         .map(|(number, wanted)| name_of_slot(number, wanted.name()))
         .collect();
     let mut maps = pins.exist().then(|| Maps::open(pins)).transpose()?;
     let mut clock = None;
-    let mut devices = Vec::new();
-    // The verifier is not asked again once privileges are given up, so an interface that is not
-    // there yet has its programs already.
+    let mut devices: Vec<GuardedDevice> = Vec::new();
     for ((number, wanted), name) in (0_u32..).zip(wanted).zip(&names) {
         let slot = match &mut maps {
             Some(maps) => maps.slot(name, &names)?,
             None => number,
         };
-        // Each program that is still being loaded has its maps open.
-        let loading = devices.iter_mut().rev().nth(LOADING - 1);
-        loading.map_or(Ok(()), GuardedDevice::wait)?;
-        let mut programs = Programs::load((slot, wanted.frags), pins, settings.max_flows.get())?;
-        if clock.is_none() {
-            clock = Some(programs.clock()?);
-        }
-        // What every copy has open would soon be more than a process may have.
-        programs.close_maps();
+        // Those that are missing, which come last, are loaded for when the others are guarded. Where
+        // all are, the first one makes the maps.
+        let programs = if wanted.interface.is_some() || clock.is_none() {
+            // Signals are looked at in between.
+            yield_now().await;
+            // What is sent is recorded everywhere before anything is dropped anywhere, so these come
+            // first; few XDP programs are loaded meanwhile, as each has its maps open.
+            let wanted_now = relieved || devices.len() < LOADING;
+            if wanted_now {
+                let loading = devices.iter_mut().rev().nth(LOADING - 1);
+                loading.map_or(Ok(()), GuardedDevice::wait)?;
+            }
+            let slot = (slot, wanted.frags);
+            let mut programs = Programs::load(slot, pins, settings.max_flows.get(), wanted_now)?;
+            if clock.is_none() {
+                clock = Some(programs.clock()?);
+            }
+            // What every copy has open would soon be more than a process may have.
+            programs.close_maps();
+            Some(programs)
+        } else {
+            None
+        };
         let device = GuardedDevice::new(wanted, slot, programs);
         let maps = match &mut maps {
             Some(maps) => maps,

@@ -137,7 +137,8 @@ impl Guard {
         notes: &mut Vec<String>,
     ) {
         let device = &self.devices[number];
-        if device.is_complete() {
+        // It is looked at again when its programs are loaded.
+        if device.is_complete() || !device.is_loaded() {
             return;
         }
 

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Instant,
 };
 
 use anyhow::Context;
@@ -15,31 +16,16 @@ use ipnet::IpNet;
 use netlink_packet_core::Parseable;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    route::{RouteAttribute, RouteMessage, RouteProtocol, RouteType},
+    route::{RouteAttribute, RouteMessage, RouteType},
     rule::{RuleAttribute, RuleFlags, RuleMessage},
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 
 use super::local::{self, NEW_ROUTE};
-use crate::host::netlink;
+use crate::host::netlink::{self, Dump, Progress};
 
 /// `RTM_NEWRULE`.
 const NEW_RULE: u16 = 32;
-
-/// Routes of a family that are read without asking the kernel for less. A router of the whole
-/// internet has a million, of which hardly any is without a gateway.
-const MANY: usize = 20_000;
-
-/// Who makes routes to neighbours where there are more: the kernel, the administrator, router
-/// advertisements, DHCP, and what keeps addresses up.
-const MAKERS: [RouteProtocol; 6] = [
-    RouteProtocol::Kernel,
-    RouteProtocol::Boot,
-    RouteProtocol::Static,
-    RouteProtocol::Ra,
-    RouteProtocol::Dhcp,
-    RouteProtocol::KeepAlived,
-];
 
 /// The routes of a namespace, as far as the programs are told of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,8 +34,8 @@ pub struct Routes {
     pub on_link: BTreeSet<(u32, IpNet)>,
     /// Prefixes of tables other than the local one whose packets end here, by table.
     delivered: BTreeSet<(u32, IpNet)>,
-    /// What is said of families that have so many routes that only some were read.
-    pub incomplete: Vec<String>,
+    /// What the local table holds.
+    pub local: BTreeSet<IpNet>,
 }
 
 /// Tables that policy rules look up.
@@ -62,45 +48,48 @@ pub struct Rules {
 }
 
 impl Routes {
-    /// Those of the calling thread's network namespace at this moment.
+    /// Those of the calling thread's network namespace at this moment; nothing where the deadline
+    /// comes first.
     ///
     /// # Errors
     /// When the kernel refuses to list them.
-    pub fn read() -> anyhow::Result<Self> {
+    pub fn read(deadline: Option<Instant>) -> anyhow::Result<Option<Self>> {
+        let mut routes = Self::default();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let done = routes
+                .read_family(family, RouteType::Unspec, deadline)
+                .context("rtnetlink: list routes")?;
+            if !done {
+                return Ok(None);
+            }
+        }
+
+        Ok(Some(routes))
+    }
+
+    /// Those to this host, which are few even where there are a million others: the kernel leaves
+    /// those out.
+    ///
+    /// # Errors
+    /// When the kernel refuses to list them.
+    pub fn read_local() -> anyhow::Result<Self> {
         let mut routes = Self::default();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             routes
-                .read_family(family)
-                .context("rtnetlink: list routes to neighbours")?;
+                .read_family(family, RouteType::Local, None)
+                .context("rtnetlink: list routes to this host")?;
         }
+        routes.local.append(&mut local::local_table()?);
 
         Ok(routes)
     }
 
-    fn read_family(&mut self, family: AddressFamily) -> io::Result<()> {
-        let mut few = Self::default();
-        if few.read_some(family, RouteType::Unspec, RouteProtocol::Unspec, MANY)? {
-            self.on_link.append(&mut few.on_link);
-            self.delivered.append(&mut few.delivered);
-            return Ok(());
-        }
-        self.incomplete.push(incomplete(family));
-        self.read_some(family, RouteType::Local, RouteProtocol::Unspec, usize::MAX)?;
-        for maker in MAKERS {
-            self.read_some(family, RouteType::Unicast, maker, usize::MAX)?;
-        }
-
-        Ok(())
-    }
-
-    /// Reads routes of one type and maker, or of all. Returns whether there were no more than
-    /// `most`.
-    fn read_some(
+    /// Returns whether it was done before the deadline.
+    fn read_family(
         &mut self,
         family: AddressFamily,
         kind: RouteType,
-        protocol: RouteProtocol,
-        most: usize,
+        deadline: Option<Instant>,
     ) -> io::Result<bool> {
         let netlink = Socket::new(NETLINK_ROUTE)?;
         // With it the kernel heeds what the request names.
@@ -108,30 +97,30 @@ impl Routes {
         let mut ask = RouteMessage::default();
         ask.header.address_family = family;
         ask.header.kind = kind;
-        ask.header.protocol = protocol;
-        let request = netlink::request(RouteNetlinkMessage::GetRoute(ask));
+        let mut dump = Dump::begin(
+            netlink,
+            &netlink::request(RouteNetlinkMessage::GetRoute(ask)),
+        )?;
 
-        let mut count = 0;
-        let outcome = netlink::dump(&netlink, &request, |kind, payload| {
-            if kind != NEW_ROUTE {
-                return Ok(());
+        loop {
+            let progress = dump.next(|kind, payload| {
+                if kind == NEW_ROUTE && may_concern_us(payload) {
+                    let route = RouteMessage::parse(payload).map_err(io::Error::other)?;
+                    self.add(&route);
+                }
+                Ok(())
+            })?;
+            if progress == Progress::Done {
+                return Ok(true);
             }
-            count += 1;
-            if count > most {
-                return Err(io::ErrorKind::Interrupted.into());
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(false);
             }
-            let route = RouteMessage::parse(payload).map_err(io::Error::other)?;
-            self.add(&route);
-            Ok(())
-        });
-
-        match outcome {
-            Err(_) if count > most => Ok(false),
-            outcome => outcome.map(|()| true),
         }
     }
 
     fn add(&mut self, route: &RouteMessage) {
+        self.local.extend(local::read_route(route));
         let Some(net) = destination(route) else {
             return;
         };
@@ -242,18 +231,39 @@ impl Rules {
     }
 }
 
-/// What is not known where a family has more than [`MANY`] routes, and what to do.
-fn incomplete(family: AddressFamily) -> String {
-    let family = match family {
-        AddressFamily::Inet6 => "IPv6",
-        _ => "IPv4",
-    };
+/// Whether a message may be about a route that [concerns us](concerns_us): all of a router's but a
+/// few are by a gateway, or lead nowhere, which shows without parsing them. The message is a
+/// `struct rtmsg`, and then attributes.
+fn may_concern_us(message: &[u8]) -> bool {
+    const HEADER: usize = 12;
+    const UNICAST: u8 = 1;
+    const LOCAL_TABLE: u8 = 255;
+    const LEADS_NOWHERE: std::ops::RangeInclusive<u8> = 6..=9;
+    const RTA_GATEWAY: u16 = 5;
+    const RTA_VIA: u16 = 18;
 
-    format!(
-        "more than {MANY} {family} routes: those of routing daemons are not read, so answers to \
-         multicast queries are dropped from hosts that only such a route without a gateway leads \
-         to; add one by hand: ip route add PREFIX dev IFACE"
-    )
+    let (Some(&table), Some(&kind)) = (message.get(4), message.get(7)) else {
+        return true;
+    };
+    if table == LOCAL_TABLE {
+        return true;
+    }
+    if kind != UNICAST {
+        return !LEADS_NOWHERE.contains(&kind);
+    }
+    let mut rest = message.get(HEADER..).unwrap_or_default();
+    while let [l0, l1, k0, k1, ..] = *rest {
+        let length = usize::from(u16::from_ne_bytes([l0, l1]));
+        if matches!(u16::from_ne_bytes([k0, k1]), RTA_GATEWAY | RTA_VIA) {
+            return false;
+        }
+        // Attributes start at multiples of four bytes. A length of less than its own is none.
+        rest = rest
+            .get(length.next_multiple_of(4).max(4)..)
+            .unwrap_or_default();
+    }
+
+    true
 }
 
 /// Whether a route says who is a neighbour, or leads to this host.
@@ -312,6 +322,7 @@ fn direct(attributes: &[RouteAttribute]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::Emitable;
     use netlink_packet_route::route::RouteAddress;
 
     use super::*;
@@ -329,13 +340,37 @@ mod tests {
 
     #[test]
     fn loopback_leads_to_no_neighbour() {
-        let routes = Routes::read().expect("routes are for everybody to list");
+        let routes = Routes::read(None).expect("routes are for everybody to list");
+        let routes = routes.expect("there is no deadline");
+        assert_eq!(
+            Routes::read_local().map(|few| few.local).ok(),
+            Some(routes.local.clone())
+        );
         assert!(
             routes.on_link.iter().all(|(index, _)| *index != 1),
             "{routes:?}"
         );
         let rules = Rules::read().expect("rules are for everybody to list");
         assert!(rules.unmarked.contains(&255), "{rules:?}");
+    }
+
+    fn by_gateway(route: &RouteMessage) -> bool {
+        let mut attributes = route.attributes.iter();
+        attributes.any(|attribute| matches!(attribute, RouteAttribute::Gateway(_)))
+    }
+
+    #[test]
+    fn messages_that_end_anywhere_are_parsed_to_say_so() {
+        let route: Vec<u8> = [2, 24, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0]
+            .into_iter()
+            .chain([8, 0, 5, 0, 10, 9, 0, 1])
+            .collect();
+        assert!(!may_concern_us(&route));
+        for length in 0..16 {
+            assert!(may_concern_us(&route[..length]), "{length}");
+        }
+        // An attribute without a length.
+        assert!(may_concern_us(&[&route[..12], &[0; 8]].concat()));
     }
 
     #[test]
@@ -348,6 +383,9 @@ mod tests {
             route.header.kind = RouteType::Unicast;
             route.header.destination_prefix_length = length;
             route.attributes = attributes;
+            let mut bytes = vec![0; route.buffer_len()];
+            route.emit(&mut bytes);
+            assert_eq!(may_concern_us(&bytes), !by_gateway(&route));
             let mut routes = Routes::default();
             routes.add(&route);
             assert_eq!(concerns_us(&route), !routes.on_link.is_empty());
@@ -374,7 +412,7 @@ mod tests {
         let routes = |delivered: &[(u32, IpNet)]| Routes {
             on_link: BTreeSet::new(),
             delivered: delivered.iter().copied().collect(),
-            incomplete: Vec::new(),
+            local: BTreeSet::new(),
         };
         let more = |routes: &Routes, rules: &Rules| {
             let told = routes.destinations(&local, rules, |_| false);

@@ -254,7 +254,7 @@ fn begin(channel: &OwnedFd) -> anyhow::Result<()> {
         signal(Signal::SIGHUP, SigHandler::SigIgn)?;
         signal(Signal::SIGCHLD, SigHandler::SigDfl)?;
     }
-    privileges::keep_only(&privileges::TO_LOOK_INTO_OTHERS)?;
+    privileges::keep_only(&privileges::TO_LOOK_INTO_OTHERS, None)?;
     supervise(channel.as_fd())
 }
 
