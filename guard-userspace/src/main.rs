@@ -49,7 +49,10 @@ fn main() -> ExitCode {
     };
 
     match done {
-        Ok(()) => Exit::Fine.into(),
+        Ok(()) => {
+            log::finish();
+            Exit::Fine.into()
+        }
         Err(failure) => {
             log::end(&failure);
             failure.code.into()

@@ -127,11 +127,10 @@ pub struct Headline<'a>(pub &'a StatusJson);
 
 impl fmt::Display for Headline<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (there, missing): (Vec<_>, Vec<_>) = self
-            .0
-            .interfaces
-            .iter()
-            .partition(|interface| interface.xdp_mode.is_some() || interface.egress.is_some());
+        let does_its_work = |interface: &&InterfaceJson| {
+            interface.xdp_mode.is_some() || !interface.guarded && interface.egress.is_some()
+        };
+        let (there, missing): (Vec<_>, Vec<_>) = self.0.interfaces.iter().partition(does_its_work);
         f.write_str(match self.0.mode {
             Mode::Enforce => "guarding ",
             Mode::Monitor => "monitoring ",

@@ -284,6 +284,7 @@ impl Daemon {
         let loading = guard.prepare_missing(&settings)?;
         privileges::keep_only(&privileges::to_attach_again(), loading)?;
         guard.load_missing();
+        log::write_aside();
         let (stop, stopped) = watch::channel(());
         let sweep_now = Arc::new(Notify::new());
         let sweeps = sweeps::run(

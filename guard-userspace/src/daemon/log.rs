@@ -1,9 +1,12 @@
 //! Lines on stderr: the text alone, with the level where it asks for attention, or JSON. The journal
 //! of systemd is told how much each matters.
 
+mod queue;
+
 use std::{
     fmt,
     fs::File,
+    io,
     os::{fd::AsFd, unix::fs::MetadataExt},
     sync::atomic::{AtomicBool, AtomicU8, Ordering},
     time::SystemTime,
@@ -24,6 +27,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use self::queue::Queue;
 use crate::{
     base::{failure::Failure, text::one_line},
     config::{LogFormat, LogLevel},
@@ -38,11 +42,14 @@ static LEVEL: AtomicU8 = AtomicU8::new(LogLevel::Info as u8);
 /// Whether stderr is the journal.
 static JOURNAL: AtomicBool = AtomicBool::new(false);
 
+/// Lines on their way to stderr.
+static QUEUE: Queue = Queue::new();
+
 /// Sends what is logged to stderr, from `info` on, until it is told otherwise.
 pub fn to_stderr() {
     JOURNAL.store(is_the_journal(), Ordering::Relaxed);
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(|| Lines)
         .event_format(Line);
     // Also what is logged through the crate `log`. Fails where a test has set one already.
     let _ = tracing_subscriber::registry()
@@ -56,15 +63,55 @@ pub fn configure(level: LogLevel, format: LogFormat) {
     JSON.store(format == LogFormat::Json, Ordering::Relaxed);
 }
 
+/// Has nobody wait for whoever reads stderr from now on. What that takes no more waits in memory, and
+/// what finds no room there is lost, and counted.
+pub fn wait_no_more() {
+    QUEUE.wait_no_more();
+}
+
+/// Leaves writing to a thread of its own. To be called when the calling thread has given up what no other
+/// may keep.
+pub fn write_aside() {
+    QUEUE.write_aside();
+}
+
 /// Says what ends the process.
 pub fn end(failure: &Failure) {
-    eprint!("{}", line(Level::ERROR, "", &failure.to_string()));
+    say(&line(Level::ERROR, "", &failure.to_string()));
+    finish();
+}
+
+/// Gives the last lines a moment to be read.
+pub fn finish() {
+    QUEUE.finish();
+}
+
+fn say(line_with_end: &str) {
+    QUEUE.add(line_with_end, |lost| {
+        let lines = if lost == 1 { "line was" } else { "lines were" };
+        let text = format!("{lost} {lines} lost: nobody has read what is logged for a while");
+        line(Level::WARN, "warning: ", &text)
+    });
+}
+
+/// What writes whole lines into the queue.
+struct Lines;
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        say(&String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Whether stderr is what systemd has connected to the journal (systemd.exec(5)).
 fn is_the_journal() -> bool {
     let identity = || {
-        let file = File::from(std::io::stderr().as_fd().try_clone_to_owned().ok()?);
+        let file = File::from(io::stderr().as_fd().try_clone_to_owned().ok()?);
         let metadata = file.metadata().ok()?;
         Some(format!("{}:{}", metadata.dev(), metadata.ino()))
     };

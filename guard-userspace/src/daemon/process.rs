@@ -6,7 +6,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     base::failure::Failure,
-    daemon::event_loop::{self, RunRequest},
+    daemon::{
+        event_loop::{self, RunRequest},
+        log,
+    },
     guard::fault_injection::Parts,
     host::{descriptors, socket_owners::OwnerHelper},
 };
@@ -19,6 +22,8 @@ const FOR_GOOD: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// # Errors
 /// As [`event_loop::run`].
 pub fn guard(start: RunRequest, parts: Parts) -> Result<(), Failure> {
+    // Whoever reads the log may stand still, and guarding must not.
+    log::wait_no_more();
     descriptors::raise_limit();
     // Before anything that cannot say so: the runtime panics without.
     descriptors::require(descriptors::for_a_guard(1))?;

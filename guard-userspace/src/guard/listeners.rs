@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context;
 use guard_common::frame::transport::Transport;
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
@@ -25,6 +26,7 @@ pub use self::{
 use crate::{
     config::{Exposed, ListenersPolicy, Mode},
     host::{
+        interfaces::Apart,
         range::{GuardedPorts, PortBitmap, PortRange},
         socket_owners::{DescriptorWalk, OpenSocket, SocketOwner},
         sockets::{self, HostSocket, SocketState},
@@ -123,13 +125,18 @@ pub struct Survey {
 }
 
 /// Lists the sockets of the calling thread's namespace, and says which listen on guarded ports, and
-/// which serve a peer that is not in `trusted`. Who owns them is for [`OwnerNames`] to say.
+/// which serve a peer that is not in `trusted`, nor a neighbour on an interface that has nothing to do with those that
+/// are to be guarded, the `interfaces`. Who owns them is for [`OwnerNames`] to say.
 ///
 /// Blocks for as long as the kernel takes to list them.
 ///
 /// # Errors
 /// When the sockets or the kernel's tunnels cannot be listed.
-pub fn survey(guarded: &GuardedPorts, trusted: &[IpNet]) -> anyhow::Result<Survey> {
+pub fn survey(
+    guarded: &GuardedPorts,
+    trusted: &[IpNet],
+    interfaces: &[String],
+) -> anyhow::Result<Survey> {
     let kernel = tunnels::list()?;
     let mut sockets = sockets::waiting_on(&guarded.ranges())?;
     let listening: PortBitmap = sockets
@@ -141,9 +148,24 @@ pub fn survey(guarded: &GuardedPorts, trusted: &[IpNet]) -> anyhow::Result<Surve
     for ports in listening.runs().chunks(PORTS_AT_ONCE) {
         sockets.extend(sockets::connections_at(ports)?);
     }
+    leave_out_apart(&mut sockets, interfaces)?;
     let listeners = find(&sockets, guarded, trusted, &kernel);
 
     Ok(Survey { listeners, kernel })
+}
+
+/// Leaves out connections with peers that no guarded interface has anything to do with.
+fn leave_out_apart(sockets: &mut Vec<HostSocket>, interfaces: &[String]) -> anyhow::Result<()> {
+    if interfaces.is_empty() || !sockets.iter().any(serves) {
+        return Ok(());
+    }
+    let mut apart = Apart::from(interfaces).context("rtnetlink: list links")?;
+    sockets.retain(|socket| {
+        let (local, remote) = (socket.local.ip(), socket.remote.ip());
+        !(serves(socket) && apart.reaches(local, remote, socket.device))
+    });
+
+    Ok(())
 }
 
 /// The guarded TCP ports on which something listens at this moment.

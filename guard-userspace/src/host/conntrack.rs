@@ -7,7 +7,7 @@ mod message;
 use std::{
     fs,
     io::{self, ErrorKind},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use guard_common::{
@@ -121,25 +121,36 @@ impl ConntrackTcp {
 
 impl Tracked {
     /// Whether what answers it comes to this host from another one, because this host has sent what
-    /// is answered: it comes to one of our addresses, or to one that our own packets were translated
-    /// to.
+    /// is answered: it comes to one of our addresses, to one that our own packets were translated to,
+    /// or to one that others' packets were translated to and that is not `forwarded`. Such an address
+    /// is nobody's but this host's, which routes what comes to it once it is translated back.
     ///
     /// What others open to this host is answered to them.
-    pub fn opened_here(&self, addresses: &LocalAddresses) -> bool {
-        let remote = self.remote.ip();
+    pub fn opened_here(
+        &self,
+        addresses: &LocalAddresses,
+        forwarded: impl FnOnce(IpAddr) -> bool,
+    ) -> bool {
+        let (local, remote, opener) = (self.local.ip(), self.remote.ip(), self.opener.ip());
 
-        (addresses.contains(self.local.ip()) || addresses.contains(self.opener.ip()))
-            && !addresses.contains(remote)
+        !addresses.contains(remote)
             && !remote.is_multicast()
             && !is_limited_broadcast(self.remote)
+            && (addresses.contains(local)
+                || addresses.contains(opener)
+                || local != opener && !forwarded(local))
     }
 
     /// Whether the packets that it answers were this host's own, or those of a host behind this one
     /// that were for others. What others have sent to an address of this host, which has handed it on
     /// in its own name, was opened from outside.
-    pub fn opened_inside(&self, addresses: &LocalAddresses) -> bool {
-        self.opened_here(addresses)
-            && (addresses.contains(self.opener.ip()) || !addresses.contains(self.asked.ip()))
+    pub fn opened_inside(
+        &self,
+        addresses: &LocalAddresses,
+        forwarded: impl FnOnce(IpAddr) -> bool,
+    ) -> bool {
+        (addresses.contains(self.opener.ip()) || !addresses.contains(self.asked.ip()))
+            && self.opened_here(addresses, forwarded)
     }
 
     /// Whether its ends on the wire differ from those of the host that opened it.

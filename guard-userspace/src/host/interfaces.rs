@@ -1,9 +1,12 @@
 //! The network interfaces of a namespace, and which of them can be guarded.
 
 mod accepted;
+mod apart;
 mod forwarding;
 mod local;
+mod lookup;
 mod query;
+mod readable;
 mod routes;
 
 use std::{fmt, fs};
@@ -13,8 +16,10 @@ use ipnet::IpNet;
 
 pub use self::{
     accepted::accepted,
+    apart::Apart,
     forwarding::{Forwarding, Topology},
     local::{LocalAddresses, local_table},
+    lookup::{NextHop, RouteLookup},
     query::{changes, connect, find, list, look, program_name},
     routes::{Routes, Rules},
 };

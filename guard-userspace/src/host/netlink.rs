@@ -1,4 +1,5 @@
-//! Netlink dumps: one question, and as many messages as the kernel has to say.
+//! Questions to the kernel over netlink: dumps, in which one question is answered by as many messages
+//! as the kernel has to say, and questions with one answer each.
 
 pub mod message;
 
@@ -9,6 +10,9 @@ use netlink_packet_core::{
     NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_sys::{Socket, SocketAddr};
+
+/// An answer of one message is far shorter.
+const ANSWER_BYTES: usize = 8 * 1024;
 
 /// The kernel fills at most 32 KiB at a time.
 const RECEIVE_BYTES: usize = 64 * 1024;
@@ -81,6 +85,48 @@ impl Dump {
         mut message: impl FnMut(u16, &[u8]) -> io::Result<()>,
     ) -> io::Result<Progress> {
         next(&self.netlink, &mut self.bytes, &mut message)
+    }
+}
+
+/// A netlink socket for questions that have one answer each.
+pub struct Questions {
+    netlink: Socket,
+    bytes: Vec<u8>,
+}
+
+impl Questions {
+    /// A socket of this netlink protocol in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn open(protocol: isize) -> io::Result<Self> {
+        let netlink = Socket::new(protocol)?;
+        netlink.connect(&SocketAddr::new(0, 0))?;
+
+        Ok(Self {
+            netlink,
+            bytes: vec![0; ANSWER_BYTES],
+        })
+    }
+
+    /// Sends `request`, and returns what `read_answer` makes of the type and the payload of the answer.
+    ///
+    /// # Errors
+    /// When the kernel refuses, answers nothing, or `read_answer` fails.
+    pub fn ask<T>(
+        &mut self,
+        request: &[u8],
+        mut read_answer: impl FnMut(u16, &[u8]) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.netlink.send(request, 0)?;
+        let length = receive(&self.netlink, &mut self.bytes)?;
+        let mut answer = None;
+        read(&self.bytes[..length], &mut |kind, payload| {
+            answer = Some(read_answer(kind, payload)?);
+            Ok(())
+        })?;
+
+        answer.ok_or_else(|| io::Error::other("an empty answer"))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Interfaces that are not there when the guard starts, and names that an interface goes by besides.
 
 use std::{
+    ffi::OsStr,
     io,
-    os::unix::net::UnixDatagram,
+    os::unix::{ffi::OsStrExt, net::UnixDatagram},
     thread,
     time::{Duration, Instant},
 };
@@ -327,5 +328,47 @@ fn two_names_of_one_interface_are_refused() -> Result<()> {
     ] {
         ensure!(printed.contains(&part), "{part}: {printed}");
     }
+    Ok(())
+}
+
+/// The kernel takes any bytes for a name. One that is no text costs an interface nothing, and neither does that
+/// of another.
+#[test]
+fn f10_a_name_that_is_no_text_costs_nothing() -> Result<()> {
+    let lab = Lab::new()?;
+    let host = &lab.topology.guarded;
+    let call = |words: &[&str], name: &[u8]| -> Result<()> {
+        let status = host
+            .command("ip")
+            .args(words)
+            .arg(OsStr::from_bytes(name))
+            .status()?;
+        ensure!(status.success(), "ip {words:?}: {status}");
+        Ok(())
+    };
+    call(
+        &["link", "property", "add", "dev", "vg", "altname"],
+        b"x\xff",
+    )?;
+    host.ip("link add other type veth peer name other-end")?;
+    call(&["link", "set", "other", "name"], b"y\xff")?;
+    let guard = lab.guard(&[])?;
+    ensure!(lab.scan(10)? == 0, "strangers are heard");
+    host.ip("link add another type veth peer name another-end")?;
+    call(&["link", "set", "another", "name"], b"z\xff")?;
+    call(
+        &["link", "property", "add", "dev", "vg", "altname"],
+        b"\xfex",
+    )?;
+    // Longer than it takes to look at the interfaces twice.
+    let began = Instant::now();
+    while began.elapsed() < PATIENCE {
+        ensure!(lab.scan(1)? == 0, "strangers are heard: {}", guard.said());
+        thread::sleep(Duration::from_millis(100));
+    }
+    healthy(host, &guard)?;
+    works(&lab.topology, &lab.listener, "vg")?;
+    ensure!(!guard.said().contains("is gone"), "{}", guard.said());
+    ensure!(!guard.said().contains("decode"), "{}", guard.said());
     Ok(())
 }

@@ -1,10 +1,26 @@
 //! What is logged, how it is told to the journal, and what is said about a guard that leaves much open.
 
-use std::{fs, net::TcpStream};
+use std::{
+    fs,
+    io::{self, PipeReader, PipeWriter, Read, Write},
+    net::TcpStream,
+    os::fd::AsRawFd,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
-use guard_tests::bad_input::Host;
+use guard_common::outcome::Family;
+use guard_tests::{
+    bad_input::Host,
+    frames::udp,
+    guard::Guard,
+    netns::Direct,
+    wire::{Listener, Wire},
+};
 use serde_json::Value;
+
+use super::{PATIENCE, PORT};
 
 /// The whole line that starts so.
 fn line<'a>(said: &'a str, start: &str) -> Result<&'a str> {
@@ -178,4 +194,83 @@ fn the_journal_is_told_how_much_a_line_matters() -> Result<()> {
     host.run_by("/bin/sh", &["-c", AS_THE_JOURNAL])
         .flags(&["--egress-iface", "lo"])
         .is_refused(69, &["<3>lo: loopback interface"])
+}
+
+/// A program reads the log and stands still, from before the start. The guard comes into force, follows
+/// the range and ends as ever, and what it has to say is said when the program reads on.
+#[test]
+fn a_reader_that_stands_still_delays_nothing() -> Result<()> {
+    /// From a signal to the end of the process.
+    const END: Duration = Duration::from_secs(2);
+
+    let topology = Direct::new()?;
+    let host = &topology.guarded;
+    let wire = Wire::open(&topology.peer, topology.peer_interface())?;
+    let listener = Listener::new(host, PORT)?;
+    let (mut reader, mut writer) = small_pipe()?;
+    fill(&mut writer)?;
+    let stderr = writer.try_clone()?;
+    let mut guard = Guard::start_with(host, topology.interface(), &[], |daemon| {
+        daemon.stderr(stderr);
+    })?;
+    let follows = |range: &str, opens: bool| -> Result<()> {
+        host.sysctl("net/ipv4/ip_local_port_range", range)?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            wire.send(&udp(53, PORT).received(Family::Ipv4))?;
+            if (listener.delivered(Duration::from_millis(20)) == 1) == opens {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{range} is not in force");
+        }
+    };
+    follows("50000 60999", true)?;
+    follows("32768 60999", false)?;
+
+    let mut said = String::new();
+    let deadline = Instant::now() + PATIENCE;
+    while !(said.contains("\nguarding vg (") && said.contains("50000-60999")) {
+        let mut bytes = [0; 4096];
+        match reader.read(&mut bytes) {
+            Ok(read) => said.push_str(&String::from_utf8_lossy(&bytes[..read])),
+            Err(_) => thread::sleep(Duration::from_millis(10)),
+        }
+        ensure!(Instant::now() < deadline, "it says nothing: {said}");
+    }
+    ensure!(!said.contains("lost"), "{said}");
+
+    fill(&mut writer)?;
+    follows("50000 60999", true)?;
+    follows("32768 60999", false)?;
+    let began = Instant::now();
+    ensure!(guard.end()?.success(), "it does not end well");
+    let took = began.elapsed();
+    ensure!(took < END, "it ends after {took:?}");
+    Ok(())
+}
+
+/// A pipe of a page, whose reader does not wait.
+fn small_pipe() -> Result<(PipeReader, PipeWriter)> {
+    let (reader, writer) = io::pipe()?;
+    // SAFETY: no memory is involved, and both ends are open.
+    let sized = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) };
+    ensure!(sized == 4096, "a pipe of {sized} bytes");
+    waits(&reader, false)?;
+    Ok((reader, writer))
+}
+
+/// Whether who uses this end of a pipe waits.
+fn waits(end: &impl AsRawFd, waits: bool) -> Result<()> {
+    let flags = if waits { 0 } else { libc::O_NONBLOCK };
+    // SAFETY: no memory is involved, and the end is open.
+    let set = unsafe { libc::fcntl(end.as_raw_fd(), libc::F_SETFL, flags) };
+    ensure!(set == 0, "{}", io::Error::last_os_error());
+    Ok(())
+}
+
+/// Writes until there is no room.
+fn fill(writer: &mut PipeWriter) -> Result<()> {
+    waits(writer, false)?;
+    while writer.write(b".").is_ok() {}
+    waits(writer, true)
 }

@@ -1,6 +1,6 @@
 //! Y01: whoever listens in the range is found, and treated as the administrator says.
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 
 use anyhow::{Context, Result, ensure};
 use guard_common::outcome::Outcome::{
@@ -11,8 +11,8 @@ use guard_tests::{
     clients::moves,
     frames::{G, P, udp},
     guard::Guard,
-    netns::{Direct, Namespace},
-    peers::{Connection, Talk},
+    netns::{Direct, Namespace, link},
+    peers::{Connection, Talk, bound},
     wire::{Acceptor, Listener, QUIET, Wire},
 };
 
@@ -132,7 +132,7 @@ fn y01_nobody_who_is_being_served_is_cut_off_by_the_start() -> Result<()> {
             let (guest, host) = (&topology.guarded, &topology.peer);
             let acceptor = Acceptor::new(guest, PORT + 1)?;
             // The listener is the guarded host's, and its client, who speaks, is far away.
-            let listener = guest.run(|| std::net::TcpListener::bind((own, PORT)))?;
+            let listener = guest.run(|| TcpListener::bind((own, PORT)))?;
             let far = host.run(|| TcpStream::connect((own, PORT)))?;
             let (near, from) = listener.accept()?;
             ensure!(from.ip() == stranger, "{from} is not the peer");
@@ -195,5 +195,33 @@ fn y01_a_socket_of_the_kernel_is_exposed() -> Result<()> {
             ensure!(packets.of(none) == 0, "Y01, {mode}:{packets}");
         }
     }
+    Ok(())
+}
+
+/// A peer that is served by an interface which is not guarded loses nothing, and is no reason to refuse a start or to
+/// open a port.
+#[test]
+fn y01_a_peer_on_another_interface_is_no_reason_to_refuse() -> Result<()> {
+    let topology = Direct::new()?;
+    let host = &topology.guarded;
+    let container = Namespace::new("c")?;
+    link((host, "gc"), (&container, "vc"))?;
+    host.ip("addr add 10.9.5.1/24 dev gc")?;
+    container.ip("addr add 10.9.5.2/24 dev vc")?;
+    let _listener = bound(host, || TcpListener::bind(("0.0.0.0", PORT)))?;
+    let connect = |peer: &Namespace, address: [u8; 4]| {
+        let end = SocketAddr::from((address, PORT));
+        peer.run(|| TcpStream::connect_timeout(&end, QUIET * 10))
+    };
+    let _served = connect(&container, [10, 9, 5, 1])?;
+    let guard = Guard::start(host, topology.interface(), &[])?;
+    ensure!(blocked(&guard)? == 1, "{}", guard.said());
+    let _more = connect(&container, [10, 9, 5, 1]).context("it is cut off")?;
+    guard.stop()?;
+
+    // One of the other side is.
+    let _served = connect(&topology.peer, G.ipv4.octets())?;
+    let said = refusal(&topology, &[])?;
+    ensure!(said.contains("serves 10.9.0.1:"), "{said}");
     Ok(())
 }

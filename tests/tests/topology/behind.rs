@@ -60,9 +60,31 @@ impl Behind {
 
     /// The host lends its address.
     pub fn masqueraded() -> Result<Self> {
+        Self::translated("masquerade;")
+    }
+
+    /// The host translates to addresses that nobody holds, as routers of many customers do: they lead
+    /// to it, and what it would send there is discarded, of IPv6 because no route leads there.
+    pub fn pooled() -> Result<Self> {
+        let behind = Self::translated(
+            "snat ip to 10.9.8.5-10.9.8.8; oifname \"vg\" snat ip6 to fd08::5-fd08::8;",
+        )?;
+        behind
+            .topology
+            .guarded
+            .ip("route add blackhole 10.9.8.0/24")?;
+        let peer = &behind.topology.peer;
+        peer.ip("route add 10.9.8.0/24 via 10.9.0.2")?;
+        peer.ip("-6 route add fd08::/64 via fd09::2")?;
+        Ok(behind)
+    }
+
+    fn translated(statements: &str) -> Result<Self> {
         let behind = Self::new()?;
-        let rules = "table inet nat { chain post { type nat hook postrouting priority 100; \
-                     oifname \"vg\" masquerade; }; }";
+        let rules = &format!(
+            "table inet nat {{ chain post {{ type nat hook postrouting priority 100; \
+             oifname \"vg\" {statements} }}; }}"
+        );
         let status = behind
             .topology
             .guarded

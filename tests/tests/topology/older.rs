@@ -74,6 +74,25 @@ fn f01_what_conntrack_knows_is_heard() -> Result<()> {
     Ok(())
 }
 
+/// Of hosts behind a pool of addresses that nobody holds.
+#[test]
+fn f01_what_conntrack_knows_of_a_pool_is_heard() -> Result<()> {
+    let behind = Behind::pooled()?;
+    let mut all = talks(&behind, Family::Ipv4)?;
+    all.extend(talks(&behind, Family::Ipv6)?);
+    let guard = behind.guard("native", &["--no-rescue"])?;
+    let said = guard.said();
+    ensure!(said.contains(" 8 from conntrack"), "{said}");
+    let before = guard.packets()?;
+    let heard = alive(&mut all, PATIENCE)?;
+    let moved = guard.packets()?.since(&before);
+    ensure!(
+        heard == 8 && moved.of(DropNoFlow) == 0,
+        "{heard} hear:{moved}"
+    );
+    Ok(())
+}
+
 #[test]
 fn f01_without_conntrack_all_of_it_is_cut() -> Result<()> {
     let behind = Behind::masqueraded()?;

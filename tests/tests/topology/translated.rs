@@ -270,6 +270,21 @@ fn masqueraded_containers_outlive_timers_and_eviction() -> Result<()> {
 }
 
 #[test]
+fn containers_outlive_them_behind_a_pool_that_nobody_holds() -> Result<()> {
+    for (hooks, loss) in HOOKS.into_iter().zip([Loss::Evicted, Loss::Idle]) {
+        let behind = Behind::pooled()?;
+        let topology = &behind.topology;
+        let (heard, all, moved) = heard(topology, || masqueraded(&behind), &hooks, &[], loss)?;
+        ensure!(
+            heard == all,
+            "{hooks:?}, {loss:?}: {heard} of {all} hear:{moved}"
+        );
+        ensure!(moved.of(DropNoFlow) == 0, "{hooks:?}, {loss:?}:{moved}");
+    }
+    Ok(())
+}
+
+#[test]
 fn without_conntrack_in_sweeps_containers_are_cut() -> Result<()> {
     for (hooks, loss) in HOOKS.into_iter().zip([Loss::Idle, Loss::Evicted]) {
         let behind = Behind::masqueraded()?;

@@ -96,6 +96,9 @@ pub struct ListenerJson {
 pub struct InterfaceJson {
     /// The interface.
     pub name: String,
+    /// Whether strangers are to be dropped here, or what is sent is only to be recorded.
+    #[serde(default = "yes")]
+    pub guarded: bool,
     /// `native`, `generic`, or nothing where no XDP program is attached.
     pub xdp_mode: Option<Cow<'static, str>>,
     /// `tcx`, `clsact`, or nothing where what is sent is not recorded.
@@ -113,6 +116,11 @@ pub struct InterfaceJson {
     /// Those that see it afterwards.
     #[serde(default)]
     pub behind: Vec<String>,
+}
+
+/// An older daemon does not say.
+const fn yes() -> bool {
+    true
 }
 
 /// How full the flow maps are.
@@ -203,6 +211,7 @@ impl From<&Attachment> for InterfaceJson {
     fn from(attachment: &Attachment) -> Self {
         Self {
             name: attachment.interface.clone(),
+            guarded: attachment.guarded,
             xdp_mode: attachment.xdp.map(|hook| hook.label().into()),
             egress: attachment.egress.map(|hook| hook.label().into()),
             received: attachment.received.evidence.label().into(),

@@ -149,13 +149,13 @@ fn status_as_json() {
             ],
             "interfaces": [
                 {
-                    "name": "eth0", "xdp_mode": "native", "egress": "tcx",
+                    "name": "eth0", "guarded": true, "xdp_mode": "native", "egress": "tcx",
                     "received": "seen", "sent": "no_traffic",
                     "in_front": ["TCX program x (id 7)"],
                     "behind": ["u32 filter, priority 10, handle 800::800"],
                 },
                 {
-                    "name": "eth1", "xdp_mode": null, "egress": "clsact",
+                    "name": "eth1", "guarded": true, "xdp_mode": null, "egress": "clsact",
                     "received": "no_traffic", "sent": "unseen",
                     "in_front": [], "behind": [],
                 },

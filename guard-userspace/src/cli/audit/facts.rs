@@ -159,7 +159,7 @@ fn waiting() -> anyhow::Result<Vec<Waiting>> {
         range: PortRange::new(1, u16::MAX)?,
         reserved: Vec::new(),
     };
-    let mut survey = listeners::survey(&GuardedPorts::new(&everything, []), &[])?;
+    let mut survey = listeners::survey(&GuardedPorts::new(&everything, []), &[], &[])?;
     listeners::name_here(&mut survey.listeners, NAMING);
 
     Ok(survey

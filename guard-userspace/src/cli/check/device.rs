@@ -27,10 +27,16 @@ pub(super) fn interfaces(settings: &Settings, all: &[Interface], report: &mut Ch
                 "no such interface, a run waits for it",
                 Some(names(all)),
             ));
+            report.missing.push(name.clone());
             continue;
         };
         match interface.require_guardable() {
-            Ok(()) => report.ok(item, describe(name, interface)),
+            Ok(()) => {
+                report.ok(item, describe(name, interface));
+                if settings.iface.contains(name) {
+                    report.there.push(name.clone());
+                }
+            }
             Err(failure) => report.problem(item, &failure),
         }
     }

@@ -49,7 +49,7 @@ pub(super) fn ports(settings: &Settings, report: &mut CheckReport) {
         range: local.range,
         programs: &ListeningPrograms::default(),
     };
-    let verdict = listeners::survey(&guarded, &trusted)
+    let verdict = listeners::survey(&guarded, &trusted, &settings.iface)
         .map_err(Failure::from)
         .and_then(|mut found| {
             let kernel = found.kernel.iter();

@@ -93,6 +93,10 @@ impl fmt::Display for Item {
 pub struct CheckReport {
     /// What was looked at.
     pub items: Vec<Item>,
+    /// Interfaces that are there to be guarded.
+    pub there: Vec<String>,
+    /// Interfaces that are not there, and that a run waits for.
+    pub missing: Vec<String>,
     exit: Exit,
 }
 
@@ -100,6 +104,8 @@ impl Default for CheckReport {
     fn default() -> Self {
         Self {
             items: Vec::new(),
+            there: Vec::new(),
+            missing: Vec::new(),
             exit: Exit::Fine,
         }
     }
@@ -159,8 +165,16 @@ impl fmt::Display for CheckReport {
         for item in &self.items {
             writeln!(f, "{item}")?;
         }
+        let missing = one_line(&self.missing.join(", "));
         match self.exit {
-            Exit::Fine => f.write_str("a run would guard"),
+            Exit::Fine if self.missing.is_empty() => f.write_str("a run would guard"),
+            Exit::Fine if self.there.is_empty() => {
+                write!(f, "a run would guard nothing, and wait for {missing}")
+            }
+            Exit::Fine => {
+                let there = one_line(&self.there.join(", "));
+                write!(f, "a run would guard {there}, and wait for {missing}")
+            }
             exit => write!(f, "a run would end with exit code {}", exit as u8),
         }
     }
@@ -168,10 +182,11 @@ impl fmt::Display for CheckReport {
 
 impl Serialize for CheckReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("Report", 4)?;
+        let mut object = serializer.serialize_struct("Report", 5)?;
         object.serialize_field("schema_version", &SCHEMA_VERSION)?;
         object.serialize_field("items", &self.items)?;
         object.serialize_field("would_run", &(self.exit == Exit::Fine))?;
+        object.serialize_field("waits_for", &self.missing)?;
         object.serialize_field("exit_code", &(self.exit as u8))?;
         object.end()
     }
@@ -180,6 +195,34 @@ impl Serialize for CheckReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_that_waits_is_not_called_one_that_guards() {
+        // there, missing, the last line
+        let table: [(&[&str], &[&str], &str); 3] = [
+            (&["eth0"], &[], "a run would guard"),
+            (
+                &[],
+                &["ens5"],
+                "a run would guard nothing, and wait for ens5",
+            ),
+            (
+                &["eth0"],
+                &["ens5", "ppp0"],
+                "a run would guard eth0, and wait for ens5, ppp0",
+            ),
+        ];
+        for (there, missing, expected) in table {
+            let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+            let report = CheckReport {
+                there: owned(there),
+                missing: owned(missing),
+                ..CheckReport::default()
+            };
+            assert_eq!(report.to_string(), expected);
+            assert_eq!(report.exit(), Exit::Fine);
+        }
+    }
 
     #[test]
     fn the_first_problem_decides() {

@@ -14,7 +14,7 @@ fn snapshot_of_a_status() {
     assert_eq!(
         StatusText(&status).to_string(),
         "\
-guarding eth0 (native XDP, TCX egress), eth1 (clsact egress only), ports 32768-60999
+guarding eth0 (native XDP, TCX egress), ports 32768-60999; not attached: eth1
 ALARM     eth1: its XDP program was taken off
 traffic   eth0: received seen, sent none yet
 traffic   eth1: sent NOT SEEN
@@ -65,6 +65,20 @@ metrics   missing: taken; stop it
 advice    full; give more
 packets   none received yet
 "
+    );
+}
+
+/// Egress alone drops nothing.
+#[test]
+fn an_interface_without_xdp_is_not_guarded() {
+    let mut robbed = observation(Mode::Enforce);
+    robbed.interfaces[0].xdp = None;
+    robbed.interfaces[1].guarded = false;
+    let status = StatusJson::from(&robbed);
+
+    assert_eq!(
+        Headline(&status).to_string(),
+        "guarding eth1 (clsact egress only), ports 32768-60999; not attached: eth0"
     );
 }
 

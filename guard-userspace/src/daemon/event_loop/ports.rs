@@ -99,7 +99,8 @@ impl PortsInForce {
             complaint: None,
         };
         // Here: there are no other threads while this one has its privileges.
-        let mut found = listeners::survey(&ports.regardless(), &trusted(settings))?;
+        let mut found =
+            listeners::survey(&ports.regardless(), &trusted(settings), &settings.iface)?;
         names.wait_for(&found.listeners, NAMES_AT_START).await;
         names.name(&mut found.listeners);
         let has_flows =
@@ -419,8 +420,9 @@ async fn survey(
     settings: &Settings,
     names: &mut OwnerNames,
 ) -> anyhow::Result<Survey> {
-    let trusted = trusted(settings);
-    let mut found = in_background(move || listeners::survey(&guarded, &trusted)).await??;
+    let (trusted, interfaces) = (trusted(settings), settings.iface.clone());
+    let mut found =
+        in_background(move || listeners::survey(&guarded, &trusted, &interfaces)).await??;
     names.ask_about(&found.listeners);
     names.name(&mut found.listeners);
 

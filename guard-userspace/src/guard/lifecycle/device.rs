@@ -68,8 +68,6 @@ pub(super) struct GuardedDevice {
     pub(super) cure: Option<config::XdpMode>,
     /// The MTU that the mode of XDP was chosen at.
     mtu: u32,
-    /// Why it is not guarded, if that was said already.
-    pub(super) complaint: Option<String>,
     /// Whether its XDP program reads frames in several pieces.
     frags: bool,
     /// Nothing until they are loaded, which is done last for interfaces that are missing.
@@ -102,7 +100,6 @@ impl GuardedDevice {
             cure: None,
             mtu: 0,
             neighbours: Neighbours::default(),
-            complaint: None,
             frags: wanted.frags,
             programs,
         }

@@ -157,7 +157,6 @@ impl Guard {
                 let again = if device.seen { " again" } else { "" };
                 notes.push(format!("{name}: {done}{again}"));
                 device.seen = true;
-                device.complaint = None;
             }
             Err(failure) => {
                 let device = &mut self.devices[number];
@@ -169,10 +168,14 @@ impl Guard {
                 {
                     notes.push(format!("{name}: {error:#}"));
                 }
-                if device.complaint.as_ref() != Some(&complaint) {
-                    notes.push(format!("{name}: not guarded: {complaint}"));
-                    device.complaint = Some(complaint);
-                }
+                // Logged where it is new.
+                let done = if device.guarded {
+                    "guarded"
+                } else {
+                    "recorded"
+                };
+                let text = format!("not {done}: {complaint}");
+                self.alarms.raise(&name, AlarmKind::Detached, &text);
             }
         }
     }

@@ -178,7 +178,7 @@ fn this_process_is_found() {
         range: PortRange::new(port, port).expect("a range"),
         reserved: Vec::new(),
     };
-    let found = survey(&GuardedPorts::new(&local, []), &[]).expect("a survey");
+    let found = survey(&GuardedPorts::new(&local, []), &[], &[]).expect("a survey");
     let mut found = found.listeners;
     name_here(&mut found, Duration::from_secs(10));
     assert_eq!(found.len(), 1);

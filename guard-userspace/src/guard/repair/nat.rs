@@ -26,7 +26,7 @@ use crate::{
     },
     host::{
         conntrack::{self, Tracked, begin, read, tracks_any},
-        interfaces::LocalAddresses,
+        interfaces::{LocalAddresses, RouteLookup},
         netlink::{Dump, Progress},
     },
 };
@@ -98,7 +98,7 @@ impl NatFlows {
     /// on, and were opened by this host or by one behind it; `mark` is told of each before.
     ///
     /// # Errors
-    /// When conntrack or the local table cannot be read. The next look begins anew.
+    /// When conntrack or the routes cannot be read. The next look begins anew.
     pub fn look(
         &mut self,
         surroundings: &NatContext<'_>,
@@ -144,6 +144,7 @@ impl NatFlows {
             return Ok(repaired);
         };
         let addresses = LocalAddresses::read()?;
+        let mut routes = RouteLookup::open().context("rtnetlink: open a socket")?;
         let (kept, shortest) = (&mut self.kept, &mut self.shortest[0]);
         let mut put = vec![0; surroundings.flows.len()];
         let mut visit = |kind, payload: &[u8]| -> io::Result<()> {
@@ -157,7 +158,7 @@ impl NatFlows {
             let due = tracked.is_translated()
                 && tracked.goes_on()
                 && recorded(&tracked)
-                && tracked.opened_inside(&addresses);
+                && tracked.opened_inside(&addresses, |address| routes.forwards(address));
             if due {
                 let counts = (&mut kept[..], &mut put[..]);
                 surroundings.keep(&tracked, counts, shortest, &mut repaired, &mark);

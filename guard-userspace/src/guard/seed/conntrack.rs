@@ -1,14 +1,15 @@
 //! Telling the maps about flows that conntrack knows, and that no socket stands for.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
+use anyhow::Context;
 use guard_common::frame::transport::Transport;
 
 use crate::{
     guard::seed::{self, Target},
     host::{
         conntrack::{Tracked, walk},
-        interfaces::LocalAddresses,
+        interfaces::{LocalAddresses, RouteLookup},
         range::GuardedPorts,
     },
 };
@@ -47,9 +48,11 @@ pub fn seed(
 ) -> ConntrackSeeded {
     let mut seeded = ConntrackSeeded::default();
     let walked = LocalAddresses::read().and_then(|addresses| {
+        let mut routes = RouteLookup::open().context("rtnetlink: open a socket")?;
         let mut put = vec![0; target.flows.len()];
         seeded.tracks = walk(|tracked| {
-            if !concerns(tracked, guarded, unrecorded, &addresses) {
+            let forwarded = |address| routes.forwards(address);
+            if !concerns(tracked, guarded, unrecorded, &addresses, forwarded) {
                 return;
             }
             let holder = target
@@ -92,8 +95,9 @@ pub fn concerns(
     guarded: &GuardedPorts,
     unrecorded: &BTreeSet<u16>,
     addresses: &LocalAddresses,
+    forwarded: impl FnOnce(IpAddr) -> bool,
 ) -> bool {
     guarded.guarded(tracked.transport, tracked.local.port())
-        && tracked.opened_here(addresses)
+        && tracked.opened_here(addresses, forwarded)
         && !(tracked.transport == Transport::Udp && unrecorded.contains(&tracked.remote.port()))
 }

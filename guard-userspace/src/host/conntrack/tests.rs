@@ -21,8 +21,8 @@ fn nested(kind: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
 /// One direction of a connection: `CTA_TUPLE_ORIG` is 1, `CTA_TUPLE_REPLY` 2.
 fn tuple(kind: u16, protocol: u8, source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
     let octets = |end: SocketAddr| match end.ip() {
-        std::net::IpAddr::V4(address) => address.octets().to_vec(),
-        std::net::IpAddr::V6(address) => address.octets().to_vec(),
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
     };
     // `CTA_IP_V4_SRC` is 1, `CTA_IP_V6_SRC` 3, and each destination comes next.
     let first = if source.is_ipv4() { 1 } else { 3 };

@@ -15,7 +15,7 @@ use netlink_packet_route::{
 };
 use rtnetlink::{Handle, MulticastGroup};
 
-use super::{AttachedMode, Interface, Statistics, XdpProgram, pick, routes};
+use super::{AttachedMode, Interface, Statistics, XdpProgram, pick, readable::Readable, routes};
 use crate::base::failure::Failure;
 
 /// Opens an rtnetlink connection into the calling thread's network namespace.
@@ -27,7 +27,7 @@ use crate::base::failure::Failure;
 /// When the kernel refuses the socket.
 pub fn connect() -> anyhow::Result<Handle> {
     let (connection, handle, _) =
-        rtnetlink::new_connection().context("rtnetlink: open a socket")?;
+        rtnetlink::new_connection_with_socket::<Readable>().context("rtnetlink: open a socket")?;
     tokio::spawn(connection);
 
     Ok(handle)
@@ -50,7 +50,8 @@ pub fn changes() -> anyhow::Result<impl Stream<Item = ()>> {
         MulticastGroup::Ipv6Rule,
     ];
     let (connection, _, messages) =
-        rtnetlink::new_multicast_connection(&groups).context("rtnetlink: listen for changes")?;
+        rtnetlink::new_multicast_connection_with_socket::<Readable>(&groups)
+            .context("rtnetlink: listen for changes")?;
     tokio::spawn(connection);
 
     Ok(messages.filter_map(|(message, _)| ready(concerns_us(&message).then_some(()))))

@@ -178,6 +178,30 @@ fn only_what_was_opened_here_counts() {
             others,
         ),
         (
+            "of one behind us, to a pool that nobody holds",
+            [container, peer],
+            ["192.0.2.9:40000", peer],
+            ours,
+        ),
+        (
+            "through us, to a pool that nobody holds",
+            [container, "10.9.0.2:80"],
+            ["192.0.2.9:40000", peer],
+            outside,
+        ),
+        (
+            "to a pool that the routes lead on",
+            [container, peer],
+            ["198.51.100.9:40000", peer],
+            others,
+        ),
+        (
+            "a stranger's from such a pool",
+            ["192.0.2.9:1234", host],
+            ["192.0.2.9:1234", container],
+            others,
+        ),
+        (
             "within the host",
             [host, "10.9.0.2:80"],
             [host, "10.9.0.2:80"],
@@ -220,6 +244,8 @@ fn only_what_was_opened_here_counts() {
             others,
         ),
     ];
+    let pool = "192.0.2.0/24".parse::<ipnet::IpNet>().expect("is a prefix");
+    let forwarded = |address: IpAddr| !pool.contains(&address);
     for (name, [opener, asked], [local, remote], expected) in table {
         let tracked = Tracked {
             opener: end(opener),
@@ -227,8 +253,8 @@ fn only_what_was_opened_here_counts() {
             ..tracked(Transport::Udp, end(local), end(remote))
         };
         let found = (
-            tracked.opened_here(&addresses),
-            tracked.opened_inside(&addresses),
+            tracked.opened_here(&addresses, forwarded),
+            tracked.opened_inside(&addresses, forwarded),
         );
         assert_eq!(found, expected, "{name}");
         let translated = [opener, asked] != [local, remote] && [opener, asked] != [remote, local];
@@ -298,8 +324,13 @@ fn only_guarded_ports_and_recorded_peers_concern_the_maps() {
             SocketAddr::new([10, 9, 0, 2].into(), local),
             SocketAddr::new([10, 9, 0, 1].into(), remote),
         );
-        let found =
-            crate::guard::seed::conntrack::concerns(&tracked, &guarded, &unrecorded, &addresses);
+        let found = crate::guard::seed::conntrack::concerns(
+            &tracked,
+            &guarded,
+            &unrecorded,
+            &addresses,
+            |_| true,
+        );
         assert_eq!(found, expected, "{name}");
     }
 }
