@@ -155,7 +155,7 @@ fn lines_are_json_and_few_where_that_is_asked_for() -> Result<()> {
             host.topology.guarded.run(connect)
         };
         while !answers() {
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(20));
         }
         let log = daemon.log().to_owned();
         daemon.stop()?;
