@@ -230,7 +230,7 @@ fn sysctls_that_say_nothing_useful() -> Result<()> {
                 &[
                     sysctl,
                     "cannot make sense of \"32768 ninety\"",
-                    "; write it anew",
+                    "; write it again",
                 ],
             )?;
     }

@@ -132,7 +132,7 @@ fn f16_a_link_that_is_being_freed_is_waited_for() -> Result<()> {
             .context("no link is pinned")??;
         let held = open_pin(&link)?;
         fs::remove_file(&link)?;
-        says(&guard, "somebody else has taken off")?;
+        says(&guard, "another program has taken off")?;
         thread::sleep(Duration::from_millis(300));
         drop(held);
         guarded_again(&guard, &lab.topology.guarded, "vg")?;
