@@ -114,7 +114,7 @@ fn a_start_of_many_interfaces_ends_when_it_is_told_to() -> Result<()> {
     for there in [false, true] {
         if there {
             for name in &names {
-                host.ip(&format!("link add {name} link vg type macvlan mode bridge"))?;
+                host.ip(&format!("link add {name} type veth peer name {name}-o"))?;
                 host.ip(&format!("link set {name} up"))?;
             }
         }
