@@ -15,7 +15,6 @@ use guard_tests::{
     guard::Guard,
     metrics,
     netns::{Direct, Namespace},
-    rounds::emulated,
     wire::{Listener, QUIET},
 };
 
@@ -165,11 +164,9 @@ fn a_start_of_many_interfaces_ends_when_it_is_told_to() -> Result<()> {
             let left = std::fs::read_dir(pins.path()).map_or(0, Iterator::count);
             ensure!(left == 0, "{there}, {wait}: {left} pins are left");
         }
-        // Of a processor, as others may keep it busy: what one interface takes, not what all do. An
-        // emulated one takes tens of times longer.
-        let one = Duration::from_secs(if emulated() { 30 } else { 1 });
+        // Of a processor, as others may keep it busy.
         let most = used_up.iter().max();
-        ensure!(most < Some(&one), "{there}: {used_up:?}");
+        ensure!(most < Some(&Duration::from_secs(1)), "{there}: {used_up:?}");
     }
     Ok(())
 }
