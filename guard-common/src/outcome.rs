@@ -41,14 +41,17 @@ impl Verdict {
     }
 }
 
-/// The one list of reasons: variant, hook, action, metric label.
+/// The one list of reasons: number, variant, hook, action, metric label.
+///
+/// A new one comes last, under the next number, and none is ever taken out or moved: an upgrade keeps
+/// counters by their numbers.
 macro_rules! outcomes {
-    ($($(#[doc = $doc:literal])+ $variant:ident => $direction:ident, $verdict:ident, $reason:literal;)+) => {
+    ($($(#[doc = $doc:literal])+ $number:literal $variant:ident => $direction:ident, $verdict:ident, $reason:literal;)+) => {
         /// What was done with one frame, and why: one counter slot and one metric label each.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         #[repr(u8)]
         pub enum Outcome {
-            $($(#[doc = $doc])+ $variant,)+
+            $($(#[doc = $doc])+ $variant = $number,)+
         }
 
         impl Outcome {
@@ -82,51 +85,60 @@ macro_rules! outcomes {
 
 outcomes! {
     /// Neither IPv4 nor IPv6.
-    PassNotIp => Ingress, Pass, "not_ip";
+    0 PassNotIp => Ingress, Pass, "not_ip";
     /// More VLAN tags than are walked.
-    DropVlanDepth => Ingress, Drop, "vlan_depth";
+    1 DropVlanDepth => Ingress, Drop, "vlan_depth";
     /// More IPv6 extension headers than are walked.
-    DropHeaderDepth => Ingress, Drop, "header_depth";
+    2 DropHeaderDepth => Ingress, Drop, "header_depth";
     /// The frame ends inside a header that is needed, or the header contradicts itself.
-    DropMalformed => Ingress, Drop, "malformed";
+    3 DropMalformed => Ingress, Drop, "malformed";
     /// A later fragment of a datagram whose first fragment was not refused.
-    PassLaterFragment => Ingress, Pass, "later_fragment";
+    4 PassLaterFragment => Ingress, Pass, "later_fragment";
     /// A later fragment of a datagram whose first fragment was refused.
-    DropFragmentDenied => Ingress, Drop, "fragment_denied";
+    5 DropFragmentDenied => Ingress, Drop, "fragment_denied";
     /// ICMP that quotes no packet.
-    PassIcmpInfo => Ingress, Pass, "icmp_info";
+    6 PassIcmpInfo => Ingress, Pass, "icmp_info";
     /// An ICMP error about a packet from a port that is not guarded.
-    PassIcmpOutside => Ingress, Pass, "icmp_outside";
+    7 PassIcmpOutside => Ingress, Pass, "icmp_outside";
     /// An ICMP error about a flow of this host.
-    PassIcmpRelated => Ingress, Pass, "icmp_related";
+    8 PassIcmpRelated => Ingress, Pass, "icmp_related";
     /// An ICMP error about a guarded port that has no such flow.
-    DropIcmpUnrelated => Ingress, Drop, "icmp_unrelated";
+    9 DropIcmpUnrelated => Ingress, Drop, "icmp_unrelated";
     /// A protocol without ephemeral ports, or one that is not guarded.
-    PassOtherProtocol => Ingress, Pass, "other_protocol";
+    10 PassOtherProtocol => Ingress, Pass, "other_protocol";
     /// To a port outside the local port range.
-    PassOutsideRange => Ingress, Pass, "outside_range";
+    11 PassOutsideRange => Ingress, Pass, "outside_range";
     /// To a port of the range that is reserved or exposed.
-    PassExempt => Ingress, Pass, "exempt";
+    12 PassExempt => Ingress, Pass, "exempt";
     /// Of a flow this host opened.
-    PassKnownFlow => Ingress, Pass, "known_flow";
+    13 PassKnownFlow => Ingress, Pass, "known_flow";
     /// Of a flow that was not in the map, but for which the kernel has a connected socket.
-    PassRescued => Ingress, Pass, "rescued";
+    14 PassRescued => Ingress, Pass, "rescued";
     /// To another host, through this one.
-    PassNotLocal => Ingress, Pass, "not_local";
+    15 PassNotLocal => Ingress, Pass, "not_local";
     /// From a trusted prefix.
-    PassTrusted => Ingress, Pass, "trusted";
+    16 PassTrusted => Ingress, Pass, "trusted";
     /// To a guarded port, answering nothing.
-    DropNoFlow => Ingress, Drop, "no_flow";
+    17 DropNoFlow => Ingress, Drop, "no_flow";
 
     /// Nothing is recorded of this frame.
-    PassNotRecorded => Egress, Pass, "not_recorded";
+    18 PassNotRecorded => Egress, Pass, "not_recorded";
     /// Of a flow already in the map.
-    PassRefreshedFlow => Egress, Pass, "known_flow";
+    19 PassRefreshedFlow => Egress, Pass, "known_flow";
     /// Of a flow that is in the map from now on.
-    PassNewFlow => Egress, Pass, "new_flow";
+    20 PassNewFlow => Egress, Pass, "new_flow";
     /// Of a flow the map had no room for.
-    PassInsertFailed => Egress, Pass, "insert_failed";
+    21 PassInsertFailed => Egress, Pass, "insert_failed";
 }
+
+// The slots follow from the numbers, which therefore are those of the places in the list.
+const _: () = {
+    let mut place = 0;
+    while place < Outcome::ALL.len() {
+        assert!(Outcome::ALL[place] as usize == place);
+        place += 1;
+    }
+};
 
 /// The network protocol of a frame, as a metric label.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -199,32 +211,90 @@ pub struct Decision {
 
 impl Decision {
     /// Counter slots of one device.
-    pub const SLOTS: u32 = (Outcome::ALL.len() * 2 * 3 * 5) as u32;
+    pub const SLOTS: u32 = (Outcome::ALL.len() * Self::SLOTS_OF_ONE) as u32;
+
+    /// Counter slots of one outcome.
+    pub const SLOTS_OF_ONE: usize = Verdict::ALL.len() * Family::ALL.len() * Protocol::ALL.len();
 
     /// The number of the counter among those of the device, when `verdict` was carried out.
     #[inline(always)]
     pub const fn slot(self, verdict: Verdict) -> u32 {
-        let slot = self.outcome as u32 * 2 + verdict as u32;
+        let slot = self.outcome as u32 * Verdict::ALL.len() as u32 + verdict as u32;
+        let slot = slot * Family::ALL.len() as u32 + self.family as u32;
 
-        (slot * 3 + self.family as u32) * 5 + self.protocol as u32
+        slot * Protocol::ALL.len() as u32 + self.protocol as u32
     }
 }
 
-/// What is counted beside the frames.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub enum Tally {
-    /// A flow was put back that the map had evicted, or that was never in it.
-    RescuedAbsent = 0,
-    /// A flow was put back that had expired.
-    RescuedExpired = 1,
-    /// In monitor mode: a packet to a connected socket would have been dropped.
-    WouldDropConnected = 2,
-    /// In monitor mode: a packet to a listener would have been dropped.
-    WouldDropListener = 3,
+/// The one list of what is counted beside the frames: number, variant, name. A new one comes last.
+macro_rules! tallies {
+    ($($(#[doc = $doc:literal])+ $number:literal $variant:ident, $name:literal;)+) => {
+        /// What is counted beside the frames.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u32)]
+        pub enum Tally {
+            $($(#[doc = $doc])+ $variant = $number,)+
+        }
+
+        impl Tally {
+            /// Every tally, in the order of the elements.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// Tallies there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// What is counted, in a word.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+    };
 }
 
-impl Tally {
-    /// Tallies there are.
-    pub const COUNT: usize = 4;
+tallies! {
+    /// A flow was put back that the map had evicted, or that was never in it.
+    0 RescuedAbsent, "rescued_absent";
+    /// A flow was put back that had expired.
+    1 RescuedExpired, "rescued_expired";
+    /// In monitor mode: a packet to a connected socket would have been dropped.
+    2 WouldDropConnected, "would_drop_connected";
+    /// In monitor mode: a packet to a listener would have been dropped.
+    3 WouldDropListener, "would_drop_listener";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_of_an_interface_take_less_than_two_mib_on_128_processors() {
+        const PROCESSORS: usize = 128;
+
+        assert!(Decision::SLOTS as usize * size_of::<u64>() * PROCESSORS < 2 << 20);
+    }
+
+    #[test]
+    fn every_decision_has_a_slot_of_its_own() {
+        let mut taken = [false; Decision::SLOTS as usize];
+        for &outcome in Outcome::ALL {
+            for verdict in Verdict::ALL {
+                for family in Family::ALL {
+                    for protocol in Protocol::ALL {
+                        let decision = Decision {
+                            outcome,
+                            family,
+                            protocol,
+                        };
+                        let slot = decision.slot(verdict) as usize;
+                        // Those of an outcome that is added come behind all others.
+                        assert_eq!(slot / Decision::SLOTS_OF_ONE, outcome as usize);
+                        assert!(!core::mem::replace(&mut taken[slot], true), "{decision:?}");
+                    }
+                }
+            }
+        }
+        assert!(taken.into_iter().all(|taken| taken));
+    }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use guard_common::outcome::{
-    Direction, Family,
+    Decision, Direction, Family,
     Outcome::{self, DropMalformed, PassNewFlow, PassNotRecorded, PassRefreshedFlow},
     Verdict,
 };
@@ -141,7 +141,7 @@ fn judge(programs: &Programs, hook: Direction, frame: &[u8], due: &[Outcome]) ->
         .filter(|(_, (before, after))| before != after)
         .map(|(slot, (before, after))| {
             // Slots run by outcome, verdict, family and protocol.
-            let outcome = Outcome::ALL[slot / (2 * 3 * 5)];
+            let outcome = Outcome::ALL[slot / Decision::SLOTS_OF_ONE];
             (outcome, Verdict::ALL[slot / (3 * 5) % 2], after - before)
         })
         .collect();

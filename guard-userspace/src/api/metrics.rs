@@ -4,7 +4,7 @@ mod series;
 
 use std::{fmt, sync::Arc};
 
-use guard_common::outcome::{Decision, Family, Outcome, Protocol, Verdict};
+use guard_common::outcome::{Decision, Family, Outcome, Protocol, Tally, Verdict};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, text},
@@ -36,16 +36,19 @@ pub fn exposition(observation: Arc<Snapshot>, read_failures: u64) -> Result<Stri
 
 const fn rescues(observation: &Snapshot) -> [(&'static str, u64); 2] {
     [
-        ("absent", observation.tallies.rescued_absent),
-        ("expired", observation.tallies.rescued_expired),
+        ("absent", observation.tallies.of(Tally::RescuedAbsent)),
+        ("expired", observation.tallies.of(Tally::RescuedExpired)),
     ]
 }
 
 /// Frames that monitor mode let through although enforcing would have cut a socket of this host.
 const fn would_drop_live(observation: &Snapshot) -> [(&'static str, u64); 2] {
     [
-        ("connected", observation.tallies.would_drop_connected),
-        ("listener", observation.tallies.would_drop_listener),
+        (
+            "connected",
+            observation.tallies.of(Tally::WouldDropConnected),
+        ),
+        ("listener", observation.tallies.of(Tally::WouldDropListener)),
     ]
 }
 

@@ -13,7 +13,7 @@ use std::{
     path::Path,
 };
 
-pub use self::elements::HashMap;
+pub use self::elements::{HashMap, words_by_processor};
 
 /// Commands of bpf(2), `enum bpf_cmd` of include/uapi/linux/bpf.h.
 mod command {

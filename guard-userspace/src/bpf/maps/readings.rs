@@ -50,15 +50,13 @@ pub struct FlowCount {
 
 /// What is counted beside the frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Tallies {
-    /// Flows put back that the map had evicted, or never held.
-    pub rescued_absent: u64,
-    /// Flows put back that had expired.
-    pub rescued_expired: u64,
-    /// Frames that monitor mode passed and a connected socket would have lost.
-    pub would_drop_connected: u64,
-    /// Frames that monitor mode passed and a listener would have lost.
-    pub would_drop_listener: u64,
+pub struct Tallies([u64; Tally::COUNT]);
+
+impl Tallies {
+    /// How often this has happened.
+    pub const fn of(&self, tally: Tally) -> u64 {
+        self.0[tally as usize]
+    }
 }
 
 /// One flow.
@@ -159,20 +157,16 @@ impl Readings {
     /// # Errors
     /// When the kernel refuses.
     pub fn tallies(&self) -> anyhow::Result<Tallies> {
-        let read = |tally: Tally| -> anyhow::Result<u64> {
+        let mut tallies = Tallies::default();
+        for (&tally, sum) in Tally::ALL.iter().zip(&mut tallies.0) {
             let values = self
                 .tallies
                 .get(&(tally as u32), 0)
                 .context("tallies: cannot be read")?;
-            Ok(values.iter().sum())
-        };
+            *sum = values.iter().sum();
+        }
 
-        Ok(Tallies {
-            rescued_absent: read(Tally::RescuedAbsent)?,
-            rescued_expired: read(Tally::RescuedExpired)?,
-            would_drop_connected: read(Tally::WouldDropConnected)?,
-            would_drop_listener: read(Tally::WouldDropListener)?,
-        })
+        Ok(tallies)
     }
 
     /// What shows that the flow maps are too small.
@@ -192,7 +186,7 @@ impl Readings {
 
         Ok(Shortage {
             insert_failed,
-            rescued_absent: self.tallies()?.rescued_absent,
+            rescued_absent: self.tallies()?.of(Tally::RescuedAbsent),
         })
     }
 

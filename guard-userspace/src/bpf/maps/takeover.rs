@@ -1,17 +1,19 @@
 //! What is counted, taken over from maps that are pinned elsewhere.
 
+use std::path::Path;
+
 use anyhow::Context;
-use aya::maps::{Array, IterableMap, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, IterableMap, Map, MapData, MapInfo, MapType, PerCpuArray, PerCpuValues};
 use guard_common::{
     abi::{
         device::Device,
         layout::{Counters, MAX_DEVICES},
     },
-    outcome::Tally,
+    outcome::{Decision, Tally},
 };
 
 use super::{Maps, alike, name_of, open};
-use crate::bpf::pins::Pins;
+use crate::bpf::{pins::Pins, syscalls};
 
 impl Maps {
     /// Takes over what is counted elsewhere: for frames, interface by interface. Each counter
@@ -29,16 +31,15 @@ impl Maps {
     }
 
     fn take_over_frames(&mut self, from: &Pins) -> anyhow::Result<bool> {
-        let known = alike("devices", &self.devices.map().info()?, from).is_some()
-            && alike("counters", &self.counters.map().info()?, from).is_some();
-        if !known {
+        let counters = from.map("counters");
+        let known = alike("devices", &self.devices.map().info()?, from).is_some();
+        if !known || !has_counters(&counters) {
             return Ok(false);
         }
 
         let devices: Array<MapData, Device> =
             Array::try_from(Map::Array(open(&from.map("devices"))?))?;
-        let counters: PerCpuArray<MapData, Counters> =
-            PerCpuArray::try_from(Map::PerCpuArray(open(&from.map("counters"))?))?;
+        let counters = open(&counters)?;
         for slot in 0..MAX_DEVICES {
             let name = self.device_name(slot)?;
             if name.is_empty() {
@@ -48,8 +49,7 @@ impl Maps {
                 if name_of(&devices, other)? != name {
                     continue;
                 }
-                let theirs = counters
-                    .get(&other, 0)
+                let theirs = syscalls::words_by_processor(&counters, other)
                     .context("counters: cannot be read")?;
                 let own = self
                     .counters
@@ -58,7 +58,7 @@ impl Maps {
                 let larger: Vec<Counters> = own
                     .iter()
                     .zip(theirs.iter())
-                    .map(|(own, other)| std::array::from_fn(|slot| own[slot].max(other[slot])))
+                    .map(|(own, other)| larger(own, other))
                     .collect();
                 self.counters
                     .set(slot, PerCpuValues::try_from(larger)?, 0)
@@ -93,5 +93,44 @@ impl Maps {
         }
 
         Ok(true)
+    }
+}
+
+/// Whether counters of frames are pinned there, for whatever number of outcomes.
+fn has_counters(path: &Path) -> bool {
+    const OF_ONE_OUTCOME: usize = Decision::SLOTS_OF_ONE * size_of::<u64>();
+
+    MapInfo::from_pin(path).is_ok_and(|info| {
+        info.map_type()
+            .is_ok_and(|kind| kind == MapType::PerCpuArray)
+            && (info.value_size() as usize).is_multiple_of(OF_ONE_OUTCOME)
+    })
+}
+
+/// The larger of each counter and the one of the same number in another version, which may know of
+/// more outcomes or of fewer: their numbers are the same in all.
+fn larger(own: &Counters, other: &[u64]) -> Counters {
+    let mut larger = *own;
+    for (own, other) in larger.iter_mut().zip(other) {
+        *own = (*own).max(*other);
+    }
+
+    larger
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_of_versions_with_more_and_fewer_outcomes_keep_their_numbers() {
+        let own: Counters = std::array::from_fn(|slot| 10 * slot as u64);
+        let last = own.len() - 1;
+        let fewer: Vec<u64> = vec![75; Decision::SLOTS_OF_ONE];
+        let both = larger(&own, &fewer);
+        assert_eq!((both[0], both[7], both[8]), (75, 75, 80));
+        assert_eq!(both[fewer.len()..], own[fewer.len()..]);
+        let more: Vec<u64> = vec![u64::MAX; own.len() + Decision::SLOTS_OF_ONE];
+        assert_eq!(larger(&own, &more)[last], u64::MAX);
     }
 }

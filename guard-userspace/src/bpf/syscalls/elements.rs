@@ -13,6 +13,7 @@ use aya::{
 };
 
 use super::bpf;
+use crate::host::features::Feature;
 
 /// `BPF_MAP_LOOKUP_ELEM`, include/uapi/linux/bpf.h.
 const MAP_LOOKUP_ELEM: libc::c_int = 1;
@@ -161,6 +162,10 @@ impl<K: Pod, V: Pod> HashMap<K, V> {
     /// When the kernel refuses, for instance before 5.14:
     /// <https://github.com/torvalds/linux/commit/3e87f192b405>.
     pub fn take(&self, key: &K) -> io::Result<Option<V>> {
+        if !Feature::TakeElement.may_be_used() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+
         self.value(MAP_LOOKUP_AND_DELETE_ELEM, key)
     }
 
@@ -207,6 +212,28 @@ impl<K: Pod, V: Pod> HashMap<K, V> {
         // SAFETY: both outlive the call, and are as long as those of the map.
         unsafe { bpf(MAP_UPDATE_ELEM, &mut attr) }.map(drop)
     }
+}
+
+/// An element of a per-CPU array, as 64-bit words of each processor that there can be, however many the
+/// map has.
+///
+/// # Errors
+/// When it is no such array, or the kernel refuses.
+pub fn words_by_processor(map: &MapData, index: u32) -> io::Result<Vec<Vec<u64>>> {
+    let info = map.info().map_err(io::Error::other)?;
+    let kind = info.map_type().map_err(io::Error::other)?;
+    if kind != MapType::PerCpuArray || info.key_size() as usize != size_of::<u32>() {
+        return Err(io::Error::other("no array of each processor's own"));
+    }
+    let processors = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+    // The kernel rounds each up to whole words.
+    let words = (info.value_size() as usize).div_ceil(size_of::<u64>());
+    let mut value = vec![0_u64; words * processors];
+    let mut attr = Element::new(map.fd().as_fd(), &index, value.as_mut_ptr() as u64, 0);
+    // SAFETY: both outlive the call, and the value has room for that of every processor.
+    unsafe { bpf(MAP_LOOKUP_ELEM, &mut attr) }?;
+
+    Ok(value.chunks(words.max(1)).map(<[u64]>::to_vec).collect())
 }
 
 /// What the commands on one element take.

@@ -6,7 +6,7 @@ use guard_reference::memory::Purpose;
 
 use super::{
     Care, Trial,
-    remembered::{TALLIES, earlier, same},
+    remembered::{earlier, same},
 };
 use crate::differential::{kernel::Kernel, session::Step, translate};
 
@@ -140,8 +140,9 @@ impl Trial {
         );
         let due = self.tallies();
         let tallies = kernel.tallies()?;
-        for (index, (tally, name)) in TALLIES.iter().enumerate() {
-            let tallied = tallies[*tally as usize] - counted.tallies[*tally as usize];
+        for tally in Tally::ALL {
+            let (name, index) = (tally.name(), *tally as usize);
+            let tallied = tallies[index] - counted.tallies[index];
             ensure!(
                 tallied == due[index],
                 "{name} is {tallied} in the kernel, {} by the reference",

@@ -24,7 +24,7 @@ impl Trial {
             return Err("the occupancy in memory is not that of the reference".to_owned());
         }
         let due = self.tallies();
-        let tallied = TALLIES.map(|(tally, _)| self.tables.tallied(tally));
+        let tallied = std::array::from_fn(|tally| self.tables.tallied(Tally::ALL[tally]));
         if tallied != due {
             return Err(format!(
                 "tallies are {tallied:?} in memory, {due:?} by the reference"
@@ -58,17 +58,9 @@ impl Trial {
 
     pub(super) fn tallies(&self) -> [u64; Tally::COUNT] {
         let tallies = &self.model.memory.tallies;
-        TALLIES.map(|(_, name)| tallies.get(name).copied().unwrap_or(0))
+        std::array::from_fn(|tally| tallies.get(Tally::ALL[tally].name()).copied().unwrap_or(0))
     }
 }
-
-/// What is counted beside the frames, by its metric labels.
-pub(super) const TALLIES: [(Tally, &str); Tally::COUNT] = [
-    (Tally::RescuedAbsent, "rescued_absent"),
-    (Tally::RescuedExpired, "rescued_expired"),
-    (Tally::WouldDropConnected, "would_drop_connected"),
-    (Tally::WouldDropListener, "would_drop_listener"),
-];
 
 /// A flow as it was when the clock was so far behind.
 pub(super) fn earlier(flow: Flow, ticks: u32) -> Flow {
