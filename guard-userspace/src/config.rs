@@ -9,7 +9,7 @@ mod warnings;
 
 use std::{
     collections::BTreeSet,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
@@ -20,8 +20,8 @@ use serde::Serialize;
 
 pub use self::{
     choices::{EgressMode, ListenersPolicy, LogFormat, LogLevel, Mode, UdpFilter, XdpMode},
-    layer::ConfigLayer,
-    timeouts::{AdaptiveTimeouts, Seconds, Timeout, TimeoutName, TimeoutSettings},
+    layer::{ConfigLayer, RunSettings},
+    timeouts::{AdaptiveTimeouts, Seconds, Timeout, TimeoutSettings},
     values::{Exposed, Listen, MaxFlows, PortNumber, Trusted, is_plain},
     warnings::{headline, warnings},
 };
@@ -36,57 +36,137 @@ pub const PIN_DIR: &str = "/sys/fs/bpf/portguard";
 /// UDP ports whose answers never come back to the source port: VXLAN twice and GENEVE.
 const UNRECORDED: [u16; 3] = [4789, 8472, 6081];
 
+/// Where metrics are served unless told otherwise.
+const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9750);
+
 /// A path in `sun_path` ends in a zero byte.
 const LONGEST_SOCKET_PATH: usize = 107;
 
-/// The effective configuration of a run.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Settings {
+/// The one list of settings: field, type, key, when a change comes into force, and what is made of the
+/// value that is given. Of nothing, that makes the default.
+macro_rules! settings {
+    ($(
+        $(#[doc = $doc:literal])+
+        $field:ident: $type:ty, $key:literal, $when:ident, $make:expr;
+    )+) => {
+        /// The effective configuration of a run.
+        #[derive(Clone, Debug, PartialEq, Serialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub struct Settings {
+            $($(#[doc = $doc])+ pub $field: $type,)+
+        }
+
+        impl Settings {
+            /// In what `new` differs from these settings.
+            pub fn changes(&self, new: &Self) -> Changes {
+                let mut changes = Changes::default();
+                $(if self.$field != new.$field {
+                    settings!(@ changes, $when).push($key);
+                })+
+
+                changes
+            }
+
+            /// These settings with everything from `new` that a reload can apply.
+            #[must_use]
+            pub fn reloaded(&self, new: &Self) -> Self {
+                Self {
+                    $($field: settings!(@@ $when, self, new).$field.clone(),)+
+                }
+            }
+
+            /// What the flags say over what the file says over the defaults.
+            fn of(flags: ConfigLayer, file: ConfigLayer) -> Self {
+                Self {
+                    $($field: ($make)(flags.$field.over(file.$field)),)+
+                }
+            }
+        }
+    };
+    (@ $changes:ident, reload) => { $changes.reloadable };
+    (@ $changes:ident, restart) => { $changes.restart };
+    (@@ reload, $old:ident, $new:ident) => { $new };
+    (@@ restart, $old:ident, $new:ident) => { $old };
+}
+
+settings! {
     /// Guarded interfaces: at least one, each once.
-    pub iface: Vec<String>,
+    iface: Vec<String>, "iface", restart, Option::unwrap_or_default;
     /// Interfaces whose egress is recorded only; none of `iface` among them.
-    pub egress_iface: Vec<String>,
+    egress_iface: Vec<String>, "egress-iface", restart, Option::unwrap_or_default;
     /// Whether unsolicited packets are dropped.
-    pub mode: Mode,
+    mode: Mode, "mode", reload, Option::unwrap_or_default;
     /// How XDP is attached.
-    pub xdp_mode: XdpMode,
+    xdp_mode: XdpMode, "xdp-mode", restart, Option::unwrap_or_default;
     /// Where egress is recorded.
-    pub egress_hook: EgressMode,
+    egress_hook: EgressMode, "egress-hook", restart, Option::unwrap_or_default;
     /// Whether others may see what is sent before it is recorded, where they cannot be passed.
-    pub allow_filter_in_front: bool,
+    allow_filter_in_front: bool, "allow-filter-in-front", reload, Option::unwrap_or_default;
     /// The range to guard in place of the kernel's.
-    pub range: Option<PortRange>,
+    range: Option<PortRange>, "range", reload, |given| given;
     /// Flows in each flow map.
-    pub max_flows: MaxFlows,
+    max_flows: MaxFlows, "max-flows", restart, Option::unwrap_or_default;
     /// Ports that unsolicited packets may reach, in order, TCP first.
-    pub expose: Vec<Exposed>,
+    expose: Vec<Exposed>, "expose", reload, in_order;
     /// Networks whose hosts pass.
-    pub trust: BTreeSet<IpNet>,
+    trust: BTreeSet<IpNet>, "trust", reload, |given: Option<Vec<Trusted>>| {
+        given.into_iter().flatten().map(|trusted| trusted.0).collect()
+    };
     /// What happens to sockets that listen on guarded ports.
-    pub listeners: ListenersPolicy,
+    listeners: ListenersPolicy, "listeners", reload, Option::unwrap_or_default;
     /// What a UDP answer must match.
-    pub udp_filter: UdpFilter,
+    udp_filter: UdpFilter, "udp-filter", reload, Option::unwrap_or_default;
     /// Whether the socket table is not asked before a drop.
-    pub no_rescue: bool,
+    no_rescue: bool, "no-rescue", reload, Option::unwrap_or_default;
     /// Remote UDP ports that are not recorded.
-    pub unrecorded: BTreeSet<u16>,
+    unrecorded: BTreeSet<u16>, "unrecorded", reload, |given: Option<Vec<PortNumber>>| match given {
+        Some(ports) => ports.into_iter().map(PortNumber::get).collect(),
+        None => UNRECORDED.into(),
+    };
     /// How long silent flows stay known.
-    pub timeout: TimeoutSettings,
+    timeout: TimeoutSettings, "timeout", reload, |given: Vec<Timeout>| given.into_iter().fold(TimeoutSettings::default(), TimeoutSettings::with);
     /// How much shorter than that while the flow maps are nearly full.
-    pub adaptive_timeouts: AdaptiveTimeouts,
+    adaptive_timeouts: AdaptiveTimeouts, "adaptive-timeouts", reload, Option::unwrap_or_default;
     /// Where metrics are served.
-    pub metrics_listen: SocketAddr,
+    metrics_listen: SocketAddr, "metrics-listen", restart, |given: Option<Listen>| given.map_or(METRICS, |listen| listen.0);
     /// Where the CLI finds the daemon.
-    pub control_socket: PathBuf,
+    control_socket: PathBuf, "control-socket", restart, |given: Option<PathBuf>| given.unwrap_or_else(|| CONTROL_SOCKET.into());
     /// Where maps and links are pinned.
-    pub pin_dir: PathBuf,
+    pin_dir: PathBuf, "pin-dir", restart, |given: Option<PathBuf>| given.unwrap_or_else(|| PIN_DIR.into());
     /// How much is logged.
-    pub log_level: LogLevel,
+    log_level: LogLevel, "log-level", reload, Option::unwrap_or_default;
     /// What a line of the log looks like.
-    pub log_format: LogFormat,
+    log_format: LogFormat, "log-format", reload, Option::unwrap_or_default;
     /// Whether the programs stay in force on SIGTERM.
-    pub keep_attached: bool,
+    keep_attached: bool, "keep-attached", reload, Option::unwrap_or_default;
+}
+
+/// What the command line says over what the file says.
+trait Over {
+    /// This, and what is `below` it where this says nothing.
+    fn over(self, below: Self) -> Self;
+}
+
+impl<T> Over for Option<T> {
+    fn over(self, below: Self) -> Self {
+        self.or(below)
+    }
+}
+
+impl Over for Vec<Timeout> {
+    /// One timer after the other: the last one given wins.
+    fn over(self, below: Self) -> Self {
+        below.into_iter().chain(self).collect()
+    }
+}
+
+/// Each exposure once, and in order.
+fn in_order(given: Option<Vec<Exposed>>) -> Vec<Exposed> {
+    let mut expose = given.unwrap_or_default();
+    expose.sort_by_key(|exposed| (exposed.transport as u8, exposed.ports));
+    expose.dedup();
+
+    expose
 }
 
 /// The settings in which two configurations differ, by their keys in the file.
@@ -144,88 +224,9 @@ impl Settings {
             .chain(metrics)
     }
 
-    /// In what `new` differs from these settings.
-    pub fn changes(&self, new: &Self) -> Changes {
-        // Every field is named, so that a new setting cannot be forgotten here.
-        let Self {
-            iface,
-            egress_iface,
-            mode,
-            xdp_mode,
-            egress_hook,
-            allow_filter_in_front,
-            range,
-            max_flows,
-            expose,
-            trust,
-            listeners,
-            udp_filter,
-            no_rescue,
-            unrecorded,
-            timeout,
-            adaptive_timeouts,
-            metrics_listen,
-            control_socket,
-            pin_dir,
-            log_level,
-            log_format,
-            keep_attached,
-        } = self;
-        let reloadable = [
-            ("mode", *mode != new.mode),
-            (
-                "allow-filter-in-front",
-                *allow_filter_in_front != new.allow_filter_in_front,
-            ),
-            ("range", *range != new.range),
-            ("expose", *expose != new.expose),
-            ("trust", *trust != new.trust),
-            ("listeners", *listeners != new.listeners),
-            ("udp-filter", *udp_filter != new.udp_filter),
-            ("no-rescue", *no_rescue != new.no_rescue),
-            ("unrecorded", *unrecorded != new.unrecorded),
-            ("timeout", *timeout != new.timeout),
-            (
-                "adaptive-timeouts",
-                *adaptive_timeouts != new.adaptive_timeouts,
-            ),
-            ("log-level", *log_level != new.log_level),
-            ("log-format", *log_format != new.log_format),
-            ("keep-attached", *keep_attached != new.keep_attached),
-        ];
-        let restart = [
-            ("iface", *iface != new.iface),
-            ("egress-iface", *egress_iface != new.egress_iface),
-            ("xdp-mode", *xdp_mode != new.xdp_mode),
-            ("egress-hook", *egress_hook != new.egress_hook),
-            ("max-flows", *max_flows != new.max_flows),
-            ("metrics-listen", *metrics_listen != new.metrics_listen),
-            ("control-socket", *control_socket != new.control_socket),
-            ("pin-dir", *pin_dir != new.pin_dir),
-        ];
-
-        Changes {
-            reloadable: differing(&reloadable),
-            restart: differing(&restart),
-        }
-    }
-
-    /// These settings with everything from `new` that a reload can apply.
-    #[must_use]
-    pub fn reloaded(&self, new: &Self) -> Self {
-        let kept = self.clone();
-
-        Self {
-            iface: kept.iface,
-            egress_iface: kept.egress_iface,
-            xdp_mode: kept.xdp_mode,
-            egress_hook: kept.egress_hook,
-            max_flows: kept.max_flows,
-            metrics_listen: kept.metrics_listen,
-            control_socket: kept.control_socket,
-            pin_dir: kept.pin_dir,
-            ..new.clone()
-        }
+    /// The settings of a run that is told nothing. It would guard no interface.
+    pub(crate) fn of_nothing() -> Self {
+        Self::of(ConfigLayer::default(), ConfigLayer::default())
     }
 
     fn merge(
@@ -242,65 +243,7 @@ impl Settings {
             pin_dir: flags.pin_dir.is_some(),
         };
 
-        let mut timeout = TimeoutSettings::default();
-        for &given in file.timeout.iter().chain(&flags.timeout) {
-            timeout.set(given);
-        }
-        let mut expose = flags.expose.or(file.expose).unwrap_or_default();
-        expose.sort_by_key(|exposed| (exposed.transport as u8, exposed.ports));
-        expose.dedup();
-        let unrecorded = flags.unrecorded.or(file.unrecorded);
-        let settings = Self {
-            iface: flags.iface.or(file.iface).unwrap_or_default(),
-            egress_iface: flags.egress_iface.or(file.egress_iface).unwrap_or_default(),
-            mode: flags.mode.or(file.mode).unwrap_or_default(),
-            xdp_mode: flags.xdp_mode.or(file.xdp_mode).unwrap_or_default(),
-            egress_hook: flags.egress_hook.or(file.egress_hook).unwrap_or_default(),
-            allow_filter_in_front: flags
-                .allow_filter_in_front
-                .or(file.allow_filter_in_front)
-                .unwrap_or_default(),
-            range: flags.range.or(file.range),
-            max_flows: flags.max_flows.or(file.max_flows).unwrap_or_default(),
-            expose,
-            trust: flags
-                .trust
-                .or(file.trust)
-                .into_iter()
-                .flatten()
-                .map(|trusted| trusted.0)
-                .collect(),
-            listeners: flags.listeners.or(file.listeners).unwrap_or_default(),
-            udp_filter: flags.udp_filter.or(file.udp_filter).unwrap_or_default(),
-            no_rescue: flags.no_rescue.or(file.no_rescue).unwrap_or_default(),
-            unrecorded: unrecorded.map_or_else(
-                || UNRECORDED.into(),
-                |ports| ports.into_iter().map(PortNumber::get).collect(),
-            ),
-            timeout,
-            adaptive_timeouts: flags
-                .adaptive_timeouts
-                .or(file.adaptive_timeouts)
-                .unwrap_or_default(),
-            metrics_listen: flags
-                .metrics_listen
-                .or(file.metrics_listen)
-                .map_or(SocketAddr::from(([127, 0, 0, 1], 9750)), |listen| listen.0),
-            control_socket: flags
-                .control_socket
-                .or(file.control_socket)
-                .unwrap_or_else(|| CONTROL_SOCKET.into()),
-            pin_dir: flags
-                .pin_dir
-                .or(file.pin_dir)
-                .unwrap_or_else(|| PIN_DIR.into()),
-            log_level: flags.log_level.or(file.log_level).unwrap_or_default(),
-            log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
-            keep_attached: flags
-                .keep_attached
-                .or(file.keep_attached)
-                .unwrap_or_default(),
-        };
+        let settings = Self::of(flags, file);
         settings.check(&blame)?;
 
         Ok(settings)
@@ -370,14 +313,6 @@ impl Settings {
 
         Ok(())
     }
-}
-
-fn differing(settings: &[(&'static str, bool)]) -> Vec<&'static str> {
-    settings
-        .iter()
-        .filter(|(_, differs)| *differs)
-        .map(|(key, _)| *key)
-        .collect()
 }
 
 /// Whether an interface may go by this name at some time. Other names of one are as long as

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(flags) => {
             let start = RunRequest {
-                flags: flags.layer,
+                flags: flags.layer.0,
                 config: flags.config,
             };
             process::guard(start, Parts::default())
@@ -93,7 +93,7 @@ fn audit(flags: &AuditFlags) -> ExitCode {
 
 fn check(flags: CheckFlags) -> ExitCode {
     let start = RunRequest {
-        flags: flags.run.layer,
+        flags: flags.run.layer.0,
         config: flags.run.config,
     };
     match block_on(check::run(&start, flags.json)) {

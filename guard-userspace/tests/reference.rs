@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::{Arg, ArgAction, Command, CommandFactory, Parser};
+use guard_common::flow::timer::Timer;
 use guard_userspace::{
     base::failure::Exit,
     cli::arguments::{self, Cli, RunFlags},
-    config::Settings,
+    config::{ConfigLayer, Settings},
 };
 
 const REFERENCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference.md"));
@@ -167,7 +168,7 @@ fn settings(line: &str) -> Settings {
     else {
         panic!("{line} is no run without a file");
     };
-    Settings::load(&layer, None).expect(line)
+    Settings::load(&layer.0, None).expect(line)
 }
 
 #[test]
@@ -205,6 +206,46 @@ fn every_key_is_documented_with_what_a_reload_does() {
         });
         assert!(shown, "packaging/portguard.toml does not show {key}");
     }
+}
+
+/// What is commented out there is the default, but for what is called an example.
+#[test]
+fn the_example_file_shows_the_defaults() {
+    let mut text = "iface = [\"eth0\"]\n".to_owned();
+    let mut example = false;
+    for line in EXAMPLE.lines() {
+        match line.strip_prefix("# ") {
+            None => example = false,
+            Some(line) if line.starts_with('[') || line.contains(" = ") => {
+                if !example {
+                    text.push_str(line);
+                    text.push('\n');
+                }
+            }
+            Some(words) => example |= words.contains("xample"),
+        }
+    }
+    let keys = text.lines().count();
+    assert!(keys > 20, "{keys} keys: {text}");
+    let path = std::env::temp_dir().join(format!("portguard-example-{}.toml", std::process::id()));
+    std::fs::write(&path, &text).expect("a file");
+    let shown = Settings::load(&ConfigLayer::default(), Some(&path));
+    std::fs::remove_file(&path).expect("is removed");
+    assert_eq!(
+        shown.expect("is sound"),
+        settings("portguard run --iface eth0"),
+        "{text}"
+    );
+}
+
+#[test]
+fn every_timer_is_documented_and_no_other() {
+    let documented: Vec<_> = rows(section("portguard run"), "`")
+        .into_iter()
+        .map(|row| row[0].clone())
+        .filter(|name| !name.starts_with("--"))
+        .collect();
+    assert_eq!(documented, Timer::NAMES);
 }
 
 #[test]

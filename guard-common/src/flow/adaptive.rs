@@ -1,6 +1,9 @@
 //! How much shorter timers get while the flow maps fill.
 
-use crate::flow::timer::{Timeouts, Timer};
+use crate::{
+    flow::timer::{Timeouts, Timer},
+    outcome::Protocol,
+};
 
 /// From where on timers shrink, in percent of a map's capacity: linearly from `start`, so that
 /// nothing would be left at `end`. The model is `adaptive.start` and `adaptive.end` of pf, whose
@@ -77,22 +80,17 @@ impl Scales {
 
     /// These timers, shortened, where the kernel counts `hertz` jiffies a second.
     #[must_use]
-    pub const fn shorten(self, timeouts: &Timeouts, hertz: u32) -> Timeouts {
-        Timeouts {
-            tcp_syn: self.shortened(timeouts, Timer::TcpSyn, hertz),
-            tcp_established: self.shortened(timeouts, Timer::TcpEstablished, hertz),
-            tcp_transitory: self.shortened(timeouts, Timer::TcpTransitory, hertz),
-            udp: self.shortened(timeouts, Timer::Udp, hertz),
-            udp_dns: self.shortened(timeouts, Timer::UdpDns, hertz),
-            multicast: self.shortened(timeouts, Timer::Multicast, hertz),
-            fragment: timeouts.fragment,
-        }
+    pub fn shorten(self, timeouts: &Timeouts, hertz: u32) -> Timeouts {
+        Timeouts::each(
+            |timer| self.shortened(timeouts, timer, hertz),
+            timeouts.fragment,
+        )
     }
 
     const fn shortened(self, timeouts: &Timeouts, timer: Timer, hertz: u32) -> u32 {
         let whole = timeouts.of(timer);
         let short = self.of(timer).of(whole);
-        let least = Timeouts::ticks(least(timer), hertz);
+        let least = Timeouts::ticks(timer.least_seconds(), hertz);
         if short >= least {
             short
         } else if least < whole {
@@ -103,30 +101,10 @@ impl Scales {
     }
 
     const fn of(self, timer: Timer) -> Scale {
-        match timer {
-            Timer::TcpSyn => self.tcp,
-            Timer::TcpEstablished => self.tcp,
-            Timer::TcpTransitory => self.tcp,
-            Timer::Udp => self.udp,
-            Timer::UdpDns => self.udp,
-            Timer::Multicast => self.udp,
+        match timer.protocol() {
+            Protocol::Tcp => self.tcp,
+            Protocol::Udp | Protocol::UdpLite | Protocol::Icmp | Protocol::Other => self.udp,
         }
-    }
-}
-
-/// Seconds below which a timer is not shortened. Configured ones may be shorter.
-///
-/// Connections without a socket here, such as masqueraded ones, have nothing but their timer.
-const fn least(timer: Timer) -> u32 {
-    match timer {
-        // RFC 5382, REQ-5: two hours and four minutes.
-        Timer::TcpEstablished => 7_440,
-        // RFC 4787, REQ-5: two minutes; REQ-5a lets well-known ports have less.
-        Timer::Udp => 120,
-        Timer::TcpSyn => 0,
-        Timer::TcpTransitory => 0,
-        Timer::UdpDns => 0,
-        Timer::Multicast => 0,
     }
 }
 
@@ -137,24 +115,10 @@ mod tests {
     const HERTZ: u32 = 256;
 
     fn timeouts(seconds: [u32; 6]) -> Timeouts {
-        let [
-            tcp_syn,
-            tcp_established,
-            tcp_transitory,
-            udp,
-            udp_dns,
-            multicast,
-        ] = seconds.map(|seconds| Timeouts::ticks(seconds, HERTZ));
+        let mut seconds = seconds.into_iter();
+        let next = |_| Timeouts::ticks(seconds.next().expect("six timers"), HERTZ);
 
-        Timeouts {
-            tcp_syn,
-            tcp_established,
-            tcp_transitory,
-            udp,
-            udp_dns,
-            multicast,
-            fragment: 7,
-        }
+        Timeouts::each(next, 7)
     }
 
     #[test]

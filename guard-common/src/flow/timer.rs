@@ -1,70 +1,107 @@
 //! The timers of flows, and how long each runs.
 
-/// Which timer a flow expires by.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Timer {
-    /// A TCP SYN without an answer.
-    TcpSyn,
-    /// An established TCP connection.
-    TcpEstablished,
-    /// A TCP connection that was reset, or closed by both sides.
-    TcpTransitory,
-    /// UDP and UDP-Lite.
-    Udp,
-    /// UDP to the port of DNS.
-    UdpDns,
-    /// A UDP query to a group.
-    Multicast,
-}
+use crate::outcome::Protocol;
 
-impl Timer {
-    /// The name of the timer on the command line, and of the state it belongs to.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::TcpSyn => "tcp-syn",
-            Self::TcpEstablished => "tcp-established",
-            Self::TcpTransitory => "tcp-transitory",
-            Self::Udp => "udp",
-            Self::UdpDns => "udp-dns",
-            Self::Multicast => "multicast",
+/// The one list of timers: variant, field, protocol, name, seconds unless configured, seconds below
+/// which a full map does not shorten it.
+macro_rules! timers {
+    ($(
+        $(#[doc = $doc:literal])+
+        $variant:ident, $field:ident, $protocol:ident, $name:literal, $default:literal, $least:literal;
+    )+) => {
+        /// Which timer a flow expires by.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+        pub enum Timer {
+            $($(#[doc = $doc])+ $variant,)+
         }
-    }
+
+        impl Timer {
+            /// Every timer.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The names of all timers, in the same order.
+            pub const NAMES: &[&str] = &[$($name),+];
+
+            /// The name of the timer on the command line, and of the state it belongs to.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// Seconds for which it runs unless the administrator says otherwise: at least what
+            /// RFC 5382 (REQ-5) and RFC 4787 (REQ-5) ask of a NAT.
+            pub const fn default_seconds(self) -> u32 {
+                match self {
+                    $(Self::$variant => $default,)+
+                }
+            }
+
+            /// Seconds below which it is not shortened where maps fill. Configured ones may be
+            /// shorter.
+            pub const fn least_seconds(self) -> u32 {
+                match self {
+                    $(Self::$variant => $least,)+
+                }
+            }
+
+            /// TCP, or UDP together with UDP-Lite.
+            pub const fn protocol(self) -> Protocol {
+                match self {
+                    $(Self::$variant => Protocol::$protocol,)+
+                }
+            }
+        }
+
+        /// How long flows live after the last packet that counted, in ticks.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(C)]
+        pub struct Timeouts {
+            $(
+                #[doc = concat!("[`Timer::", stringify!($variant), "`].")]
+                pub $field: u32,
+            )+
+            /// How long later fragments of a refused first one are refused.
+            pub fragment: u32,
+        }
+
+        impl Timeouts {
+            /// Timers of these lengths, and this one for fragments.
+            pub fn each(mut length: impl FnMut(Timer) -> u32, fragment: u32) -> Self {
+                Self {
+                    $($field: length(Timer::$variant),)+
+                    fragment,
+                }
+            }
+
+            /// The length of one timer.
+            #[inline(always)]
+            pub const fn of(&self, timer: Timer) -> u32 {
+                match timer {
+                    $(Timer::$variant => self.$field,)+
+                }
+            }
+        }
+    };
 }
 
-/// How long flows live after the last packet that counted, in ticks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(C)]
-pub struct Timeouts {
-    /// [`Timer::TcpSyn`].
-    pub tcp_syn: u32,
-    /// [`Timer::TcpEstablished`].
-    pub tcp_established: u32,
-    /// [`Timer::TcpTransitory`].
-    pub tcp_transitory: u32,
-    /// [`Timer::Udp`].
-    pub udp: u32,
-    /// [`Timer::UdpDns`].
-    pub udp_dns: u32,
-    /// [`Timer::Multicast`].
-    pub multicast: u32,
-    /// How long later fragments of a refused first one are refused.
-    pub fragment: u32,
+timers! {
+    /// A TCP SYN without an answer.
+    TcpSyn, tcp_syn, Tcp, "tcp-syn", 240, 0;
+    /// An established TCP connection. Never under RFC 5382, REQ-5: two hours and four minutes.
+    /// Connections without a socket here, such as masqueraded ones, have nothing but their timer.
+    TcpEstablished, tcp_established, Tcp, "tcp-established", 7_440, 7_440;
+    /// A TCP connection that was reset, or closed by both sides.
+    TcpTransitory, tcp_transitory, Tcp, "tcp-transitory", 240, 0;
+    /// UDP and UDP-Lite. Never under RFC 4787, REQ-5: two minutes.
+    Udp, udp, Udp, "udp", 300, 120;
+    /// UDP to the port of DNS: REQ-5a lets well-known ports have less.
+    UdpDns, udp_dns, Udp, "udp-dns", 60, 0;
+    /// A UDP query to a group.
+    Multicast, multicast, Udp, "multicast", 30, 0;
 }
 
 impl Timeouts {
-    /// The length of one timer.
-    #[inline(always)]
-    pub const fn of(&self, timer: Timer) -> u32 {
-        match timer {
-            Timer::TcpSyn => self.tcp_syn,
-            Timer::TcpEstablished => self.tcp_established,
-            Timer::TcpTransitory => self.tcp_transitory,
-            Timer::Udp => self.udp,
-            Timer::UdpDns => self.udp_dns,
-            Timer::Multicast => self.multicast,
-        }
-    }
-
     /// The length of a timer of `seconds` where the kernel counts `hertz` jiffies a second.
     ///
     /// The age of a flow in whole ticks may read one too many, so a timer has one more.

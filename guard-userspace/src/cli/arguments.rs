@@ -9,7 +9,7 @@ use clap::{
 
 use crate::{
     cli::harden::{PortList, SYSCTL_FOLDER},
-    config::{CONTROL_SOCKET, ConfigLayer, PIN_DIR},
+    config::{CONTROL_SOCKET, PIN_DIR, RunSettings},
     host::range::PortRange,
 };
 
@@ -188,7 +188,7 @@ pub struct RunFlags {
 
     /// What the flags say.
     #[command(flatten)]
-    pub layer: ConfigLayer,
+    pub layer: RunSettings,
 }
 
 /// The flags of a check: those of the run that is checked, and how to print.

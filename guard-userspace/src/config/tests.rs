@@ -1,4 +1,5 @@
 use clap::Parser;
+use guard_common::flow::timer::Timer;
 
 use super::*;
 use crate::base::failure::Exit;
@@ -105,13 +106,9 @@ fn flags_win_over_the_file() {
 #[test]
 fn the_last_of_two_timeouts_wins() {
     let settings = settings("--iface eth0 --timeout udp=5 --timeout udp=7", "").expect("flags");
-    assert_eq!(
-        settings.timeout,
-        TimeoutSettings {
-            udp: 7,
-            ..TimeoutSettings::default()
-        }
-    );
+    let seconds = |timer| settings.timeout.of(timer);
+    assert_eq!(seconds(Timer::Udp), 7);
+    assert_eq!(seconds(Timer::UdpDns), Timer::UdpDns.default_seconds());
 }
 
 #[test]

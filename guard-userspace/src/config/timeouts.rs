@@ -3,36 +3,8 @@
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use anyhow::{Context, bail, ensure};
-use clap::ValueEnum;
-use guard_common::flow::adaptive::Adaptive;
-use serde::{Deserialize, Deserializer, Serialize};
-
-/// The kinds of flows that have a timer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TimeoutName {
-    /// TCP, SYN sent and not answered
-    TcpSyn,
-    /// TCP, established
-    TcpEstablished,
-    /// TCP, reset or closed by both sides
-    TcpTransitory,
-    /// UDP and UDP-Lite
-    Udp,
-    /// UDP to port 53
-    UdpDns,
-    /// UDP sent to a multicast or broadcast address
-    Multicast,
-}
-
-impl fmt::Display for TimeoutName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.to_possible_value() {
-            Some(value) => f.pad(value.get_name()),
-            None => Err(fmt::Error),
-        }
-    }
-}
+use guard_common::flow::{adaptive::Adaptive, timer::Timer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
 /// How long a flow stays known, in seconds: 1 to 604,800, which is a week.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -69,7 +41,7 @@ impl TryFrom<i64> for Seconds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeout {
     /// Which timer.
-    pub name: TimeoutName,
+    pub timer: Timer,
     /// Its length.
     pub seconds: Seconds,
 }
@@ -81,21 +53,39 @@ impl FromStr for Timeout {
         let Some((name, seconds)) = text.split_once('=') else {
             bail!("{text:?} is no timeout; write NAME=SECONDS, as in udp=300");
         };
-        let Ok(name) = TimeoutName::from_str(name, false) else {
-            let names: Vec<_> = TimeoutName::value_variants()
-                .iter()
-                .map(ToString::to_string)
-                .collect();
-            bail!("{name:?} is no timeout; the names are {}", names.join(", "));
+        let Some(timer) = called(name) else {
+            let names = Timer::NAMES.join(", ");
+            bail!("{name:?} is no timeout; the names are {names}");
         };
         let seconds: i64 = seconds
             .parse()
             .with_context(|| format!("{seconds:?} is no number of seconds; write digits alone"))?;
 
         Ok(Self {
-            name,
+            timer,
             seconds: seconds.try_into()?,
         })
+    }
+}
+
+fn called(name: &str) -> Option<Timer> {
+    Timer::ALL
+        .iter()
+        .find(|timer| timer.name() == name)
+        .copied()
+}
+
+/// The name of a timer as a key of the file's `[timeout]` table.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Key(Timer);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+
+        called(&name)
+            .map(Self)
+            .ok_or_else(|| D::Error::unknown_variant(&name, Timer::NAMES))
     }
 }
 
@@ -103,58 +93,45 @@ impl FromStr for Timeout {
 pub(super) fn from_table<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<Timeout>, D::Error> {
-    let table = BTreeMap::<TimeoutName, Seconds>::deserialize(deserializer)?;
+    let table = BTreeMap::<Key, Seconds>::deserialize(deserializer)?;
 
     Ok(table
         .into_iter()
-        .map(|(name, seconds)| Timeout { name, seconds })
+        .map(|(Key(timer), seconds)| Timeout { timer, seconds })
         .collect())
 }
 
 /// Every timer, in seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct TimeoutSettings {
-    /// TCP, SYN sent and not answered.
-    pub tcp_syn: u32,
-    /// TCP, established.
-    pub tcp_established: u32,
-    /// TCP, reset or closed by both sides.
-    pub tcp_transitory: u32,
-    /// UDP and UDP-Lite.
-    pub udp: u32,
-    /// UDP to port 53.
-    pub udp_dns: u32,
-    /// UDP sent to a multicast or broadcast address.
-    pub multicast: u32,
-}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeoutSettings([u32; Timer::ALL.len()]);
 
 impl TimeoutSettings {
-    /// Sets one timer.
-    pub fn set(&mut self, timeout: Timeout) {
-        let timer = match timeout.name {
-            TimeoutName::TcpSyn => &mut self.tcp_syn,
-            TimeoutName::TcpEstablished => &mut self.tcp_established,
-            TimeoutName::TcpTransitory => &mut self.tcp_transitory,
-            TimeoutName::Udp => &mut self.udp,
-            TimeoutName::UdpDns => &mut self.udp_dns,
-            TimeoutName::Multicast => &mut self.multicast,
-        };
-        *timer = timeout.seconds.get();
+    /// The length of one timer.
+    pub fn of(&self, timer: Timer) -> u32 {
+        self.0[timer as usize]
+    }
+
+    /// These, but for one timer.
+    pub(super) fn with(mut self, timeout: Timeout) -> Self {
+        self.0[timeout.timer as usize] = timeout.seconds.get();
+
+        self
     }
 }
 
 impl Default for TimeoutSettings {
-    /// At least what RFC 5382 (REQ-5) and RFC 4787 (REQ-5) ask of a NAT.
     fn default() -> Self {
-        Self {
-            tcp_syn: 240,
-            tcp_established: 7_440,
-            tcp_transitory: 240,
-            udp: 300,
-            udp_dns: 60,
-            multicast: 30,
-        }
+        Self(std::array::from_fn(|timer| {
+            Timer::ALL[timer].default_seconds()
+        }))
+    }
+}
+
+impl Serialize for TimeoutSettings {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let timers = Timer::ALL.iter();
+
+        serializer.collect_map(timers.map(|&timer| (timer.name(), self.of(timer))))
     }
 }
 
@@ -253,7 +230,7 @@ mod tests {
         for (text, expected) in table {
             match (text.parse::<Timeout>(), expected) {
                 (Ok(timeout), Ok((name, seconds))) => {
-                    assert_eq!(timeout.name.to_string(), name, "{text}");
+                    assert_eq!(timeout.timer.name(), name, "{text}");
                     assert_eq!(timeout.seconds.get(), seconds, "{text}");
                 }
                 (Err(error), Err(part)) => {

@@ -98,13 +98,8 @@ impl Timers {
 fn configured(settings: &Settings, hertz: u32) -> Timeouts {
     let ticks = |seconds| Timeouts::ticks(seconds, hertz);
 
-    Timeouts {
-        tcp_syn: ticks(settings.timeout.tcp_syn),
-        tcp_established: ticks(settings.timeout.tcp_established),
-        tcp_transitory: ticks(settings.timeout.tcp_transitory),
-        udp: ticks(settings.timeout.udp),
-        udp_dns: ticks(settings.timeout.udp_dns),
-        multicast: ticks(settings.timeout.multicast),
-        fragment: ticks(FRAGMENT_MEMORY_SECONDS),
-    }
+    Timeouts::each(
+        |timer| ticks(settings.timeout.of(timer)),
+        ticks(FRAGMENT_MEMORY_SECONDS),
+    )
 }
