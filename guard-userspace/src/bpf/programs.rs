@@ -22,7 +22,7 @@ use self::loader::without_kernel_types;
 use crate::{
     base::failure::Failure,
     bpf::pins::{MAPS, Pins},
-    host::{features, privileges},
+    host::{features::Feature, privileges},
 };
 
 /// The object that the programs and maps are in.
@@ -135,7 +135,7 @@ impl Programs {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn try_out() -> Result<Self, Failure> {
-        let slot = (0, features::reads_frags());
+        let slot = (0, Feature::XdpFrags.is_expected());
         let mut programs = Self::open(without_kernel_types(), slot, TRIAL_FLOWS)?;
         programs.begin_with(without_kernel_types(), TRIAL_FLOWS)?;
         programs.load_egress()?;

@@ -18,6 +18,7 @@ use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
 
 pub use self::message::{read, untranslated};
 use crate::host::{
+    features::Feature,
     interfaces::LocalAddresses,
     netlink::{self, Dump},
 };
@@ -188,7 +189,7 @@ pub fn walk(mut visit: impl FnMut(&Tracked)) -> io::Result<bool> {
     if !tracks_any()? {
         return Ok(false);
     }
-    let netlink = Socket::new(NETLINK_NETFILTER)?;
+    let netlink = open()?;
     netlink::dump(&netlink, &message::request(), |kind, payload| {
         let plain = untranslated(kind, payload);
         if plain != Some(Transport::Tcp.number())
@@ -212,7 +213,15 @@ pub fn begin() -> io::Result<Option<Dump>> {
         return Ok(None);
     }
 
-    Dump::begin(Socket::new(NETLINK_NETFILTER)?, &message::request()).map(Some)
+    Dump::begin(open()?, &message::request()).map(Some)
+}
+
+fn open() -> io::Result<Socket> {
+    if !Feature::Ctnetlink.may_be_used() {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+
+    netlink::open(NETLINK_NETFILTER)
 }
 
 /// Whether the kernel tracks any connection in the calling thread's network namespace.

@@ -19,7 +19,7 @@ pub use self::{
     mtu::{mtu, set_mtu},
     netdev::Support,
 };
-use crate::host::{features, interfaces::Interface};
+use crate::host::{features::Feature, interfaces::Interface};
 
 /// What was observed of one interface.
 #[derive(Clone, Debug)]
@@ -70,7 +70,7 @@ impl Host {
 
         Self {
             kernel: KernelVersion::current().unwrap_or(KernelVersion::new(0, 0, 0)),
-            frags: features::reads_frags(),
+            frags: Feature::XdpFrags.is_expected(),
             page: u32::try_from(page).unwrap_or(4096),
             processors: nr_cpus().map_or(1, |count| count as u32),
         }

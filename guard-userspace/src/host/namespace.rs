@@ -5,6 +5,8 @@ use std::{fs, io, os::fd::AsRawFd, os::unix::fs::MetadataExt};
 use anyhow::Context;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
+use crate::host::features::Feature;
+
 /// The calling thread's network namespace, which need not be that of its process.
 const OWN: &str = "/proc/thread-self/ns/net";
 
@@ -27,6 +29,9 @@ pub fn name() -> anyhow::Result<String> {
 }
 
 fn cookie() -> io::Result<u64> {
+    if !Feature::NamespaceCookie.may_be_used() {
+        return Err(io::Error::from_raw_os_error(libc::ENOPROTOOPT));
+    }
     let socket = socket(
         AddressFamily::Inet,
         SockType::Datagram,

@@ -9,7 +9,12 @@ use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader,
     NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
-use netlink_sys::{Socket, SocketAddr};
+use netlink_sys::{
+    Socket, SocketAddr,
+    protocols::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_SOCK_DIAG},
+};
+
+use crate::base::slow_answers::{self, Subject};
 
 /// An answer of one message is far shorter.
 const ANSWER_BYTES: usize = 8 * 1024;
@@ -24,6 +29,30 @@ pub enum Progress {
     More,
     /// The kernel has said all.
     Done,
+}
+
+/// A socket of this netlink protocol in the calling thread's network namespace.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn open(protocol: isize) -> io::Result<Socket> {
+    match protocol {
+        NETLINK_SOCK_DIAG => slow_answers::wait(Subject::Sockets),
+        NETLINK_NETFILTER => slow_answers::wait(Subject::Conntrack),
+        NETLINK_ROUTE => slow_answers::wait(Subject::Interfaces),
+        _ => {}
+    }
+
+    open_to_attach(protocol)
+}
+
+/// As [`open`], for what is part of putting programs on an interface and taking them off. No test keeps
+/// back what the kernel answers to that.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn open_to_attach(protocol: isize) -> io::Result<Socket> {
+    Socket::new(protocol)
 }
 
 /// The bytes of a message that asks the kernel for a dump.
@@ -100,7 +129,7 @@ impl Questions {
     /// # Errors
     /// When the kernel refuses.
     pub fn open(protocol: isize) -> io::Result<Self> {
-        let netlink = Socket::new(protocol)?;
+        let netlink = open(protocol)?;
         netlink.connect(&SocketAddr::new(0, 0))?;
 
         Ok(Self {

@@ -16,7 +16,7 @@ use nix::net::if_::if_indextoname;
 
 use crate::{
     bpf::syscalls,
-    host::{driver, features},
+    host::{driver, features::Feature},
 };
 
 /// Every driver takes and lets go of programs at this MTU.
@@ -81,7 +81,7 @@ fn detach_xdp(link: BorrowedFd<'_>, name: &str) -> anyhow::Result<()> {
 /// Has the driver take a program that passes everything in place of ours. One that does so also
 /// takes none, and were it not to, nothing would be dropped.
 fn pass_everything(link: BorrowedFd<'_>) -> io::Result<()> {
-    let Ok(program) = syscalls::load_pass(features::reads_frags()) else {
+    let Ok(program) = syscalls::load_pass(Feature::XdpFrags.is_expected()) else {
         // Without a program to ask with, all that is left is to try.
         return Ok(());
     };

@@ -7,7 +7,7 @@ use netlink_packet_route::{
     RouteNetlinkMessage,
     tc::{TcHandle, TcMessage},
 };
-use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::NETLINK_ROUTE;
 
 use crate::{base::text::plain, bpf::programs, host::netlink};
 
@@ -146,7 +146,7 @@ pub fn filters(index: u32) -> io::Result<Vec<TcFilter>> {
 
 /// The first filters of this priority, or of every one where it is 0.
 fn list(index: u32, priority: u16) -> io::Result<Vec<TcFilter>> {
-    let netlink = Socket::new(NETLINK_ROUTE)?;
+    let netlink = netlink::open_to_attach(NETLINK_ROUTE)?;
     let mut ask = TcMessage::default();
     ask.header.index = index as i32;
     ask.header.parent = TcHandle::from(EGRESS);

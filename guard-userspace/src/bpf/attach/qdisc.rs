@@ -8,7 +8,7 @@ use netlink_packet_route::{
     RouteNetlinkMessage,
     tc::{TcAttribute, TcMessage},
 };
-use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::net::if_::if_nametoindex;
 
 use crate::{base::failure::Failure, host::netlink};
@@ -41,7 +41,7 @@ pub fn require_room_for_clsact(name: &str) -> Result<(), Failure> {
 
 fn kind_at_ingress(name: &str) -> io::Result<Option<String>> {
     let index = if_nametoindex(name)?;
-    let netlink = Socket::new(NETLINK_ROUTE)?;
+    let netlink = netlink::open_to_attach(NETLINK_ROUTE)?;
     let ask = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
     let mut kind = None;
     netlink::dump(&netlink, &netlink::request(ask), |message, payload| {

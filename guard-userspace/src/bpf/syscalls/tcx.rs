@@ -8,7 +8,7 @@ use std::{
 use nix::net::if_::if_nametoindex;
 
 use super::{Program, bpf, command, load, object_info};
-use crate::host::features;
+use crate::host::features::Feature;
 
 /// `BPF_TCX_EGRESS`, include/uapi/linux/bpf.h.
 const TCX_EGRESS: u32 = 47;
@@ -52,6 +52,9 @@ pub fn programs(interface: u32) -> io::Result<Option<Vec<u32>>> {
         revision: u64,
     }
 
+    if !Feature::Tcx.may_be_used() {
+        return Ok(None);
+    }
     let mut ids = vec![0_u32; MOST];
     let mut attr = Query {
         interface,
@@ -97,6 +100,9 @@ pub fn attach(program: BorrowedFd<'_>, interface: u32, end: TcxEnd) -> io::Resul
         revision: u64,
     }
 
+    if !Feature::Tcx.may_be_used() {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
     let mut attr = Create {
         program: program.as_raw_fd() as u32,
         interface,
@@ -166,11 +172,10 @@ pub fn program_name(id: u32) -> Option<String> {
 }
 
 /// Whether the kernel has TCX. Who may not ask on an interface goes by the version.
-/// <https://github.com/torvalds/linux/commit/e420bed02507>
 pub fn is_there(interface: &str) -> bool {
     let programs = if_nametoindex(interface).map(programs);
     match programs {
         Ok(Ok(programs)) => programs.is_some(),
-        Ok(Err(_)) | Err(_) => features::is_since(6, 6),
+        Ok(Err(_)) | Err(_) => Feature::Tcx.is_expected(),
     }
 }

@@ -13,7 +13,7 @@ use crate::{
         syscalls::tcx,
     },
     config::Settings,
-    host::{features, interfaces::Interface},
+    host::{features::Feature, interfaces::Interface},
 };
 
 /// Says which kernel this is, and what it has.
@@ -24,14 +24,17 @@ pub(super) fn kernel(settings: &Settings) -> Item {
     );
     let tcx = match settings.iface.first() {
         Some(interface) => tcx::is_there(interface),
-        None => features::is_since(6, 6),
+        None => Feature::Tcx.is_expected(),
     };
-    let features = [
-        ("BTF", Path::new("/sys/kernel/btf/vmlinux").exists()),
-        ("XDP links", features::is_since(5, 9)),
-        ("XDP of frames in several pieces", features::reads_frags()),
-        ("TCX", tcx),
-    ];
+    let btf = ("BTF", Path::new("/sys/kernel/btf/vmlinux").exists());
+    let features: Vec<_> = Feature::ALL
+        .iter()
+        .map(|&feature| match feature {
+            Feature::Tcx => (feature.name(), tcx),
+            _ => (feature.name(), feature.is_expected()),
+        })
+        .chain([btf])
+        .collect();
     let list = |present: bool| -> Vec<_> {
         features
             .iter()

@@ -6,7 +6,7 @@ use crate::{
     config::{Settings, XdpMode},
     host::{
         driver::DriverFacts,
-        features,
+        features::Feature,
         interfaces::{self, Interface},
     },
 };
@@ -73,7 +73,7 @@ pub fn find_wanted(settings: &Settings, all: &[Interface]) -> Result<Vec<Wanted>
             asked: asked.clone(),
             guarded,
             interface,
-            frags: hook == XdpHook::Native && features::reads_frags(),
+            frags: hook == XdpHook::Native && Feature::XdpFrags.is_expected(),
         });
     }
 

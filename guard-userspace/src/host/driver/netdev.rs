@@ -1,11 +1,23 @@
-//! What the kernel says about XDP on an interface, over generic netlink (since Linux 6.3).
-//! <https://github.com/torvalds/linux/commit/d3d854fd6a1d>
+//! What the kernel says about XDP on an interface, over generic netlink.
 
-use netlink_packet_core::NlasIterator;
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_GENERIC};
+use std::io;
+
+use netlink_sys::protocols::NETLINK_GENERIC;
+
+use crate::host::{
+    features::Feature,
+    netlink::{
+        Questions,
+        message::{self, attribute, behind, each, question},
+    },
+};
 
 /// The controller of generic netlink: `GENL_ID_CTRL`, include/uapi/linux/genetlink.h.
 const CONTROLLER: u16 = 16;
+/// Length of `struct genlmsghdr`: a command, a version and nothing.
+const HEADER: usize = 4;
+/// All families that are asked are of this version.
+const VERSION: u8 = 1;
 /// `CTRL_CMD_GETFAMILY`.
 const GET_FAMILY: u8 = 3;
 /// `CTRL_ATTR_FAMILY_ID`.
@@ -34,19 +46,21 @@ pub struct Support {
 
 /// What the driver of an interface does for XDP programs, where the kernel tells.
 pub fn support(index: u32) -> Option<Support> {
-    let netlink = Socket::new(NETLINK_GENERIC).ok()?;
-    netlink.connect(&SocketAddr::new(0, 0)).ok()?;
-    let family = ask(&netlink, CONTROLLER, GET_FAMILY, FAMILY_NAME, b"netdev\0")?;
-    let family = u16::from_ne_bytes(*attribute(&family, FAMILY_ID)?.first_chunk()?);
-    let device = ask(
-        &netlink,
-        family,
-        GET_DEVICE,
-        DEVICE_INDEX,
-        &index.to_ne_bytes(),
+    if !Feature::DriverXdp.may_be_used() {
+        return None;
+    }
+    let mut questions = Questions::open(NETLINK_GENERIC).ok()?;
+    let name = attribute(FAMILY_NAME, b"netdev\0");
+    let family = ask(&mut questions, (CONTROLLER, GET_FAMILY), &name, FAMILY_ID)?;
+    let family = message::u16(&family).ok()?;
+    let index = attribute(DEVICE_INDEX, &index.to_ne_bytes());
+    let features = ask(
+        &mut questions,
+        (family, GET_DEVICE),
+        &index,
+        DEVICE_XDP_FEATURES,
     )?;
-    let features = attribute(&device, DEVICE_XDP_FEATURES)?;
-    let features = u64::from_ne_bytes(*features.first_chunk()?);
+    let features = message::u64(&features).ok()?;
 
     Some(Support {
         native: features & RUNS_XDP != 0,
@@ -54,38 +68,33 @@ pub fn support(index: u32) -> Option<Support> {
     })
 }
 
-/// The attributes of the answer to a request with one attribute.
-fn ask(netlink: &Socket, family: u16, command: u8, kind: u16, value: &[u8]) -> Option<Vec<u8>> {
-    /// Of `struct nlmsghdr` and `struct genlmsghdr` together.
-    const HEADERS: usize = 20;
+/// The value of one attribute of what a family answers to a command.
+fn ask(
+    questions: &mut Questions,
+    (family, command): (u16, u8),
+    attributes: &[u8],
+    wanted: u16,
+) -> Option<Vec<u8>> {
+    let payload = [&[command, VERSION, 0, 0], attributes].concat();
+    let read = |_, payload: &[u8]| {
+        let mut found = None;
+        each(
+            behind(payload, HEADER).map_err(io::Error::other)?,
+            |kind, value| {
+                if kind == wanted {
+                    found = Some(value.to_vec());
+                }
+                Ok(())
+            },
+        )
+        .map_err(io::Error::other)?;
+        Ok(found)
+    };
 
-    let attribute = 4 + value.len();
-    let length = HEADERS + attribute.next_multiple_of(4);
-    let mut request = Vec::with_capacity(length);
-    request.extend((length as u32).to_ne_bytes());
-    request.extend(family.to_ne_bytes());
-    request.extend((libc::NLM_F_REQUEST as u16).to_ne_bytes());
-    request.extend([0; 8]);
-    request.extend([command, 1, 0, 0]);
-    request.extend((attribute as u16).to_ne_bytes());
-    request.extend(kind.to_ne_bytes());
-    request.extend(value);
-    request.resize(length, 0);
-    netlink.send(&request, 0).ok()?;
-
-    let mut answer = vec![0; 16 * 1024];
-    let length = netlink.recv(&mut &mut *answer, 0).ok()?;
-    // An error is of another type.
-    let answers = answer.get(4..6)? == family.to_ne_bytes();
-
-    answers.then(|| answer.get(HEADERS..length).unwrap_or_default().to_vec())
-}
-
-fn attribute(attributes: &[u8], kind: u16) -> Option<Vec<u8>> {
-    NlasIterator::new(attributes)
-        .filter_map(Result::ok)
-        .find(|attribute| attribute.kind() == kind)
-        .map(|attribute| attribute.value().to_vec())
+    questions
+        .ask(&question(family, &payload), read)
+        .ok()
+        .flatten()
 }
 
 #[cfg(test)]

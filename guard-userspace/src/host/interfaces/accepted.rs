@@ -10,7 +10,7 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage},
 };
-use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::NETLINK_ROUTE;
 
 use crate::host::netlink;
 
@@ -26,7 +26,7 @@ pub fn accepted(index: u32) -> anyhow::Result<BTreeSet<MacAddress>> {
 }
 
 fn read_filter(index: u32) -> io::Result<BTreeSet<MacAddress>> {
-    let netlink = Socket::new(NETLINK_ROUTE)?;
+    let netlink = netlink::open(NETLINK_ROUTE)?;
     // With it the kernel heeds the interface that the request names; without it all come along,
     // and are left out below.
     let _ = netlink.set_netlink_get_strict_chk(true);

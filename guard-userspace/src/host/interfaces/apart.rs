@@ -12,7 +12,7 @@ use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{LinkAttribute, LinkMessage},
 };
-use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::{Interface, NextHop, RouteLookup, Topology, query, readable};
 use crate::host::netlink;
@@ -36,7 +36,7 @@ impl Apart {
     pub fn from(guarded: &[String]) -> io::Result<Self> {
         let mut interfaces = Vec::new();
         let mut paired = BTreeSet::new();
-        let netlink = Socket::new(NETLINK_ROUTE)?;
+        let netlink = netlink::open(NETLINK_ROUTE)?;
         let request = netlink::request(RouteNetlinkMessage::GetLink(LinkMessage::default()));
         netlink::dump(&netlink, &request, |kind, payload| {
             if kind == NEW_LINK {

@@ -13,7 +13,7 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{RouteAddress, RouteAttribute, RouteMessage},
 };
-use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::NETLINK_ROUTE;
 
 use crate::host::netlink;
 
@@ -74,7 +74,7 @@ pub fn local_table() -> anyhow::Result<BTreeSet<IpNet>> {
 }
 
 fn read(family: AddressFamily, local: &mut BTreeSet<IpNet>) -> io::Result<()> {
-    let netlink = Socket::new(NETLINK_ROUTE)?;
+    let netlink = netlink::open(NETLINK_ROUTE)?;
     // With it the kernel heeds the table that the request names; without it a router's whole
     // table comes along, and is left out below.
     let _ = netlink.set_netlink_get_strict_chk(true);

@@ -13,6 +13,8 @@ use std::{
 use bytes::BufMut;
 use netlink_sys::{AsyncSocket, Socket, SocketAddr, TokioSocket};
 
+use crate::base::slow_answers::{self, Subject};
+
 /// `RTM_NEWLINK`, `RTM_DELLINK`, and the length of `struct ifinfomsg`.
 const LINKS: [u16; 2] = [16, 17];
 const LINK_HEADER: usize = 16;
@@ -143,6 +145,7 @@ impl AsyncSocket for Readable {
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        slow_answers::wait(Subject::Interfaces);
         self.0.poll_send(cx, buf)
     }
 
@@ -152,6 +155,7 @@ impl AsyncSocket for Readable {
         buf: &[u8],
         addr: &SocketAddr,
     ) -> Poll<io::Result<usize>> {
+        slow_answers::wait(Subject::Interfaces);
         self.0.poll_send_to(cx, buf, addr)
     }
 

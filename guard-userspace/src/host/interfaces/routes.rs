@@ -19,7 +19,7 @@ use netlink_packet_route::{
     route::{RouteAttribute, RouteMessage, RouteType},
     rule::{RuleAttribute, RuleFlags, RuleMessage},
 };
-use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::local::{self, NEW_ROUTE};
 use crate::host::netlink::{self, Dump, Progress};
@@ -91,7 +91,7 @@ impl Routes {
         kind: RouteType,
         deadline: Option<Instant>,
     ) -> io::Result<bool> {
-        let netlink = Socket::new(NETLINK_ROUTE)?;
+        let netlink = netlink::open(NETLINK_ROUTE)?;
         // With it the kernel heeds what the request names.
         let _ = netlink.set_netlink_get_strict_chk(true);
         let mut ask = RouteMessage::default();
@@ -196,7 +196,7 @@ impl Rules {
     }
 
     fn read_family(&mut self, family: AddressFamily) -> io::Result<()> {
-        let netlink = Socket::new(NETLINK_ROUTE)?;
+        let netlink = netlink::open(NETLINK_ROUTE)?;
         let mut ask = RuleMessage::default();
         ask.header.family = family;
         let request = netlink::request(RouteNetlinkMessage::GetRule(ask));

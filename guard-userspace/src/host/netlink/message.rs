@@ -8,15 +8,38 @@ use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlaBuffer, N
 /// Length of a netlink header.
 const HEADER: usize = 16;
 
+/// Length of the header of an attribute.
+const ATTRIBUTE_HEADER: usize = 4;
+
 /// A message that asks for a dump.
 pub fn request(kind: u16, payload: &[u8]) -> Vec<u8> {
+    message(kind, NLM_F_REQUEST | NLM_F_DUMP, payload)
+}
+
+/// A message that asks for one answer.
+pub fn question(kind: u16, payload: &[u8]) -> Vec<u8> {
+    message(kind, NLM_F_REQUEST, payload)
+}
+
+/// An attribute of a request.
+pub fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = (ATTRIBUTE_HEADER + value.len()) as u16;
+    let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+    bytes.extend_from_slice(value);
+    // Attributes start at multiples of four bytes.
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+
+    bytes
+}
+
+fn message(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; HEADER];
     bytes.extend_from_slice(payload);
     let length = bytes.len() as u32;
     let mut buffer = NetlinkBuffer::new(&mut bytes);
     buffer.set_length(length);
     buffer.set_message_type(kind);
-    buffer.set_flags(NLM_F_REQUEST | NLM_F_DUMP);
+    buffer.set_flags(flags);
 
     bytes
 }
@@ -65,6 +88,11 @@ pub fn u16_be(value: &[u8]) -> anyhow::Result<u16> {
 /// A number of this processor's byte order.
 pub fn u32(value: &[u8]) -> anyhow::Result<u32> {
     Ok(u32::from_ne_bytes(array(value)?))
+}
+
+/// A number of this processor's byte order.
+pub fn u64(value: &[u8]) -> anyhow::Result<u64> {
+    Ok(u64::from_ne_bytes(array(value)?))
 }
 
 /// An address of IPv4.

@@ -8,10 +8,10 @@ use netlink_packet_sock_diag::{
     AF_INET, AF_INET6, SOCK_DIAG_BY_FAMILY, SockDiagMessage,
     inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags},
 };
-use netlink_sys::{Socket as NetlinkSocket, protocols::NETLINK_SOCK_DIAG};
+use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
 
 use super::{HostSocket, PortFilter, SocketFamily, SocketState, canonical};
-use crate::host::netlink;
+use crate::host::{features::Feature, netlink};
 
 /// Length of `struct inet_diag_msg`, include/uapi/linux/inet_diag.h, which attributes follow.
 const HEADER: usize = 72;
@@ -32,7 +32,7 @@ pub(super) fn dump(
 ) -> io::Result<()> {
     let kept = sockets.len();
     let dumped = netlink::dump(
-        &NetlinkSocket::new(NETLINK_SOCK_DIAG)?,
+        &open()?,
         &request(transport, family, states, ends),
         |kind, payload| {
             sockets.extend(read(kind, payload, transport)?);
@@ -58,7 +58,7 @@ pub(super) fn visit(
     let mut sockets = Vec::with_capacity(AT_ONCE);
     let mut flow = ControlFlow::Continue(());
     let dumped = netlink::dump(
-        &NetlinkSocket::new(NETLINK_SOCK_DIAG)?,
+        &open()?,
         &request(transport, family, states, ends),
         |kind, payload| {
             sockets.extend(read(kind, payload, transport)?);
@@ -79,6 +79,14 @@ pub(super) fn visit(
     dumped?;
 
     Ok(visit(&sockets))
+}
+
+fn open() -> io::Result<Socket> {
+    if !Feature::SockDiag.may_be_used() {
+        return Err(io::Error::from_raw_os_error(libc::ENOENT));
+    }
+
+    netlink::open(NETLINK_SOCK_DIAG)
 }
 
 /// Reads one message of a dump.

@@ -9,12 +9,12 @@ use std::{
 };
 
 use anyhow::Context;
-use netlink_sys::{Socket, protocols::NETLINK_GENERIC};
+use netlink_sys::protocols::NETLINK_GENERIC;
 
 use super::{TunnelPort, other};
 use crate::host::netlink::{
     self,
-    message::{behind, each, ipv4, ipv6, request, u8, u16, u16_be, u32},
+    message::{attribute, behind, each, ipv4, ipv6, request, u8, u16, u16_be, u32},
 };
 
 /// `GENL_ID_CTRL`: the family of families.
@@ -26,6 +26,7 @@ const VERSION: u8 = 1;
 
 const GET_FAMILY: u8 = 3;
 const WIREGUARD_GET_DEVICE: u8 = 0;
+const WIREGUARD_DEVICE_INDEX: u16 = 1;
 const L2TP_TUNNEL_GET: u8 = 4;
 const FOU_GET: u8 = 3;
 const TIPC_BEARER_GET: u8 = 4;
@@ -75,7 +76,8 @@ pub fn list(wireguard_devices: impl Iterator<Item = u32>) -> anyhow::Result<Vec<
     }
     if let Some(&id) = families.get("wireguard") {
         for index in wireguard_devices {
-            let answered = ask(id, WIREGUARD_GET_DEVICE, &by_index(index), |payload| {
+            let by_index = attribute(WIREGUARD_DEVICE_INDEX, &index.to_ne_bytes());
+            let answered = ask(id, WIREGUARD_GET_DEVICE, &by_index, |payload| {
                 ports.extend(wireguard(payload)?);
                 Ok(())
             });
@@ -98,7 +100,7 @@ fn ask(
 ) -> io::Result<()> {
     let payload = [&[command, VERSION, 0, 0], attributes].concat();
     netlink::dump(
-        &Socket::new(NETLINK_GENERIC)?,
+        &netlink::open(NETLINK_GENERIC)?,
         &request(family, &payload),
         |kind, payload| {
             if kind != family {
@@ -107,16 +109,6 @@ fn ask(
             read(payload).map_err(other)
         },
     )
-}
-
-/// `WGDEVICE_A_IFINDEX`.
-fn by_index(index: u32) -> [u8; 8] {
-    let mut attribute = [0; 8];
-    attribute[..2].copy_from_slice(&8_u16.to_ne_bytes());
-    attribute[2..4].copy_from_slice(&1_u16.to_ne_bytes());
-    attribute[4..].copy_from_slice(&index.to_ne_bytes());
-
-    attribute
 }
 
 /// The name of a family and its number.
@@ -301,14 +293,6 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let length = value.len() as u16 + 4;
-        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-        bytes.extend_from_slice(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
 
     fn message(attributes: &[Vec<u8>]) -> Vec<u8> {
         [vec![0; HEADER], attributes.concat()].concat()

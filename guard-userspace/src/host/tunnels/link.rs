@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::{TunnelPort, other};
 use crate::host::netlink::{
@@ -45,7 +45,7 @@ pub struct TunnelDevice {
 pub fn list() -> io::Result<Vec<TunnelDevice>> {
     let mut devices = Vec::new();
     netlink::dump(
-        &Socket::new(NETLINK_ROUTE)?,
+        &netlink::open(NETLINK_ROUTE)?,
         &request(RTM_GETLINK, &[0; HEADER]),
         |kind, payload| {
             if kind == RTM_NEWLINK {
