@@ -2,14 +2,15 @@
 //!
 //! `portguard` has no such switches, and nothing of this is in it.
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use guard_userspace::{
-    base::failure::Exit,
+    base::{failure::Exit, slow_answers},
     cli::arguments::{Cli, Command},
     daemon::{event_loop::RunRequest, log, process},
     guard::fault_injection::Parts,
+    host::features::Feature,
 };
 
 /// Runs portguard without a part of it
@@ -27,9 +28,26 @@ struct Altered {
     #[arg(long, value_name = "NUMBER")]
     layout: Option<u32>,
 
+    /// While this folder holds a file `sockets`, `conntrack` or `interfaces`, the kernel answers no
+    /// question about these
+    #[arg(long, value_name = "FOLDER")]
+    keep_back: Option<PathBuf>,
+
+    /// A feature that the kernel is taken not to have; may be repeated
+    #[arg(long, value_name = "NAME", value_parser = feature)]
+    lacking: Vec<Feature>,
+
     /// The command line of portguard, from `run` on
     #[arg(last = true)]
     command_line: Vec<String>,
+}
+
+fn feature(name: &str) -> Result<Feature, String> {
+    let found = Feature::ALL.iter().find(|feature| feature.name() == name);
+
+    found
+        .copied()
+        .ok_or_else(|| format!("{name}: no such feature"))
 }
 
 /// What can be switched off.
@@ -91,9 +109,15 @@ fn main() -> ExitCode {
         return Exit::Usage.into();
     };
     log::to_stderr();
+    for feature in &altered.lacking {
+        feature.do_without();
+    }
+    if let Some(folder) = altered.keep_back.clone() {
+        slow_answers::keep_back(folder);
+    }
     eprintln!("altered for a test: this guard may cut connections");
     let start = RunRequest {
-        flags: flags.layer,
+        flags: flags.layer.0,
         config: flags.config,
     };
     match process::guard(start, altered.parts()) {

@@ -4,6 +4,7 @@ mod absent;
 mod crash;
 mod end;
 mod faults;
+mod features;
 mod hooks;
 mod interfaces;
 mod killed;
