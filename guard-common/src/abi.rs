@@ -4,6 +4,8 @@ pub mod config;
 
 pub mod device;
 
+pub mod page;
+
 pub mod state;
 
 pub mod layout;

@@ -12,6 +12,7 @@ use guard_common::{
         config::ConfigCell,
         device::Device,
         layout::{DIVERTED, LOCAL},
+        page::{InForce, PageCell},
         state::{Element, ElementCell},
     },
     flow::{
@@ -24,7 +25,6 @@ use guard_common::{
     policy::datapath::{Datapath, Inserted, Locality, RouteKey, SocketMatch},
     ports::{
         bloom::Line,
-        class::GuardedPorts,
         occupancy::{Occupancy, Use},
         peer::SinglePeer,
     },
@@ -51,6 +51,7 @@ impl TrieKey {
 pub struct KernelDatapath<C> {
     ctx: C,
     element: &'static ElementCell,
+    in_force: InForce,
 }
 
 /// One element of the map `state`.
@@ -115,7 +116,13 @@ impl<C: Context> KernelDatapath<C> {
     pub fn get(ctx: C) -> Option<Self> {
         let element = element(0)?;
 
-        Some(Self { ctx, element })
+        let in_force = element.state().config().in_force();
+
+        Some(Self {
+            ctx,
+            element,
+            in_force,
+        })
     }
 
     /// Counts one frame.
@@ -142,8 +149,13 @@ impl<C: Context> Datapath for KernelDatapath<C> {
     }
 
     #[inline(always)]
-    fn guarded(&self) -> &GuardedPorts {
-        self.element.state().guarded()
+    fn in_force(&self) -> InForce {
+        self.in_force
+    }
+
+    #[inline(always)]
+    fn page(&self) -> &PageCell {
+        self.element.state().page(self.in_force)
     }
 
     #[inline(always)]

@@ -14,6 +14,7 @@ use guard_common::{
     abi::{
         config::{Config, ConfigCell},
         device::Device,
+        page::{InForce, Page, PageCell},
         state::State,
     },
     flow::{
@@ -26,7 +27,7 @@ use guard_common::{
     policy::datapath::{Datapath, Inserted, Locality, RouteKey, SocketMatch},
     ports::{
         bloom::{BLOOM_BYTES, BloomSize, LINE, Line},
-        class::{GuardedPorts, PORTS},
+        class::PORTS,
         occupancy::{Occupancy, Use},
         peer::{PeerHash, SinglePeer},
     },
@@ -49,7 +50,7 @@ pub struct MemoryDatapath {
     now: u32,
     config: Config,
     cell: ConfigCell,
-    guarded: Box<GuardedPorts>,
+    page: Box<PageCell>,
     device: Device,
     occupancy: Box<[Occupancy]>,
     single_peers: Box<[SinglePeer]>,
@@ -66,12 +67,10 @@ pub struct MemoryDatapath {
 impl MemoryDatapath {
     /// The datapath of a guard that has seen nothing yet.
     pub fn new(setup: Setup) -> Self {
-        let [first, second] = setup.pages();
-        let guarded = if setup.second_page { second } else { first };
         let room = if setup.no_room { 0 } else { ROOM };
         Self::with(
             setup.config(),
-            guarded,
+            setup.page(),
             setup::device(),
             room,
             Box::new(Usual),
@@ -81,7 +80,7 @@ impl MemoryDatapath {
     /// The datapath of any guard, with room for so many flows.
     pub fn with(
         config: Config,
-        guarded: Box<GuardedPorts>,
+        page: Box<Page>,
         device: Device,
         room: usize,
         host: Box<dyn Host>,
@@ -90,7 +89,7 @@ impl MemoryDatapath {
             now: START,
             config,
             cell: ConfigCell::new(config),
-            guarded,
+            page: Box::new(PageCell::new(*page)),
             device,
             occupancy: unmarked(Use::COUNT * PORTS),
             single_peers: repeat_with(SinglePeer::none)
@@ -107,13 +106,14 @@ impl MemoryDatapath {
     }
 
     /// Puts another configuration in force, at the same epoch.
-    pub fn configure(&mut self, config: Config, guarded: Box<GuardedPorts>) {
+    pub fn configure(&mut self, config: Config, page: Box<Page>) {
         self.config = Config {
             epoch: self.config.epoch,
+            filter: self.config.filter,
             ..config
         };
         self.cell = ConfigCell::new(self.config);
-        self.guarded = guarded;
+        *self.page = PageCell::new(*page);
     }
 
     /// Sets the clock.
@@ -188,7 +188,7 @@ impl MemoryDatapath {
 
     /// For every datagram that was ever refused, whether its later fragments are refused now.
     pub fn refusals(&self) -> Contents<bool> {
-        let memory = self.config.timeouts.fragment;
+        let memory = self.page.timeouts().fragment;
         self.refused
             .iter()
             .map(|(key, mark)| (format!("{key:?}"), mark.holds(self.now, memory)))
@@ -220,8 +220,12 @@ impl Datapath for MemoryDatapath {
         &self.cell
     }
 
-    fn guarded(&self) -> &GuardedPorts {
-        &self.guarded
+    fn in_force(&self) -> InForce {
+        self.config.in_force
+    }
+
+    fn page(&self) -> &PageCell {
+        &self.page
     }
 
     fn occupancy(&self, purpose: Use, port: usize) -> Option<&Occupancy> {
@@ -308,7 +312,7 @@ impl MemoryDatapath {
     /// on.
     pub fn sweep_all(&mut self, sockets: &[Key]) {
         let epoch = (self.config.epoch + 1) as u8;
-        let timeouts = self.config.timeouts;
+        let timeouts = *self.page.timeouts();
         let found: Vec<_> = self
             .all_flows()
             .filter(|(_, flow)| flow.alive(self.now, &timeouts))

@@ -7,12 +7,13 @@ use guard_common::{
         config::Config,
         device::{Device, MAX_OWN_ADDRESSES},
         layout::{LAYOUT_VERSION, MAX_DEVICES},
+        page::{InForce, Page},
     },
     flow::{key::AddressKey, timer::Timeouts},
     frame::address::{V4, V6},
     ports::{
         bloom::BloomFilter,
-        class::{GuardedPorts, KERNEL_WORDS, PORTS, Window},
+        class::{GuardedPorts, PORTS},
         occupancy::Occupancy,
     },
 };
@@ -73,40 +74,66 @@ pub struct Setup {
 impl Setup {
     /// What the daemon would put into the map `config`.
     pub fn config(self) -> Config {
-        let config = Config {
-            layout: LAYOUT_VERSION,
-            page: u32::from(self.second_page),
-            epoch: u32::from(Occupancy::FIRST_EPOCH),
-            monitor: u32::from(self.monitor),
-            any_remote_port: u32::from(self.any_remote_port),
-            rescue: 0,
-            exceptions: if self.trusts { Config::TRUSTS } else { 0 },
-            invalidations: 0,
-            window: Window::NONE,
-            filter: FILTER,
-            timeouts: TIMEOUTS,
-        };
-
         Config {
-            window: config.window_for(self.guarded()),
-            ..config
+            layout: LAYOUT_VERSION,
+            epoch: u32::from(Occupancy::FIRST_EPOCH),
+            in_force: InForce::new(FIRST, LAST, 0)
+                .with(InForce::SECOND_PAGE, self.second_page)
+                .with(InForce::MONITOR, self.monitor)
+                .with(InForce::ANY_REMOTE_PORT, self.any_remote_port)
+                .with(InForce::SOURCES, self.trusts)
+                .with(InForce::SPECIAL, !self.unbroken),
+            filter: FILTER,
+            invalidations: 0,
+            reserved: 0,
         }
     }
 
     /// The page that is in force.
-    pub fn guarded(self) -> &'static GuardedPorts {
-        if self.unbroken { &UNBROKEN } else { &GUARDED }
+    pub fn page(self) -> Box<Page> {
+        let mut page = Box::new(Page::EMPTY);
+        page.ports = if self.unbroken { **UNBROKEN } else { **GUARDED };
+        page.special = special(&page.ports);
+        page.own.salt = SALT;
+        // Both addresses of the host, as on an interface that forwards.
+        page.own.add_v4(G.ipv4.octets().into());
+        page.own.add_v6(G.ipv6.octets().into());
+        page.timeouts = TIMEOUTS;
+        if self.trusts {
+            for (prefix, length) in trusted() {
+                hint(&mut page, &prefix, length);
+            }
+        }
+        page
     }
 
-    /// Both pages of guarded ports. The one that is not in force guards nothing.
-    pub fn pages(self) -> [Box<GuardedPorts>; 2] {
-        let (guarded, nothing) = (Box::new(*self.guarded()), Box::new(NOTHING));
+    /// Both pages. By the one that is not in force nothing is guarded.
+    pub fn pages(self) -> [Box<Page>; 2] {
+        let (page, nothing) = (self.page(), Box::new(Page::EMPTY));
         if self.second_page {
-            [nothing, guarded]
+            [nothing, page]
         } else {
-            [guarded, nothing]
+            [page, nothing]
         }
     }
+}
+
+/// What addresses are hashed by, which is random where it has to be secret.
+pub const SALT: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Notes in a page that something is said about this prefix.
+pub fn hint(page: &mut Page, prefix: &AddressKey, length: u32) {
+    if prefix.family == 4 {
+        let address = prefix.address;
+        page.sources.add_v4(V4(address.high as u32), length);
+    } else {
+        page.sources.add_v6(prefix.address, length, page.own.salt);
+    }
+}
+
+/// Ports that are not plainly guarded, in the range or out of it.
+pub fn special(ports: &GuardedPorts) -> [u32; PORTS / 32] {
+    std::array::from_fn(|index| !(ports.tcp[index] & ports.udp[index]) | ports.kernel[index])
 }
 
 /// The interface under test, with both addresses of the guarded host.
@@ -155,15 +182,6 @@ pub fn covers((prefix, bits): (AddressKey, u32), address: &AddressKey) -> bool {
         && (0..bits as usize).all(|index| bit(&prefix, index) == bit(address, index))
 }
 
-const NOTHING: GuardedPorts = GuardedPorts {
-    first: 1,
-    last: 0,
-    tcp: [0; PORTS / 32],
-    udp: [0; PORTS / 32],
-    unrecorded: [0; PORTS / 32],
-    kernel: [0; KERNEL_WORDS],
-};
-
 static GUARDED: LazyLock<Box<GuardedPorts>> = LazyLock::new(|| {
     guarding(|port| {
         [
@@ -177,8 +195,7 @@ static UNBROKEN: LazyLock<Box<GuardedPorts>> = LazyLock::new(|| guarding(|_| [tr
 
 /// The page of the range, of which `guards` says where TCP is guarded, and where UDP.
 fn guarding(guards: impl Fn(u16) -> [bool; 2]) -> Box<GuardedPorts> {
-    let mut ports = Box::new(NOTHING);
-    (ports.first, ports.last) = (u32::from(FIRST), u32::from(LAST));
+    let mut ports = Box::new(GuardedPorts::NONE);
     for port in FIRST..=LAST {
         let [tcp, udp] = guards(port);
         set(&mut ports.tcp, port, tcp);

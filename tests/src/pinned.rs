@@ -1,6 +1,7 @@
 //! The maps of a guard without its programs: pinned, for whoever walks or sweeps them.
 
 use std::{
+    convert::Infallible,
     fs, io,
     os::fd::{AsFd, AsRawFd},
     sync::Arc,
@@ -8,7 +9,13 @@ use std::{
 
 use anyhow::{Context, Result};
 use aya::{Ebpf, EbpfLoader, maps::MapData, programs::SchedClassifier};
-use guard_common::flow::{key::FlowKeyV4, state::Flow};
+use guard_common::{
+    abi::{
+        layout::LAYOUT_VERSION,
+        page::{InForce, Page},
+    },
+    flow::{key::FlowKeyV4, state::Flow},
+};
 use guard_userspace::{
     bpf::{
         clock::Clock,
@@ -17,7 +24,11 @@ use guard_userspace::{
         programs::FLOW_MAPS,
     },
     config::{ConfigLayer, Settings},
-    guard::{fault_injection::Parts, sweep::Sweeper, timers::Timers},
+    guard::{
+        fault_injection::Parts,
+        sweep::Sweeper,
+        timers::{self, Timers},
+    },
 };
 
 use crate::{bpffs, build, setup};
@@ -30,6 +41,7 @@ pub struct PinnedMaps {
     pins: Pins,
     clock: Arc<Clock>,
     timers: Arc<Timers>,
+    state: Arc<StateMemory>,
     // The program that tells the time stays loaded with it.
     _ebpf: Ebpf,
     _folder: bpffs::Folder,
@@ -66,27 +78,47 @@ impl PinnedMaps {
         };
         let settings = Settings::load(&flags, None)?;
         let timers = Timers::new(&settings, clock.hertz());
-        let mut state = StateMemory::open(&pins)?;
+        let state = Arc::new(StateMemory::open(&pins)?);
         state.begin(setup::FILTER.seeds);
-        state.apply(&settings);
-        timers.publish(&mut state);
+        // Nothing is guarded, which no settings ask for.
+        let mut page = Box::new(Page::EMPTY);
+        page.timeouts = timers.configured();
+        let in_force = InForce::NOTHING
+            .with(
+                InForce::ANY_REMOTE_PORT,
+                settings.udp_filter.any_remote_port(),
+            )
+            .with(InForce::RESCUE, !settings.no_rescue);
+        state.replace(&page, in_force);
+        state.set_layout(LAYOUT_VERSION);
         Ok(Self {
             pins,
             clock: Arc::new(clock),
             timers: Arc::new(timers),
+            state,
             _ebpf: ebpf,
             _folder: folder,
         })
     }
 
     /// What both programs ask of every frame.
-    pub fn state(&self) -> Result<StateMemory> {
-        StateMemory::open(&self.pins)
+    pub fn state(&self) -> Arc<StateMemory> {
+        Arc::clone(&self.state)
     }
 
     /// What the timers in force follow from, as the daemon has it.
     pub fn timers(&self) -> &Timers {
         &self.timers
+    }
+
+    /// Puts the timers of other settings in force, as a reload does.
+    pub fn reconfigure(&self, settings: &Settings) {
+        let configured = timers::configured(settings, self.clock.hertz());
+        let timers = (configured, settings.adaptive_timeouts.0);
+        let Ok(()) = self.timers.reconfigure(timers, |timeouts| {
+            self.state.set_timeouts(timeouts);
+            Ok::<_, Infallible>(())
+        });
     }
 
     /// The time in ticks.
@@ -102,7 +134,7 @@ impl PinnedMaps {
     /// A sweeper of the maps. It lists the sockets of whoever calls it.
     pub fn sweeper(&self, parts: Parts) -> Result<Sweeper> {
         let (clock, timers) = (Arc::clone(&self.clock), Arc::clone(&self.timers));
-        Sweeper::open(&self.pins, clock, timers, parts)
+        Sweeper::open(&self.pins, self.state(), clock, timers, parts)
     }
 
     /// Puts many flows into a map of IPv4 flows at a time.

@@ -19,7 +19,7 @@ use aya::{
     util::nr_cpus,
 };
 use guard_common::{
-    abi::{config::Config, device::Device},
+    abi::{config::Config, device::Device, page::Page},
     flow::{key::AddressKey, timer::JIFFIES_PER_TICK_SHIFT},
     outcome::Verdict,
 };
@@ -144,6 +144,12 @@ impl Programs {
         state::set_config(self.state()?.bytes_mut(), config);
         let mut devices: Array<_, Device> = self.array("devices")?;
         devices.set(setup::DEVICE, device, 0)?;
+        Ok(())
+    }
+
+    /// Puts another page in force in place of the first.
+    pub fn set_page(&mut self, page: &Page) -> Result<()> {
+        state::set_page(self.state()?.bytes_mut(), 0, page);
         Ok(())
     }
 

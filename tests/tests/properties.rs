@@ -1,15 +1,21 @@
 //! What holds for any frame, in memory.
 
 use guard_common::{
-    outcome::{Decision, Direction, Family, Outcome, Protocol},
-    policy::{egress, ingress},
+    abi::{config::Config, device::Device, page::InForce},
+    flow::key::{AddressKey, SizedKey},
+    frame::transport::Transport,
+    outcome::{Decision, Direction, Family, Outcome, Protocol, Verdict},
+    policy::{
+        datapath::{Locality, SocketMatch},
+        egress, ingress,
+    },
 };
 use guard_tests::{
     cases,
-    frames::{self, Extension, Frame, tcp, udp, udp_lite},
-    memory::MemoryDatapath,
+    frames::{self, End, Extension, FAR, Frame, G, N, P, tcp, udp, udp_lite},
+    memory::{Host, MemoryDatapath},
     mutations::Mutations,
-    setup::Setup,
+    setup::{self, Setup},
 };
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
 
@@ -184,5 +190,90 @@ proptest! {
             Outcome::PassNewFlow => prop_assert_eq!(answer, Outcome::PassKnownFlow),
             _ => prop_assert!(answer != Outcome::PassKnownFlow),
         }
+    }
+}
+
+/// A host that routes, and asks the kernel's routes about everything but its own addresses.
+struct Router;
+
+impl Host for Router {
+    fn socket(&self, _transport: Transport, _key: SizedKey<'_>) -> SocketMatch {
+        SocketMatch::None
+    }
+
+    fn trusts(&self, address: &AddressKey) -> bool {
+        setup::trusted()
+            .into_iter()
+            .any(|prefix| setup::covers(prefix, address))
+    }
+
+    fn locality(&self, _address: &AddressKey) -> Locality {
+        Locality::Unknown
+    }
+
+    fn forwards(&self, _source: &AddressKey, _destination: &AddressKey) -> bool {
+        true
+    }
+}
+
+fn end() -> impl Strategy<Value = End> {
+    prop::sample::select(vec![G, P, N, FAR])
+}
+
+fn guarded_port() -> impl Strategy<Value = u16> {
+    prop::sample::select(vec![
+        setup::FIRST - 1,
+        setup::FIRST,
+        setup::RESERVED,
+        setup::EXPOSED_TCP,
+        setup::EXPOSED_UDP,
+        50_000,
+        50_001,
+        setup::LAST,
+        setup::LAST + 1,
+    ])
+}
+
+proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, cases: 300, ..Default::default() })]
+
+    /// Whatever the administrator asks for, the fast path says what the general path says.
+    #[test]
+    fn the_fast_path_decides_as_the_general_path_does(
+        (any_remote_port, monitor, trusts, unbroken, forwards) in any::<(bool, bool, bool, bool, bool)>(),
+        (from, to) in (end(), end()),
+        (local, known) in (guarded_port(), any::<bool>()),
+        (build, tags) in (0..4usize, 0..3usize),
+        ipv4 in any::<bool>(),
+    ) {
+        let setup = Setup { any_remote_port, monitor, trusts, unbroken, ..Setup::default() };
+        let config = setup.config();
+        let in_force = config.in_force.with(InForce::FORWARDS, forwards);
+        let mut device = setup::device();
+        device.forwards = if forwards { Device::ROUTES } else { 0 };
+        let tables = || {
+            let config = Config { in_force, ..config };
+            let tables = MemoryDatapath::with(config, setup.page(), device, 16, Box::new(Router));
+            if known {
+                egress::egress(&udp(local, 53).sent(Family::Ipv4)[..], &tables);
+                egress::egress(&tcp(local, 53).sent(Family::Ipv6)[..], &tables);
+            }
+            tables
+        };
+        let frame = match build {
+            0 => udp(53, local),
+            1 => tcp(53, local),
+            2 => tcp(54, local).syn(),
+            _ => udp_lite(53, local),
+        };
+        let family = if ipv4 { Family::Ipv4 } else { Family::Ipv6 };
+        let frame = frame.from(from).to(to).tags(tags).received(family);
+        let (fast, general) = (tables(), tables());
+        let decided = ingress::ingress_then(&frame[..], &fast, |decision, verdict| (decision, verdict));
+        let decision = ingress::ingress_general(&frame[..], &general);
+        let passes = monitor || decision.outcome.verdict() == Verdict::Pass;
+        let verdict = if passes { Verdict::Pass } else { Verdict::Drop };
+        prop_assert_eq!(decided, (decision, verdict));
+        prop_assert_eq!(fast.flows(), general.flows());
     }
 }

@@ -1,7 +1,9 @@
 //! What received frames cost.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use guard_common::{
-    abi::config::Config,
+    abi::page::InForce,
     outcome::Outcome::{
         DropFragmentDenied, DropHeaderDepth, DropIcmpUnrelated, DropMalformed, DropNoFlow,
         DropVlanDepth, PassExempt, PassIcmpInfo, PassIcmpOutside, PassIcmpRelated, PassKnownFlow,
@@ -16,6 +18,25 @@ use guard_tests::{
 
 use super::row::{FLOW_PORT, Refill, Row, Variety, row};
 use crate::shape::Shape::{Ipv4, Ipv6};
+
+/// The prefixes of somebody behind a router.
+const THEM: [(IpAddr, u32); 2] = [
+    (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 0)), 24),
+    (
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0)),
+        64,
+    ),
+];
+
+/// Prefixes of others than any frame is from.
+const OTHERS: [(IpAddr, u32); 3] = [
+    (IpAddr::V4(Ipv4Addr::new(172, 0, 0, 0)), 8),
+    (IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7)), 32),
+    (
+        IpAddr::V6(Ipv6Addr::new(0x2a00, 0x7, 0x1, 0, 0, 0, 0, 0)),
+        48,
+    ),
+];
 
 /// Sockets that are rescued in turn.
 pub const SOCKETS: u32 = 256;
@@ -68,7 +89,7 @@ fn plain() -> Vec<Row> {
             udp(54, 40_000),
         )
         .after_sending(udp(40_000, 53))
-        .configured(|config| config.rescue = 0),
+        .configured(|config| config.in_force = config.in_force.with(InForce::RESCUE, false)),
         row("known_flow, UDP", PassKnownFlow, udp(53, 40_000)).after_sending(udp(40_000, 53)),
         row("known_flow, TCP", PassKnownFlow, tcp(443, 40_000)).after_sending(tcp(40_000, 443)),
         row(
@@ -86,8 +107,7 @@ fn plain() -> Vec<Row> {
             .varied(Variety::Flows(SOCKETS), Refill::Forget),
         row("outside_range", PassOutsideRange, tcp(40_000, 443)),
         row("exempt", PassExempt, tcp(443, RESERVED)).with_exemptions(),
-        row("trusted", PassTrusted, udp(53, 40_000).from(FAR))
-            .configured(|config| config.exceptions = Config::TRUSTS),
+        row("trusted", PassTrusted, udp(53, 40_000).from(FAR)).trusting(&THEM),
         row("not_local", PassNotLocal, udp(53, 40_000).to(N)).routing(),
         row(
             "no_flow, on a host that routes",
@@ -95,6 +115,14 @@ fn plain() -> Vec<Row> {
             udp(53, 40_000),
         )
         .routing(),
+        row("no_flow, trusting others", DropNoFlow, udp(53, 40_000)).trusting(&OTHERS),
+        row("no_flow, ten exposed ports", DropNoFlow, udp(53, 40_000)).exposing(),
+        row("no_flow, monitor mode", DropNoFlow, udp(53, 40_000)).monitoring(),
+        row("no_flow, all of these at once", DropNoFlow, udp(53, 40_000))
+            .routing()
+            .trusting(&OTHERS)
+            .exposing()
+            .monitoring(),
     ]
 }
 

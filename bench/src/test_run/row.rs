@@ -1,7 +1,15 @@
 //! One line of what is measured by test-run: a frame, and all that decides about it.
 
+use std::net::IpAddr;
+
 use guard_common::{
-    abi::{config::Config, device::Device},
+    abi::{
+        config::Config,
+        device::Device,
+        page::{InForce, Page},
+    },
+    flow::key::AddressKey,
+    frame::address::{V4, V6},
     outcome::{Direction, Outcome, Verdict},
     ports::bloom::BloomFilter,
 };
@@ -46,6 +54,18 @@ const SEEDS: [u64; 3] = [
 /// The first local port of varied flows.
 pub const FLOW_PORT: u16 = 50_000;
 
+/// What an administrator, or the host, has the programs ask before a drop.
+#[derive(Clone, Copy, Default)]
+struct Questions {
+    flags: u32,
+    trusted: &'static [(IpAddr, u32)],
+}
+
+/// Ten ports, spread over the range, none of which a single frame goes to.
+const EXPOSED: [usize; 10] = [
+    33_001, 36_001, 38_001, 41_001, 44_001, 47_001, 50_001, 53_001, 56_001, 59_001,
+];
+
 /// A frame, and all that decides about it.
 pub struct Row {
     name: &'static str,
@@ -59,6 +79,8 @@ pub struct Row {
     /// The ports, and what else the daemon configures where nobody tells it anything.
     pub setup: Setup,
     configure: fn(&mut Config),
+    /// What has to be asked before a drop.
+    questions: Questions,
     /// What the daemon would have said about the interface.
     pub device: Device,
     /// Whose frames are shown.
@@ -81,6 +103,7 @@ pub fn row(name: &'static str, outcome: Outcome, frame: Frame) -> Row {
             ..Setup::default()
         },
         configure: |_| {},
+        questions: Questions::default(),
         device: setup::device(),
         variety: Variety::One,
         refill: Refill::Never,
@@ -127,19 +150,66 @@ impl Row {
     /// On a host that routes.
     pub fn routing(mut self) -> Self {
         self.device.forwards = Device::ROUTES;
-        self.configured(|config| config.exceptions = Config::FORWARDS)
+        self.questions.flags |= InForce::FORWARDS;
+        self
+    }
+
+    /// On a host that trusts these prefixes, which no frame comes from.
+    pub fn trusting(mut self, prefixes: &'static [(IpAddr, u32)]) -> Self {
+        self.questions.flags |= InForce::SOURCES;
+        self.questions.trusted = prefixes;
+        self
+    }
+
+    /// On a host that exposes ten ports, spread over its range.
+    pub fn exposing(mut self) -> Self {
+        self.questions.flags |= InForce::SPECIAL;
+        self
+    }
+
+    /// On a host that guards in monitor mode.
+    pub fn monitoring(mut self) -> Self {
+        // Ports with sockets are special, as exposed ones are.
+        self.questions.flags |= InForce::MONITOR | InForce::SPECIAL;
+        self
     }
 
     /// What the daemon would have configured, and its first sweep.
     pub fn config(&self) -> Config {
         let mut config = self.setup.config();
-        config.rescue = 1;
+        let flags = InForce::RESCUE | self.questions.flags;
+        config.in_force = config.in_force.with(flags, true);
         config.filter = BloomFilter::new(SEEDS);
         config.filter.size = config.filter.size.validated();
         (self.configure)(&mut config);
-        // As the daemon does after every change: it follows from the others.
-        config.window = config.window_for(self.setup.guarded());
         config
+    }
+
+    /// The page that the daemon would have filled.
+    pub fn page(&self) -> Box<Page> {
+        let mut page = self.setup.page();
+        for &(address, length) in self.questions.trusted {
+            let key = match address {
+                IpAddr::V4(address) => AddressKey::new(V4::from(address.octets())),
+                IpAddr::V6(address) => AddressKey::new(V6::from(address.octets())),
+            };
+            setup::hint(&mut page, &key, length);
+        }
+        if self.questions.flags & InForce::SPECIAL != 0 {
+            for port in EXPOSED {
+                page.ports.tcp[port / 32] &= !(1 << (port % 32));
+                page.special[port / 32] |= 1 << (port % 32);
+            }
+        }
+        page
+    }
+
+    /// What becomes of a would-be drop.
+    pub fn verdict(&self) -> Verdict {
+        match self.outcome.verdict() {
+            Verdict::Drop if self.questions.flags & InForce::MONITOR == 0 => Verdict::Drop,
+            Verdict::Drop | Verdict::Pass => Verdict::Pass,
+        }
     }
 
     /// What is measured.
@@ -173,8 +243,8 @@ impl Row {
     }
 
     /// The program that does nothing but what must become of the frame.
-    pub const fn bare(&self) -> &'static str {
-        match (self.outcome.direction(), self.outcome.verdict()) {
+    pub fn bare(&self) -> &'static str {
+        match (self.outcome.direction(), self.verdict()) {
             (Direction::Ingress, Verdict::Drop) => "bare_drop",
             (Direction::Ingress, Verdict::Pass) => "bare_pass",
             (Direction::Egress, _) => "bare_next",

@@ -125,6 +125,7 @@ impl Scene {
     fn prepare(&mut self, row: &Row, shape: Shape) -> Result<()> {
         self.guard.reset(row.setup)?;
         self.guard.configure(&row.config(), row.device)?;
+        self.guard.set_page(&row.page())?;
         for frame in &row.sent {
             let frame = shape.of(frame).sent(shape.family());
             if let Variety::Flows(flows) = row.variety {
@@ -168,7 +169,7 @@ impl Scene {
                 self.guard.descriptor(guard)?,
             ),
             Variety::Flows(_) | Variety::Strangers => {
-                let passes = usize::from(row.outcome().verdict() == Verdict::Pass);
+                let passes = usize::from(row.verdict() == Verdict::Pass);
                 (
                     self.to_bare[passes].descriptor(varying.name())?,
                     self.to_guard.descriptor(varying.name())?,

@@ -6,10 +6,13 @@
 use core::cell::UnsafeCell;
 
 use crate::{
-    abi::config::{Config, ConfigCell},
+    abi::{
+        config::{Config, ConfigCell},
+        page::{InForce, Page, PageCell},
+    },
     ports::{
         bloom::{BLOOM_BYTES, ELEMENT_BYTES, LINE, Line, STATE_BYTES},
-        class::{GuardedPorts, PORTS},
+        class::PORTS,
         occupancy::{Occupancy, Use},
         peer::SinglePeer,
     },
@@ -26,8 +29,8 @@ pub struct State {
     pub occupancy: [[u8; PORTS]; Use::COUNT],
     /// The single-peer hash of each port, likewise. There is none for multicast.
     pub single_peers: [[u8; PORTS]; Use::COUNT],
-    /// Two pages of guarded ports. The daemon fills one while the other is in force.
-    pub guarded: [GuardedPorts; 2],
+    /// Two pages of the policy. The daemon fills one while the other is in force.
+    pub pages: [Page; 2],
 }
 
 /// The one element of the map `state`.
@@ -82,12 +85,15 @@ impl StateCell {
         unsafe { &*(&raw const (*self.0.get()).config).cast::<ConfigCell>() }
     }
 
-    /// The page of guarded ports that is in force.
+    /// The page that is meant by what is in force.
     #[inline(always)]
-    pub fn guarded(&self) -> &GuardedPorts {
-        let page = (self.config().page() & 1) as usize;
-        // SAFETY: there are two pages, and the daemon leaves alone the one in force.
-        unsafe { &(&(*self.0.get()).guarded)[page] }
+    pub fn page(&self, in_force: InForce) -> &PageCell {
+        // SAFETY: there are two pages, and a `PageCell` is a `Page` of which the daemon changes no
+        // more than single words while it is in force.
+        unsafe {
+            let pages = (&raw const (*self.0.get()).pages).cast::<PageCell>();
+            &*pages.add(in_force.page())
+        }
     }
 
     /// The occupancy of one port, in host byte order; only 16 bits of it count.

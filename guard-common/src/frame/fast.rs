@@ -129,6 +129,15 @@ impl<A: Network> FastPacket<A> {
         }
     }
 
+    /// Reads where the packet goes to, behind a tag or none, as [`read_tuple`](Self::read_tuple) reads both
+    /// ends.
+    #[inline(always)]
+    pub fn destination<T: Tag>(frame: &(impl Packet + ?Sized)) -> Option<A> {
+        let headers = frame.read_again::<Headers<T, A::Header>>(0)?;
+
+        Some(A::ends(headers.network).1)
+    }
+
     /// Reads both ends of an untagged packet anew. `None` cannot be, for a frame that was read
     /// before.
     #[inline(always)]

@@ -1,11 +1,16 @@
 //! The look-ups that a decision may make.
 
 use crate::{
-    abi::{config::ConfigCell, device::Device},
+    abi::{
+        config::ConfigCell,
+        device::Device,
+        page::{InForce, PageCell},
+    },
     flow::{
         fragment::{FragmentKey, RefusedAt},
         key::{AddressKey, KernelPortKey, SizedKey},
         state::{Flow, FlowCell},
+        timer::Timeouts,
     },
     frame::{address::Address, ethernet::MacAddress, ip::Tuple, transport::Transport},
     outcome::Tally,
@@ -58,8 +63,23 @@ pub trait Datapath {
     /// What the daemon has configured.
     fn config(&self) -> &ConfigCell;
 
-    /// The page of guarded ports that is in force.
-    fn guarded(&self) -> &GuardedPorts;
+    /// What was in force when the frame came: the same for all questions about it.
+    fn in_force(&self) -> InForce;
+
+    /// The page that was in force then.
+    fn page(&self) -> &PageCell;
+
+    /// Which ports are guarded.
+    #[inline(always)]
+    fn guarded(&self) -> &GuardedPorts {
+        self.page().ports()
+    }
+
+    /// How long flows live.
+    #[inline(always)]
+    fn timeouts(&self) -> &Timeouts {
+        self.page().timeouts()
+    }
 
     /// A port, given in network byte order, as an index of what there is one of for every port.
     ///

@@ -1,6 +1,7 @@
 //! Egress: what is recorded of a frame that this host sends.
 
 use crate::{
+    abi::page::InForce,
     flow::{
         key::{FlowAddress, FlowKey},
         state::{Flow, FlowCell, Phase},
@@ -106,8 +107,9 @@ fn egress_fast<A: FlowAddress, R, F: FnOnce(Decision) -> R>(
         protocol: transport.label(),
     };
     let port = datapath.index(packet.local_port(Direction::Egress));
-    if !datapath.config().window().contains(port)
-        && !datapath.guarded().guards(packet.transport, port)
+    let in_force = datapath.in_force();
+    if !in_force.in_range(port)
+        || in_force.has(InForce::SPECIAL) && !datapath.guarded().guards(packet.transport, port)
     {
         return Ok(finish(decision(Outcome::PassNotRecorded, packet.transport)));
     }
@@ -145,7 +147,7 @@ fn egress_fast<A: FlowAddress, R, F: FnOnce(Decision) -> R>(
 fn refresh_on_send(cell: &FlowCell, flags: TcpFlags, datapath: &impl Datapath) -> bool {
     let (flow, now) = (cell.load(), datapath.now());
     // A packet to the unspecified address would find the entry for multicast, which names no remote end.
-    let counts = !flow.is_multicast() && flow.alive(now, datapath.config().timeouts());
+    let counts = !flow.is_multicast() && flow.alive(now, datapath.timeouts());
     if counts {
         cell.sent(flow, flags, now);
     }
@@ -263,7 +265,7 @@ fn record_flow<A: FlowAddress>(
     if tuple.remote == A::UNSPECIFIED {
         return Outcome::PassNotRecorded;
     }
-    if tuple.transport == Transport::Udp && datapath.config().any_remote_port() != 0 {
+    if tuple.transport == Transport::Udp && datapath.in_force().has(InForce::ANY_REMOTE_PORT) {
         // One entry stands for every port of the peer, so no single port's timer fits it.
         flow.phase = Phase::Datagram as u8;
     }

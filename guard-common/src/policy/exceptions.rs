@@ -1,7 +1,7 @@
 //! What is asked before a packet that answers nothing is dropped.
 
 use crate::{
-    abi::config::Config,
+    abi::page::InForce,
     flow::key::{AddressKey, FlowAddress, FlowKey, KernelPortKey},
     frame::{address::Address, bytes::Packet, ip::Tuple},
     outcome::{Outcome, Tally},
@@ -19,11 +19,11 @@ pub(crate) fn exception<A: Address>(
     packet: &RouteKey<A>,
     datapath: &impl Datapath,
 ) -> Option<Outcome> {
-    let exceptions = datapath.config().exceptions();
-    if exceptions & Config::FORWARDS != 0 && is_not_local(frame, packet, datapath) {
+    let in_force = datapath.in_force();
+    if in_force.has(InForce::FORWARDS) && is_not_local(frame, packet, datapath) {
         return Some(Outcome::PassNotLocal);
     }
-    if exceptions & Config::TRUSTS != 0 && datapath.trusts(&AddressKey::new(packet.source)) {
+    if in_force.has(InForce::SOURCES) && datapath.trusts(&AddressKey::new(packet.source)) {
         return Some(Outcome::PassTrusted);
     }
 
@@ -40,7 +40,7 @@ pub(crate) fn is_for_kernel<A: Address>(
 ) -> bool {
     let at = |address: A| datapath.kernel_receives(&KernelPortKey::new(address, tuple.local_port));
 
-    datapath.config().exceptions() & Config::KERNEL_PORTS != 0
+    datapath.in_force().has(InForce::KERNEL_PORTS)
         && datapath.guarded().kernel_receives(tuple.transport, port)
         && (at(A::UNSPECIFIED) || at(tuple.local))
 }

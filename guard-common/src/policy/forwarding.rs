@@ -1,7 +1,7 @@
 //! What goes through this host, from one host to another.
 
 use crate::{
-    abi::{config::Config, device::Device},
+    abi::{device::Device, page::InForce},
     flow::key::AddressKey,
     frame::{
         address::Address,
@@ -63,7 +63,7 @@ pub(crate) fn is_bridged<A: Address>(
     tuple: &Tuple<A>,
     datapath: &impl Datapath,
 ) -> bool {
-    datapath.config().exceptions() & Config::FORWARDS != 0
+    datapath.in_force().has(InForce::FORWARDS)
         && datapath
             .device()
             .is_some_and(|device| device.forwards & Device::BRIDGES != 0)

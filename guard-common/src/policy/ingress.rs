@@ -1,6 +1,7 @@
 //! Ingress: what becomes of a frame that an interface receives.
 
 use crate::{
+    abi::page::{InForce, PageAddress},
     flow::{
         fragment::FragmentKey,
         key::{FlowAddress, FlowKey},
@@ -10,7 +11,7 @@ use crate::{
         address::{V4, V6},
         bytes::Packet,
         ethernet::{self, Payload},
-        fast::{self, FastHeaders, FastPacket},
+        fast::{self, FastHeaders, FastPacket, Tag},
         headers::{TcpFlags, VlanTag, ether_type},
         ip::{Fragment, Ip, Tuple},
         subject::{Subject, subject},
@@ -61,9 +62,9 @@ pub fn ingress_then<R>(
                 }
             }
         } else if (carried == ether_type::VLAN || carried == ether_type::SERVICE_VLAN)
-            && let Some(decision) = tagged_no_flow(frame, datapath)
+            && let Some((decision, verdict)) = tagged_no_flow(frame, datapath)
         {
-            return finish(decision, Verdict::Drop);
+            return finish(decision, verdict);
         }
     }
 
@@ -75,7 +76,7 @@ pub fn ingress_then<R>(
 #[inline(always)]
 fn verdict(decision: Decision, datapath: &impl Datapath) -> Verdict {
     match decision.outcome.verdict() {
-        Verdict::Drop if datapath.config().monitor() == 0 => Verdict::Drop,
+        Verdict::Drop if !datapath.in_force().has(InForce::MONITOR) => Verdict::Drop,
         Verdict::Drop | Verdict::Pass => Verdict::Pass,
     }
 }
@@ -84,33 +85,34 @@ fn verdict(decision: Decision, datapath: &impl Datapath) -> Verdict {
 /// over is judged the general way, `finish` with it: every other question would be one more for
 /// a verifier to follow here, for each family.
 #[inline(always)]
-fn ingress_fast<A: FlowAddress, R, F: FnOnce(Decision, Verdict) -> R>(
+fn ingress_fast<A: FlowAddress + PageAddress, R, F: FnOnce(Decision, Verdict) -> R>(
     frame: &(impl Packet + ?Sized),
     packet: FastPacket<A>,
     datapath: &impl Datapath,
     finish: F,
 ) -> Result<R, F> {
-    let found = window_port(packet, datapath);
-    match found {
-        WindowPort::Free => return Ok(finish(no_flow(packet), Verdict::Drop)),
-        WindowPort::InUse => {}
-        WindowPort::Outside => {
-            let port = datapath.index(packet.local_port(Direction::Ingress));
-            let guarded = datapath.guarded();
-            if !guarded.guards(packet.transport, port) {
-                if guarded.in_range(port) {
-                    return Err(finish);
-                }
-                let decision = Decision {
-                    outcome: Outcome::PassOutsideRange,
-                    ..no_flow(packet)
-                };
-                return Ok(finish(decision, Verdict::Pass));
-            }
-            if !in_use(packet.transport, packet.source, port, datapath) {
-                return Err(finish);
-            }
+    let in_force = datapath.in_force();
+    match ask_port(packet, datapath) {
+        WindowPort::Free if in_force.before_a_drop() == 0 => {
+            return Ok(finish(no_flow(packet), Verdict::Drop));
         }
+        WindowPort::Free => {
+            return match ask_policy::<A, ()>(frame, packet, datapath) {
+                Some(verdict) => Ok(finish(no_flow(packet), verdict)),
+                None => Err(finish),
+            };
+        }
+        WindowPort::Outside => {
+            let decision = Decision {
+                outcome: Outcome::PassOutsideRange,
+                ..no_flow(packet)
+            };
+            return Ok(finish(decision, Verdict::Pass));
+        }
+        WindowPort::InUse => {}
+    }
+    if is_special(packet, datapath) {
+        return Err(finish);
     }
 
     // Read anew: what was read before would have to be kept meanwhile, in registers that there are
@@ -129,10 +131,14 @@ fn ingress_fast<A: FlowAddress, R, F: FnOnce(Decision, Verdict) -> R>(
             };
             Ok(finish(decision, Verdict::Pass))
         }
-        FlowLookup::Unknown
-            if found == WindowPort::InUse && !may_answer_multicast(&tuple, datapath) =>
-        {
-            Ok(finish(no_flow(packet), Verdict::Drop))
+        FlowLookup::Unknown if !may_answer_multicast(&tuple, datapath) => {
+            if in_force.before_a_drop() == 0 {
+                return Ok(finish(no_flow(packet), Verdict::Drop));
+            }
+            match ask_ends::<A, ()>(frame, packet, datapath) {
+                Some(verdict) => Ok(finish(no_flow(packet), verdict)),
+                None => Err(finish),
+            }
         }
         FlowLookup::Found(_) | FlowLookup::Absent | FlowLookup::Unknown => Err(finish),
     }
@@ -145,7 +151,7 @@ fn refresh_on_receive(cell: &FlowCell, flags: TcpFlags, datapath: &impl Datapath
         return true;
     }
     let (flow, now) = (cell.load(), datapath.now());
-    let counts = !flow.is_multicast() && flow.alive(now, datapath.config().timeouts());
+    let counts = !flow.is_multicast() && flow.alive(now, datapath.timeouts());
     if counts {
         cell.received(flow, flags, now);
     }
@@ -245,7 +251,7 @@ fn decide_packet<A: FlowAddress>(
     let port = datapath.index(tuple.local_port);
     let guarded = datapath.guarded();
     if !guarded.guards(tuple.transport, port) {
-        if guarded.in_range(port) {
+        if datapath.in_force().in_range(port) {
             return Outcome::PassExempt;
         }
         return Outcome::PassOutsideRange;
@@ -257,14 +263,15 @@ fn decide_packet<A: FlowAddress>(
             return outcome;
         }
     }
-    if datapath.config().has_exceptions() {
+    let in_force = datapath.in_force();
+    if in_force.before_a_drop() != 0 {
         if is_for_kernel(tuple, port, datapath) {
             return Outcome::PassExempt;
         }
         if let Some(outcome) = exception(frame, &RouteKey::received(tuple, ip.class), datapath) {
             return outcome;
         }
-        if datapath.config().monitor() != 0 {
+        if in_force.has(InForce::MONITOR) {
             count_would_drop(tuple, datapath);
         }
     }
@@ -299,7 +306,7 @@ fn decide_quote<A: FlowAddress>(tuple: &Tuple<A>, datapath: &impl Datapath) -> O
 
 #[inline(always)]
 fn decide_later_fragment(key: &FragmentKey, datapath: &impl Datapath) -> Outcome {
-    let memory = datapath.config().timeouts().fragment;
+    let memory = datapath.timeouts().fragment;
     match datapath.refused(key) {
         Some(refused) if refused.holds(datapath.now(), memory) => Outcome::DropFragmentDenied,
         Some(_) | None => Outcome::PassLaterFragment,
@@ -321,23 +328,23 @@ fn note_first_fragment(key: &FragmentKey, outcome: Outcome, datapath: &impl Data
 /// What is known of a packet's local port, and of whom it is used with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum WindowPort {
-    /// Guarded and not in use with the sender, and there is nothing else to ask: the packet is lost.
-    Free,
-    /// Guarded and in use with the sender, and there is nothing to ask but what is known of the flow.
-    InUse,
-    /// Nothing: it is not in the window.
+    /// Not in the range.
     Outside,
+    /// In the range and not in use with the sender.
+    Free,
+    /// In the range and in use with the sender.
+    InUse,
 }
 
-/// Asks no more than the window, and whom the port is in use with. These are the last questions that
-/// a flood reaches.
+/// Asks no more than the range, and whom the port is in use with. On most hosts these are the last
+/// questions that a flood reaches.
 #[inline(always)]
-pub(crate) fn window_port<A: FlowAddress>(
+pub(crate) fn ask_port<A: FlowAddress>(
     packet: FastPacket<A>,
     datapath: &impl Datapath,
 ) -> WindowPort {
     let port = datapath.index(packet.local_port(Direction::Ingress));
-    if !datapath.config().window().contains(port) {
+    if !datapath.in_force().in_range(port) {
         WindowPort::Outside
     } else if in_use(packet.transport, packet.source, port, datapath) {
         WindowPort::InUse
@@ -346,23 +353,95 @@ pub(crate) fn window_port<A: FlowAddress>(
     }
 }
 
-/// The judgement of a packet behind one VLAN tag to a free port. `None` says nothing about a frame.
+/// What is done with a packet that belongs to no flow and no socket, where the policy says something
+/// that has to be asked before a drop. `None` leaves the packet to the general path: a rule, a route
+/// or a list may let it in.
+///
+/// Each question has an answer here that costs one or two loads, and is exact where it says that
+/// there is nothing more to ask.
+#[inline(always)]
+pub(crate) fn ask_policy<A: FlowAddress + PageAddress, T: Tag>(
+    frame: &(impl Packet + ?Sized),
+    packet: FastPacket<A>,
+    datapath: &impl Datapath,
+) -> Option<Verdict> {
+    if is_special(packet, datapath) {
+        return None;
+    }
+
+    ask_ends::<A, T>(frame, packet, datapath)
+}
+
+/// Whether a packet is left to the general path because of its port.
+#[inline(always)]
+pub(crate) fn is_special<A: FlowAddress>(packet: FastPacket<A>, datapath: &impl Datapath) -> bool {
+    datapath.in_force().has(InForce::SPECIAL)
+        && datapath
+            .page()
+            .is_special(datapath.index(packet.local_port(Direction::Ingress)))
+}
+
+/// As [`ask_policy`], of a packet whose port is not special.
+#[inline(always)]
+pub(crate) fn ask_ends<A: FlowAddress + PageAddress, T: Tag>(
+    frame: &(impl Packet + ?Sized),
+    packet: FastPacket<A>,
+    datapath: &impl Datapath,
+) -> Option<Verdict> {
+    let in_force = datapath.in_force();
+    let page = datapath.page();
+    if in_force.has(InForce::FORWARDS)
+        && !page
+            .own()
+            .contain(FastPacket::<A>::destination::<T>(frame)?)
+    {
+        return None;
+    }
+    if in_force.has(InForce::SOURCES) && page.sources().may_name(packet.source, page.salt()) {
+        return None;
+    }
+
+    Some(if in_force.has(InForce::MONITOR) {
+        Verdict::Pass
+    } else {
+        Verdict::Drop
+    })
+}
+
+/// What is done with a packet behind one VLAN tag to a free port, and why. `None` says nothing about
+/// a frame.
 #[inline(always)]
 pub(crate) fn tagged_no_flow(
     frame: &(impl Packet + ?Sized),
     datapath: &impl Datapath,
-) -> Option<Decision> {
+) -> Option<(Decision, Verdict)> {
     let start = FastHeaders::<VlanTag>::read(frame)?;
     let carried = start.carried();
     if carried == ether_type::IPV4 {
-        let packet = start.ipv4()?;
-        (window_port(packet, datapath) == WindowPort::Free).then_some(no_flow(packet))
+        no_flow_if_free(frame, start.ipv4()?, datapath)
     } else if carried == ether_type::IPV6 {
-        let packet = start.ipv6(frame)?;
-        (window_port(packet, datapath) == WindowPort::Free).then_some(no_flow(packet))
+        no_flow_if_free(frame, start.ipv6(frame)?, datapath)
     } else {
         None
     }
+}
+
+#[inline(always)]
+fn no_flow_if_free<A: FlowAddress + PageAddress>(
+    frame: &(impl Packet + ?Sized),
+    packet: FastPacket<A>,
+    datapath: &impl Datapath,
+) -> Option<(Decision, Verdict)> {
+    if ask_port(packet, datapath) != WindowPort::Free {
+        return None;
+    }
+    let verdict = if datapath.in_force().before_a_drop() == 0 {
+        Verdict::Drop
+    } else {
+        ask_policy::<A, VlanTag>(frame, packet, datapath)?
+    };
+
+    Some((no_flow(packet), verdict))
 }
 
 /// The judgement of a packet to a free port.
@@ -392,7 +471,7 @@ pub(crate) fn decide_by_flow<A: FlowAddress>(
         let flow = cell.load();
         // The entry of a query names no remote end, and neither does a packet from the unspecified
         // address: it must not be taken for a flow, whose packets prolong it.
-        if !flow.is_multicast() && flow.alive(now, datapath.config().timeouts()) {
+        if !flow.is_multicast() && flow.alive(now, datapath.timeouts()) {
             let Some(flags) = flags else {
                 return Some(Outcome::PassIcmpRelated);
             };
@@ -414,7 +493,7 @@ pub(crate) fn decide_by_flow<A: FlowAddress>(
 
     // The map may have evicted the flow, its timer may have run out, or the guard may be younger
     // than the connection.
-    if datapath.config().rescue() == 0
+    if !datapath.in_force().has(InForce::RESCUE)
         || datapath.socket(tuple.transport, A::FlowKey::new(tuple).sized())
             != SocketMatch::Connected
     {
@@ -424,7 +503,7 @@ pub(crate) fn decide_by_flow<A: FlowAddress>(
         return Some(Outcome::PassIcmpRelated);
     };
     let mut flow = Flow::rescued_by(tuple, flags, now);
-    if tuple.transport == Transport::Udp && datapath.config().any_remote_port() != 0 {
+    if tuple.transport == Transport::Udp && datapath.in_force().has(InForce::ANY_REMOTE_PORT) {
         // As in what is recorded: one entry stands for every port of the peer.
         flow.phase = Phase::Datagram as u8;
     }

@@ -1,6 +1,7 @@
 //! Ports in use, the Bloom filter and the flow maps: what is found there, and what is put in.
 
 use crate::{
+    abi::page::InForce,
     flow::{
         key::{FlowAddress, FlowKey, SizedKey},
         state::{Flow, FlowCell, Phase},
@@ -49,10 +50,14 @@ pub(crate) fn look_up<'a, A: FlowAddress>(
 #[inline(always)]
 pub(crate) fn as_recorded<A: Address>(tuple: &Tuple<A>, datapath: &impl Datapath) -> Tuple<A> {
     match tuple.transport {
-        Transport::Udp | Transport::UdpLite if datapath.config().any_remote_port() != 0 => Tuple {
-            remote_port: 0,
-            ..*tuple
-        },
+        Transport::Udp | Transport::UdpLite
+            if datapath.in_force().has(InForce::ANY_REMOTE_PORT) =>
+        {
+            Tuple {
+                remote_port: 0,
+                ..*tuple
+            }
+        }
         Transport::Tcp | Transport::Udp | Transport::UdpLite => *tuple,
     }
 }
@@ -131,7 +136,7 @@ pub(crate) fn refresh_time(cell: &FlowCell, datapath: &impl Datapath) -> Option<
     if age == 0 {
         return Some(Tick::Same);
     }
-    let timeouts = datapath.config().timeouts();
+    let timeouts = datapath.timeouts();
     let timeout = match phase {
         ESTABLISHED => timeouts.tcp_established,
         DATAGRAM => timeouts.udp,

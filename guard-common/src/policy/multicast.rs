@@ -32,7 +32,7 @@ pub(crate) fn record_multicast<A: FlowAddress>(
     let key = multicast_key(tuple);
     let outcome = match datapath.flow(tuple.transport, key.sized()) {
         Some(cell) => {
-            let alive = cell.load().alive(now, datapath.config().timeouts());
+            let alive = cell.load().alive(now, datapath.timeouts());
             cell.restart(Flow::new(Phase::Multicast, now));
             if alive {
                 Outcome::PassRefreshedFlow
@@ -106,7 +106,7 @@ fn is_open<A: FlowAddress>(
     is_marked(Use::Multicast, port, datapath)
         && datapath
             .flow(tuple.transport, multicast_key(tuple).sized())
-            .is_some_and(|flow| flow.load().alive(now, datapath.config().timeouts()))
+            .is_some_and(|flow| flow.load().alive(now, datapath.timeouts()))
 }
 
 /// The key of a query to a group: any remote may answer.

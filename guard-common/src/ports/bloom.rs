@@ -20,7 +20,7 @@ use crate::{
 pub const ELEMENT_BYTES: usize = 1 << 22;
 
 /// Bytes of the first element that stand before the filter. The layout of that element asserts it.
-pub const STATE_BYTES: usize = 589_952;
+pub const STATE_BYTES: usize = 655_424;
 
 /// Bytes of the filter where there are few flows, whether they are in use or not: what is left of
 /// the first element.

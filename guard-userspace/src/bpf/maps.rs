@@ -11,7 +11,7 @@ mod sync;
 mod takeover;
 mod tunnel_ports;
 
-use std::{ffi::c_void, num::NonZeroUsize, path::Path, ptr::NonNull};
+use std::{ffi::c_void, num::NonZeroUsize, path::Path, ptr::NonNull, sync::Arc};
 
 use anyhow::{Context, ensure};
 use aya::maps::{Array, Map, MapData, MapInfo, PerCpuArray, PerCpuValues};
@@ -43,7 +43,7 @@ use crate::bpf::{
 /// What the daemon writes, opened from the pins of one network namespace.
 pub struct Maps {
     /// What both programs ask of every frame.
-    pub state: StateMemory,
+    pub state: Arc<StateMemory>,
     /// Addresses of this host, and those of others that may end here.
     pub local: Prefixes,
     /// Prefixes of each interface's neighbours.
@@ -66,7 +66,7 @@ impl Maps {
     /// Names the map that is missing or not what it should be.
     pub fn open(pins: &Pins) -> anyhow::Result<Self> {
         Ok(Self {
-            state: StateMemory::open(pins)?,
+            state: Arc::new(StateMemory::open(pins)?),
             local: Prefixes::open(pins, "local")?,
             neighbours: Prefixes::open(pins, "neighbours")?,
             links: MacAddresses::open(pins)?,

@@ -35,7 +35,7 @@ use crate::{
         maps::{Readings, StateMemory},
         pins::Pins,
     },
-    config::{ConfigLayer, ListenersPolicy, Settings},
+    config::{ConfigLayer, ListenersPolicy, Mode, Settings},
     daemon::{
         log,
         observer::{Knowledge, Observer},
@@ -62,6 +62,9 @@ const LISTENERS_EVERY: Duration = Duration::from_secs(5);
 /// How often listeners are looked for where they are exposed while they listen. The kernel tells of
 /// none that begins; to ask for those of TCP alone takes it some microseconds.
 const LISTENING_EVERY: Duration = Duration::from_millis(100);
+
+/// How often sockets are looked for in monitor mode, which asks about packets that they would lose.
+const WAITING_EVERY: Duration = Duration::from_millis(250);
 
 /// How often the interfaces are looked at even when nothing tells of a change.
 const INTERFACES_EVERY: Duration = Duration::from_secs(2);
@@ -128,6 +131,7 @@ pub async fn run(
         range: every(RANGE_EVERY),
         listeners: every(LISTENERS_EVERY),
         listening: every(LISTENING_EVERY),
+        waiting: every(WAITING_EVERY),
         interfaces: every(INTERFACES_EVERY),
         links: every(LINKS_EVERY),
         compare: every(COMPARE_EVERY),
@@ -190,6 +194,7 @@ struct Events {
     range: Interval,
     listeners: Interval,
     listening: Interval,
+    waiting: Interval,
     interfaces: Interval,
     links: Interval,
     compare: Interval,
@@ -233,9 +238,11 @@ impl Daemon {
         descriptors::require(descriptors::for_a_guard(interfaces))?;
         let lock = InstanceLock::take(&namespace)?;
         let pins = Pins::of_layout(&settings.pin_dir, &namespace, parts.layout);
-        let earlier = StateMemory::in_force(&pins);
+        let earlier = StateMemory::of_earlier(&pins);
         let mut names = OwnerNames::new(helper);
         let ports = PortsInForce::start(&settings, earlier.as_ref(), &mut names).await?;
+        // The guard maps it anew, for as long as it lives.
+        drop(earlier);
         let metrics = http::bind(settings.metrics_listen).await;
         let control = control::ControlSocket::bind(&settings.control_socket).await;
         // Another daemon there is a mistake; what another user has put there is no reason not to guard.
@@ -279,7 +286,13 @@ impl Daemon {
             knowledge,
         ));
         observer.set_guarded(guard.guards_all());
-        let sweeper = Sweeper::open(guard.pins(), guard.clock(), guard.timers(), parts)?;
+        let sweeper = Sweeper::open(
+            guard.pins(),
+            guard.state(),
+            guard.clock(),
+            guard.timers(),
+            parts,
+        )?;
         // Before there are other threads, and before anybody is answered.
         let loading = guard.prepare_missing(&settings)?;
         privileges::keep_only(&privileges::to_attach_again(), loading)?;
@@ -338,6 +351,7 @@ impl Daemon {
                 range,
                 listeners,
                 listening,
+                waiting,
                 interfaces,
                 links,
                 compare,
@@ -361,6 +375,9 @@ impl Daemon {
                     self.guard.equip(loaded, &mut notes);
                     self.show_interfaces(notes);
                     interfaces.reset_immediately();
+                }
+                _ = waiting.tick(), if self.settings.mode == Mode::Monitor => {
+                    self.follow_waiting().await;
                 }
                 all = self.names.hear() => if all {
                     listeners.reset();

@@ -9,23 +9,24 @@ mod egress_order;
 mod exceptions;
 mod known_routes;
 mod later;
+mod policy;
 mod preexisting;
+mod publish;
 mod start;
 mod takeover;
 mod wanted;
 mod watch;
 
-use std::{fs::File, mem, sync::Arc};
+use std::{fs::File, mem, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use guard_common::{abi::config::Config, frame::transport::Transport};
+use guard_common::{abi::layout::LAYOUT_VERSION, frame::transport::Transport};
 use nix::fcntl::Flock;
 use rtnetlink::Handle;
 use tokio::task::yield_now;
 
 pub use self::preexisting::Preexisting;
 use self::preexisting::Seeder;
-pub use self::wanted::{Wanted, find_wanted};
 use self::{
     device::GuardedDevice,
     known_routes::KnownRoutes,
@@ -33,12 +34,17 @@ use self::{
     start::{Before, LOADING, check_interfaces, load_with_clock, release_unwanted},
     takeover::{SIDE_BY_SIDE, Takeover},
 };
+pub use self::{
+    policy::{HostFacts, Learn, Plan, Policy},
+    publish::{Lists, Publisher},
+    wanted::{Wanted, find_wanted},
+};
 use crate::{
-    base::failure::Failure,
+    base::{background::in_background, failure::Failure},
     bpf::{
         attach::{self, Link},
         clock::Clock,
-        maps::{Maps, PacketTotals, SyncedMaps},
+        maps::{Maps, PacketTotals, StateMemory, SyncedMaps},
         pins::{Hook, Pins},
         programs::Programs,
     },
@@ -49,8 +55,16 @@ use crate::{
         fault_injection::Parts,
         timers::Timers,
     },
-    host::{interfaces, range::GuardedPorts},
+    host::{
+        interfaces,
+        range::{GuardedPorts, PortBitmap},
+        sockets,
+    },
 };
+
+/// How long the sockets on ports that become guarded may take to be put in before they are. What is
+/// left is rescued until it is put in afterwards.
+const SEEDED_WITHIN: Duration = Duration::from_millis(50);
 
 /// Programs in force on interfaces. Dropping it takes them off, in the right order.
 pub struct Guard {
@@ -60,6 +74,9 @@ pub struct Guard {
     clock: Arc<Clock>,
     timers: Arc<Timers>,
     seeder: Arc<Seeder>,
+    publisher: Publisher,
+    /// What the policy depends on, as far as interfaces tell.
+    host: HostFacts,
     devices: Vec<GuardedDevice>,
     takeover: Option<Takeover>,
     preexisting: Preexisting,
@@ -107,7 +124,7 @@ impl Guard {
         let takeover = release_unwanted(&pins, &wanted, settings, netlink).await?;
         let before = Before::new(&pins, found, takeover);
         let relieved = before.is_relieved();
-        let (mut loaded, clock) = match load_with_clock(settings, &pins, &wanted, relieved).await {
+        let (loaded, clock) = match load_with_clock(settings, &pins, &wanted, relieved).await {
             Ok(loaded) => loaded,
             Err(failure) => {
                 before.give_back()?;
@@ -115,20 +132,22 @@ impl Guard {
             }
         };
         let takeover = before.begin();
-        loaded.maps.state.begin(secrets()?);
-        loaded.maps.state.apply(settings);
-        let timers = Timers::new(settings, clock.hertz());
-        timers.publish(&mut loaded.maps.state);
+        let state = Arc::clone(&loaded.maps.state);
+        state.begin(secrets()?);
+        let timers = Arc::new(Timers::new(settings, clock.hertz()));
+        let publisher = Publisher::new(Arc::clone(&state), Arc::clone(&timers));
         let clock = Arc::new(clock);
         let kept = SyncedMaps::open(&pins)?;
-        let seeder = Seeder::open(&pins, Arc::clone(&clock), parts)?;
+        let seeder = Seeder::open(&pins, state, Arc::clone(&clock), parts)?;
         let mut guard = Self {
             pins,
             maps: loaded.maps,
             kept,
             clock,
             seeder: Arc::new(seeder),
-            timers: Arc::new(timers),
+            publisher,
+            host: HostFacts::default(),
+            timers,
             devices: loaded.devices,
             takeover,
             preexisting: Preexisting::default(),
@@ -144,10 +163,20 @@ impl Guard {
             guard.preexisting = guard.seed_here(settings, ports)?;
             guard.widen_here(settings)?;
         }
-        guard.guard_ports(settings, ports);
-        guard.trust(settings)?;
         guard.routes.start()?;
-        guard.refresh(&interfaces::list(netlink).await?, false, notes)?;
+        guard.describe(&interfaces::list(netlink).await?, false, notes)?;
+        let policy = guard.policy(settings, ports);
+        let in_use = if policy.monitor {
+            ports_with_sockets()?
+        } else {
+            PortBitmap::default()
+        };
+        guard.publish(policy, &in_use)?;
+        guard.maps.state.set_layout(LAYOUT_VERSION);
+        if found {
+            // For flows that have been recorded meanwhile.
+            guard.widen_here(settings)?;
+        }
         let beside = guard.takeover.is_some();
         for device in guard.devices.iter_mut().filter(|device| device.is_there()) {
             match device.attach_egress(settings, &guard.pins, beside) {
@@ -229,45 +258,107 @@ impl Guard {
         Ok(preexisting)
     }
 
-    /// Puts other ports in force.
-    pub fn guard_ports(&mut self, settings: &Settings, ports: &GuardedPorts) {
-        // Before the page that asks for them, and taken out after the one that did. What cannot be
-        // told stays guarded.
-        let added = self.maps.kernel_ports.add(ports.kernel());
-        if !ports.kernel().is_empty() {
-            self.set_exception(Config::KERNEL_PORTS, true);
-        }
-        self.maps
-            .state
-            .guard_ports(ports, settings.unrecorded.iter().copied());
-        if ports.kernel().is_empty() {
-            self.set_exception(Config::KERNEL_PORTS, false);
-        }
-        let left = self.maps.kernel_ports.set(ports.kernel());
-        if let Err(error) = added.and(left) {
-            tracing::warn!("{error:#}");
+    /// What these settings mean for these ports on this host.
+    fn policy(&self, settings: &Settings, ports: &GuardedPorts) -> Policy {
+        Policy::of(settings, ports, &self.host, self.clock.hertz())
+    }
+
+    /// Puts a policy in force at once, without learning of any flow.
+    fn publish(&mut self, policy: Policy, in_use: &PortBitmap) -> anyhow::Result<()> {
+        let plan = Policy::plan(self.publisher.in_force(), &policy);
+
+        self.carry_out(policy, &plan, in_use)
+    }
+
+    fn carry_out(
+        &mut self,
+        policy: Policy,
+        plan: &Plan,
+        in_use: &PortBitmap,
+    ) -> anyhow::Result<()> {
+        // Monitor mode that goes on keeps asking about what it asks about.
+        let before = self.maps.state.special();
+        let in_use = if plan.lists_sockets { in_use } else { &before };
+        let lists = Lists {
+            trusted: &mut self.maps.trusted,
+            kernel_ports: &mut self.maps.kernel_ports,
+        };
+
+        self.publisher.publish(policy, plan, in_use, lists)
+    }
+
+    /// Puts in force what settings and ports say, once what has to be known of flows is, and learns
+    /// `quickly`, of sockets alone, or of everything that the kernel knows. Returns what was learned,
+    /// and what [`learn_rest`](Self::learn_rest) has to learn.
+    ///
+    /// # Errors
+    /// When something cannot be read that has to be known, or the kernel refuses. What was in force
+    /// stays in force then.
+    pub async fn change(
+        &mut self,
+        settings: &Settings,
+        ports: &GuardedPorts,
+        quickly: bool,
+    ) -> anyhow::Result<(Preexisting, Learn)> {
+        let policy = self.policy(settings, ports);
+        let plan = Policy::plan(self.publisher.in_force(), &policy);
+        let preexisting = self
+            .learn(settings, ports, &plan.learn, (quickly, Some(SEEDED_WITHIN)))
+            .await?;
+        let in_use = if plan.lists_sockets {
+            in_background(ports_with_sockets).await??
+        } else {
+            PortBitmap::default()
+        };
+        self.carry_out(policy, &plan, &in_use)?;
+        let rest = if quickly { Learn::Nothing } else { plan.learn };
+
+        Ok((preexisting, rest))
+    }
+
+    /// Learns what there was no time for before a [`change`](Self::change) came into force, and of
+    /// connections that were opened between the list of sockets and the change.
+    ///
+    /// # Errors
+    /// When something cannot be read. The change stays in force.
+    pub async fn learn_rest(
+        &mut self,
+        settings: &Settings,
+        ports: &GuardedPorts,
+        rest: &Learn,
+    ) -> anyhow::Result<Preexisting> {
+        self.learn(settings, ports, rest, (false, None)).await
+    }
+
+    async fn learn(
+        &mut self,
+        settings: &Settings,
+        ports: &GuardedPorts,
+        what: &Learn,
+        (quickly, time): (bool, Option<Duration>),
+    ) -> anyhow::Result<Preexisting> {
+        match what {
+            Learn::Nothing => Ok(Preexisting::default()),
+            Learn::Ports(added) if quickly => {
+                self.seed_sockets(settings, added).await?;
+                Ok(Preexisting::default())
+            }
+            Learn::Ports(added) => match time {
+                Some(time) => self.seed_within(time, settings, added).await,
+                None => self.seed(settings, added).await,
+            },
+            Learn::All => self.learn_again(settings, ports).await,
         }
     }
 
-    /// Applies what a reload can change, but for the `ports`, which are in force.
+    /// In monitor mode, lets the programs ask about ports on which something has begun to wait.
     ///
     /// # Errors
-    /// When the kernel refuses.
-    pub async fn apply(&mut self, settings: &Settings, ports: &GuardedPorts) -> anyhow::Result<()> {
-        self.trust(settings)?;
-        let any_remote_port = self.maps.state.any_remote_port() != 0;
-        let refiltered = any_remote_port != settings.udp_filter.any_remote_port();
-        if refiltered {
-            self.learn_again(settings, ports).await?;
-        }
-        self.maps.state.apply(settings);
-        if refiltered {
-            // Whoever has sent meanwhile.
-            self.learn_again(settings, ports).await?;
-        }
-        self.timers.reconfigure(settings, &mut self.maps.state);
-        // Longer timers bring back to life what sweeps had left unmarked.
-        self.maps.state.doubt_filter();
+    /// When the sockets cannot be listed.
+    pub async fn note_waiting(&self) -> anyhow::Result<()> {
+        let waiting = in_background(sockets::waiting).await??;
+        let ports = waiting.iter().map(|socket| socket.local.port());
+        self.maps.state.note_sockets(&ports.collect(), false);
 
         Ok(())
     }
@@ -403,6 +494,16 @@ impl Guard {
         Arc::clone(&self.clock)
     }
 
+    /// The ports in force.
+    pub fn ports(&self) -> Option<&GuardedPorts> {
+        self.publisher.in_force().map(|policy| &policy.ports)
+    }
+
+    /// What both programs ask of every frame.
+    pub fn state(&self) -> Arc<StateMemory> {
+        Arc::clone(&self.maps.state)
+    }
+
     /// What the timers in force follow from.
     pub fn timers(&self) -> Arc<Timers> {
         Arc::clone(&self.timers)
@@ -500,6 +601,13 @@ async fn unless_changed(
     notes.push(format!("{}: changes meanwhile: {failure}", device.name));
 
     Ok(())
+}
+
+/// The ports on which there is a socket.
+fn ports_with_sockets() -> anyhow::Result<PortBitmap> {
+    let sockets = sockets::list()?;
+
+    Ok(sockets.iter().map(|socket| socket.local.port()).collect())
 }
 
 /// Numbers that nobody outside can guess.

@@ -49,7 +49,7 @@ const BRIEF: Duration = Duration::from_millis(500);
 pub struct Sweeper {
     pins: Pins,
     flows: Vec<FlowMap>,
-    state: StateMemory,
+    state: Arc<StateMemory>,
     readings: Readings,
     clock: Arc<Clock>,
     timers: Arc<Timers>,
@@ -95,6 +95,7 @@ impl Sweeper {
     /// Names the map that is missing.
     pub fn open(
         pins: &Pins,
+        state: Arc<StateMemory>,
         clock: Arc<Clock>,
         timers: Arc<Timers>,
         parts: Parts,
@@ -102,7 +103,7 @@ impl Sweeper {
         Ok(Self {
             pins: pins.clone(),
             flows: FlowMap::open_all(pins)?,
-            state: StateMemory::open(pins)?,
+            state,
             readings: Readings::open(pins)?,
             clock,
             timers,
@@ -152,6 +153,8 @@ impl Sweeper {
         // Whoever sees the epoch must see the marks.
         atomic::fence(atomic::Ordering::Release);
         self.state.set_epoch(u32::from(next.epoch));
+        let on_ports = sockets.iter().map(|socket| socket.local.port());
+        self.state.note_sockets(&on_ports.collect(), true);
         let fits = self.state.fit_filter(next.tuples.marks());
         if fits {
             self.state.trust_filter(invalidations);
@@ -207,7 +210,7 @@ impl Sweeper {
     }
 
     fn mark_sockets(&self, sockets: &[HostSocket], next: &Marks) -> u64 {
-        let any_remote_port = self.state.any_remote_port() != 0;
+        let any_remote_port = self.state.any_remote_port();
         let mut connected = 0;
         for socket in sockets.iter().filter(|socket| socket.connected()) {
             connected += 1;
@@ -230,7 +233,7 @@ impl Sweeper {
     /// Puts back flows that NAT translates. Marked as they are: no socket has their ends.
     fn put_back_translated(&mut self, loads: &[Load], next: &Marks) -> anyhow::Result<Repaired> {
         let on = self.parts.conntrack && self.parts.translated;
-        if !on || self.state.rescue() == 0 {
+        if !on || !self.state.rescues() {
             return Ok(Repaired::default());
         }
         let now = self.clock.now()?;
@@ -241,7 +244,7 @@ impl Sweeper {
             now,
             until: now.saturating_add(self.ticks_to_next_but_one(period)),
             timeouts: self.state.timeouts(),
-            any_remote_port: self.state.any_remote_port() != 0,
+            any_remote_port: self.state.any_remote_port(),
         };
         let (state, parts) = (&self.state, self.parts);
         let looked = self.translated.look(
@@ -265,7 +268,7 @@ impl Sweeper {
     }
 
     fn repair(&self, sockets: &[HostSocket], loads: &[Load]) -> anyhow::Result<Repaired> {
-        if !self.parts.repair || self.state.rescue() == 0 {
+        if !self.parts.repair || !self.state.rescues() {
             return Ok(Repaired::default());
         }
         let roomy = loads.iter().map(|load| load.is_roomy(0));
@@ -275,7 +278,7 @@ impl Sweeper {
             now,
             until: now.saturating_add(self.ticks_to_next_but_one(self.round())),
             timeouts: self.state.timeouts(),
-            any_remote_port: self.state.any_remote_port() != 0,
+            any_remote_port: self.state.any_remote_port(),
         };
         let guarded = |transport, port| self.state.guards(transport, port);
 
@@ -287,7 +290,7 @@ impl Sweeper {
     fn adapt(&mut self, loads: &[Load]) -> Scales {
         let loads = if self.can_reclaim { loads } else { &[] };
 
-        self.timers.adapt(loads, &mut self.state)
+        self.timers.adapt(loads, &self.state)
     }
 
     fn reclaim(&mut self, loads: &[Load]) -> anyhow::Result<u64> {
@@ -309,7 +312,7 @@ impl Sweeper {
                          run Linux 5.14 or later, or with a larger --max-flows"
                     );
                     self.can_reclaim = false;
-                    self.timers.adapt(&[], &mut self.state);
+                    self.timers.adapt(&[], &self.state);
                     break;
                 }
             }

@@ -46,25 +46,33 @@ impl Timers {
         self.change(None, |_| {}).configured
     }
 
-    /// Puts the timers in force.
-    pub fn publish(&self, state: &mut StateMemory) {
-        self.change(Some(state), |_| {});
-    }
+    /// Gives `publish` other timers to put in force, as short as those before them, and keeps them if
+    /// it does. No other timers come between.
+    pub fn reconfigure<R, E>(
+        &self,
+        (configured, adaptive): (Timeouts, Option<Adaptive>),
+        publish: impl FnOnce(Timeouts) -> Result<R, E>,
+    ) -> Result<R, E> {
+        // Whoever panicked while holding the lock has left every field whole.
+        let mut basis = self.basis.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = Basis {
+            configured,
+            adaptive,
+            scales: if adaptive.is_some() {
+                basis.scales
+            } else {
+                Scales::WHOLE
+            },
+        };
+        let published = publish(next.scales.shorten(&configured, self.hertz))?;
+        *basis = next;
 
-    /// Puts the timers of other settings in force, as short as those before them.
-    pub fn reconfigure(&self, settings: &Settings, state: &mut StateMemory) {
-        self.change(Some(state), |basis| {
-            basis.configured = configured(settings, self.hertz);
-            basis.adaptive = settings.adaptive_timeouts.0;
-            if basis.adaptive.is_none() {
-                basis.scales = Scales::WHOLE;
-            }
-        });
+        Ok(published)
     }
 
     /// Makes the timers as short as the fullest map of each transport asks for, and returns what
     /// they keep of their length.
-    pub fn adapt(&self, loads: &[Load], state: &mut StateMemory) -> Scales {
+    pub fn adapt(&self, loads: &[Load], state: &StateMemory) -> Scales {
         let basis = self.change(Some(state), |basis| {
             let scale = |protocol| {
                 let scales = loads
@@ -82,7 +90,7 @@ impl Timers {
         basis.scales
     }
 
-    fn change(&self, state: Option<&mut StateMemory>, change: impl FnOnce(&mut Basis)) -> Basis {
+    fn change(&self, state: Option<&StateMemory>, change: impl FnOnce(&mut Basis)) -> Basis {
         // Whoever panicked while holding the lock has left every field whole.
         let mut basis = self.basis.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut basis);
@@ -95,7 +103,8 @@ impl Timers {
     }
 }
 
-fn configured(settings: &Settings, hertz: u32) -> Timeouts {
+/// The timers of `settings`, in ticks, where the kernel counts `hertz` jiffies a second.
+pub fn configured(settings: &Settings, hertz: u32) -> Timeouts {
     let ticks = |seconds| Timeouts::ticks(seconds, hertz);
 
     Timeouts::each(

@@ -229,6 +229,18 @@ impl GuardedPorts {
         (!empty).then_some(added)
     }
 
+    /// Ports of the range that are not guarded for every protocol and at every address.
+    pub fn exempt_ports(&self) -> PortBitmap {
+        let mut exempt = PortBitmap::default();
+        exempt.insert(self.range);
+        let mut guarded = self.tcp.clone();
+        guarded.retain_all(&self.udp);
+        exempt.remove_all(&guarded);
+        exempt.insert_all(&self.kernel.iter().map(|(port, _)| *port).collect());
+
+        exempt
+    }
+
     /// The range the guarded ports are taken from.
     pub fn range(&self) -> PortRange {
         self.range

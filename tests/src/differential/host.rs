@@ -76,7 +76,7 @@ pub fn tables(session: &Session) -> (MemoryDatapath, Around) {
     let around = Rc::new(RefCell::new(around));
     let tables = MemoryDatapath::with(
         translate::config(policy, host),
-        translate::ports(policy),
+        translate::page(policy, host),
         translate::device(host),
         if host.room { ROOM } else { 0 },
         Box::new(Described(Rc::clone(&around))),

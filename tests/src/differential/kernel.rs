@@ -10,6 +10,7 @@ use guard_common::{
         config::Config,
         device::Device,
         layout::{DIVERTED, LOCAL},
+        page::{InForce, Page},
         state::State,
     },
     flow::{
@@ -20,7 +21,7 @@ use guard_common::{
     frame::{ethernet::MacAddress, transport::Transport},
     outcome::{Decision, Tally},
     ports::{
-        class::{GuardedPorts, PORTS},
+        class::PORTS,
         occupancy::{Occupancy, Use},
     },
 };
@@ -142,13 +143,14 @@ impl Kernel {
             self.kernel_ports.set(&translate::kernel_port(*end), &1)?;
         }
         self.page ^= 1;
+        let config = translate::config(policy, host);
         let config = Config {
-            page: self.page,
+            in_force: config.in_force.with(InForce::SECOND_PAGE, self.page == 1),
             epoch: u32::from(self.epoch()),
-            ..translate::config(policy, host)
+            ..config
         };
-        let page = offset_of!(State, guarded) + self.page as usize * size_of::<GuardedPorts>();
-        self.put(page, &*translate::ports(policy));
+        let page = offset_of!(State, pages) + self.page as usize * size_of::<Page>();
+        self.put(page, &*translate::page(policy, host));
         self.put(offset_of!(State, config), &config);
         Ok(())
     }

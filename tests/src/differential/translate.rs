@@ -8,6 +8,7 @@ use guard_common::{
         config::Config,
         device::{Device, MAX_OWN_ADDRESSES},
         layout::LAYOUT_VERSION,
+        page::{InForce, Page},
     },
     flow::{
         fragment::FragmentKey,
@@ -18,13 +19,13 @@ use guard_common::{
     frame::address::{V4, V6},
     outcome::Family,
     ports::{
-        class::{FIRST_KERNEL_PORT, GuardedPorts, KERNEL_WORDS, PORTS, Window},
+        class::{GuardedPorts, PORTS},
         occupancy::{Occupancy, Use},
     },
 };
 use guard_reference::{
     memory::{Datagram, Flow, FlowId, Purpose, Stage},
-    policy::{self, Host, Policy},
+    policy::{self, Host, Policy, Prefix},
 };
 
 use crate::memory::Key;
@@ -157,52 +158,70 @@ pub fn ip(key: &AddressKey) -> IpAddr {
 
 /// What the daemon would configure.
 pub fn config(policy: &Policy, host: &Host) -> Config {
-    let forwards = if host.some_forward {
-        Config::FORWARDS
-    } else {
-        0
-    };
-    let trusts = if policy.trusted.is_empty() {
-        0
-    } else {
-        Config::TRUSTS
-    };
-    let kernel = if policy.kernel.is_empty() {
-        0
-    } else {
-        Config::KERNEL_PORTS
-    };
-    let timers = &policy.timers;
-    let config = Config {
-        layout: LAYOUT_VERSION,
-        page: 0,
-        epoch: u32::from(Occupancy::FIRST_EPOCH),
-        monitor: u32::from(policy.monitor),
-        any_remote_port: u32::from(policy.by_address),
-        rescue: u32::from(policy.rescue),
-        exceptions: forwards | trusts | kernel,
-        invalidations: 0,
-        window: Window::NONE,
-        filter: crate::setup::FILTER,
-        timeouts: Timeouts {
-            tcp_syn: timers.tcp_syn,
-            tcp_established: timers.tcp_established,
-            tcp_transitory: timers.tcp_transitory,
-            udp: timers.udp,
-            udp_dns: timers.udp_dns,
-            multicast: timers.multicast,
-            fragment: timers.fragment,
-        },
+    let (first, last) = policy.range;
+    let special = policy.monitor || {
+        let page = page(policy, host);
+        (first..=last).any(|port| page.special[usize::from(port / 32)] >> (port % 32) & 1 != 0)
     };
 
     Config {
-        window: config.window_for(&ports(policy)),
-        ..config
+        layout: LAYOUT_VERSION,
+        epoch: u32::from(Occupancy::FIRST_EPOCH),
+        in_force: InForce::new(first, last, 0)
+            .with(InForce::FORWARDS, host.some_forward)
+            .with(InForce::SOURCES, !policy.trusted.is_empty())
+            .with(InForce::SPECIAL, special)
+            .with(InForce::MONITOR, policy.monitor)
+            .with(InForce::KERNEL_PORTS, !policy.kernel.is_empty())
+            .with(InForce::ANY_REMOTE_PORT, policy.by_address)
+            .with(InForce::RESCUE, policy.rescue),
+        filter: crate::setup::FILTER,
+        invalidations: 0,
+        reserved: 0,
     }
 }
 
-/// The page of guarded ports that the daemon would fill.
-pub fn ports(policy: &Policy) -> Box<GuardedPorts> {
+/// The page that the daemon would fill.
+pub fn page(policy: &Policy, host: &Host) -> Box<Page> {
+    let mut page = Box::new(Page::EMPTY);
+    page.ports = *ports(policy);
+    page.special = crate::setup::special(&page.ports);
+    if policy.monitor {
+        for socket in &host.sockets {
+            put(&mut page.special, socket.local.1, true);
+        }
+    }
+    page.own.salt = crate::setup::SALT;
+    let table = host.local_table.iter().filter(|prefix| is_host(prefix));
+    for prefix in host.addresses.iter().chain(table) {
+        match prefix.address {
+            IpAddr::V4(address) => page.own.add_v4(address.octets().into()),
+            IpAddr::V6(address) => page.own.add_v6(address.octets().into()),
+        };
+    }
+    for prefix in &policy.trusted {
+        let key = address(prefix.address);
+        crate::setup::hint(&mut page, &key, u32::from(prefix.bits));
+    }
+    let timers = &policy.timers;
+    page.timeouts = Timeouts {
+        tcp_syn: timers.tcp_syn,
+        tcp_established: timers.tcp_established,
+        tcp_transitory: timers.tcp_transitory,
+        udp: timers.udp,
+        udp_dns: timers.udp_dns,
+        multicast: timers.multicast,
+        fragment: timers.fragment,
+    };
+    page
+}
+
+fn is_host(prefix: &Prefix) -> bool {
+    prefix.bits == if prefix.address.is_ipv4() { 32 } else { 128 }
+}
+
+/// The ports that are guarded.
+fn ports(policy: &Policy) -> Box<GuardedPorts> {
     let (first, last) = policy.range;
     let mut range = [0u32; PORTS / 32];
     let (first_word, last_word) = (usize::from(first / 32), usize::from(last / 32));
@@ -210,12 +229,10 @@ pub fn ports(policy: &Policy) -> Box<GuardedPorts> {
     range[first_word] &= u32::MAX << (first % 32);
     range[last_word] &= u32::MAX >> (31 - last % 32);
     let mut ports = Box::new(GuardedPorts {
-        first: u32::from(first),
-        last: u32::from(last),
         tcp: range,
         udp: range,
         unrecorded: [0; PORTS / 32],
-        kernel: [0; KERNEL_WORDS],
+        kernel: [0; PORTS / 32],
     });
     for port in &policy.reserved {
         put(&mut ports.tcp, *port, false);
@@ -228,7 +245,7 @@ pub fn ports(policy: &Policy) -> Box<GuardedPorts> {
         put(&mut ports.udp, *port, false);
     }
     for (_, port) in &policy.kernel {
-        ports.kernel[(usize::from(*port) - FIRST_KERNEL_PORT) / 32] |= 1 << (port % 32);
+        put(&mut ports.kernel, *port, true);
     }
     for port in &policy.unrecorded {
         put(&mut ports.unrecorded, *port, true);

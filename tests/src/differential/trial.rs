@@ -167,7 +167,8 @@ impl Trial {
                 self.around.borrow_mut().1.clone_from(&policy.trusted);
                 self.around.borrow_mut().2.clone_from(&policy.kernel);
                 let config = translate::config(policy, &self.model.host);
-                self.tables.configure(config, translate::ports(policy));
+                let page = translate::page(policy, &self.model.host);
+                self.tables.configure(config, page);
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use guard_common::{abi::config::Config, ports::class::GuardedPorts};
+use guard_common::abi::{config::Config, page::Page};
 
 /// The part of `union bpf_attr` that is about an element.
 #[repr(C)]
@@ -23,7 +23,7 @@ struct Element {
 pub(super) trait Plain {}
 
 impl Plain for Config {}
-impl Plain for GuardedPorts {}
+impl Plain for Page {}
 
 /// What a structure looks like in a map.
 pub(super) fn bytes<T: Plain>(value: &T) -> &[u8] {

@@ -5,12 +5,10 @@ use std::mem::offset_of;
 use guard_common::{
     abi::{
         config::Config,
+        page::Page,
         state::{Element, State},
     },
-    ports::{
-        class::{GuardedPorts, PORTS},
-        occupancy::Use,
-    },
+    ports::{class::PORTS, occupancy::Use},
 };
 
 use super::element;
@@ -26,9 +24,14 @@ pub(super) fn set(state: &mut [u8], setup: Setup) {
     state.fill(0);
     set_config(state, &setup.config());
     for (index, page) in setup.pages().iter().enumerate() {
-        let at = offset_of!(State, guarded) + index * size_of::<GuardedPorts>();
-        put(state, at, element::bytes(&**page));
+        set_page(state, index, page);
     }
+}
+
+/// Fills one of the two pages.
+pub(super) fn set_page(state: &mut [u8], index: usize, page: &Page) {
+    let at = offset_of!(State, pages) + index * size_of::<Page>();
+    put(state, at, element::bytes(page));
 }
 
 /// Puts another configuration in force.

@@ -88,7 +88,7 @@ fn run(lab: &Lab, flows: u32, parts: Parts) -> Result<Outcomes> {
     let steps = [const { AtomicU32::new(0) }; 2];
     thread::scope(|scope| {
         let sweeper = scope.spawn(|| lab.sweep(parts, &ended, &sweeps));
-        let changer = scope.spawn(|| lab.change(&ended));
+        let changer = scope.spawn(|| lab.change(&ended, u32::MAX));
         let steps = &steps;
         let speakers = [0, 1].map(|number| scope.spawn(move || speak(lab, flows, number, steps)));
         let spoken = speakers.map(|speaker| speaker.join().expect("nobody panics"));

@@ -7,3 +7,4 @@ mod kinds;
 mod conversation;
 mod inserts;
 mod lab;
+mod policies;

@@ -6,7 +6,7 @@ mod owner;
 use std::{cell::RefCell, rc::Rc};
 
 use guard_common::{
-    abi::config::Config,
+    abi::{config::Config, page::InForce},
     flow::key::{AddressKey, FlowKey, FlowKeyV4, SizedKey},
     frame::{address::V4, ip::Tuple, transport::Transport},
     outcome::{Family, Outcome},
@@ -38,13 +38,13 @@ impl Host for Sockets {
 }
 
 fn tables(setup: Setup, sockets: &Rc<RefCell<Vec<Key>>>) -> MemoryDatapath {
+    let config = setup.config();
     let config = Config {
-        rescue: 1,
-        ..setup.config()
+        in_force: config.in_force.with(InForce::RESCUE, true),
+        ..config
     };
-    let [guarded, _] = setup.pages();
     let around = Box::new(Sockets(Rc::clone(sockets)));
-    MemoryDatapath::with(config, guarded, setup::device(), 1024, around)
+    MemoryDatapath::with(config, setup.page(), setup::device(), 1024, around)
 }
 
 fn key(transport: Transport, local_port: u16, remote_port: u16) -> Key {

@@ -94,7 +94,7 @@ fn without_reclaiming_idle_flows_make_room_for_expired_ones() -> Result<()> {
 
 /// The timers for UDP and for TCP that is closed, as parts of a hundred of their full length.
 fn percent(maps: &PinnedMaps) -> Result<[u32; 2]> {
-    let (whole, now) = (maps.timers().configured(), maps.state()?.timeouts());
+    let (whole, now) = (maps.timers().configured(), maps.state().timeouts());
     let rounded = |part: u32, whole: u32| (part * 100 + whole / 2) / whole;
     Ok([
         rounded(now.udp_dns, whole.udp_dns),
@@ -119,7 +119,6 @@ fn timers_shrink_while_a_map_is_nearly_full() -> Result<()> {
     ensure!(swept.reclaimed == 0, "what counts was taken out");
 
     // A reload in the middle of it: other timers, as short as those before.
-    let mut state = maps.state()?;
     let flags = |timeout: &str, adaptive: &str| -> Result<Settings> {
         let flags = ConfigLayer {
             iface: Some(vec!["none".to_owned()]),
@@ -130,18 +129,15 @@ fn timers_shrink_while_a_map_is_nearly_full() -> Result<()> {
         Ok(Settings::load(&flags, None)?)
     };
     let whole = maps.timers().configured().udp_dns;
-    maps.timers()
-        .reconfigure(&flags("udp-dns=120", "60-120")?, &mut state);
+    maps.reconfigure(&flags("udp-dns=120", "60-120")?);
     ensure!(percent(&maps)? == [75, 100], "{:?}", percent(&maps)?);
     let doubled = maps.timers().configured().udp_dns;
     ensure!((doubled - 1) / 2 == whole - 1, "{whole}, {doubled}");
-    maps.timers()
-        .reconfigure(&flags("udp-dns=120", "off")?, &mut state);
+    maps.reconfigure(&flags("udp-dns=120", "off")?);
     ensure!(percent(&maps)? == [100, 100], "{:?}", percent(&maps)?);
     sweep()?;
     ensure!(percent(&maps)? == [100, 100], "off, and shorter");
-    maps.timers()
-        .reconfigure(&flags("udp-dns=120", "60-120")?, &mut state);
+    maps.reconfigure(&flags("udp-dns=120", "60-120")?);
     sweep()?;
     ensure!(percent(&maps)? == [75, 100], "{:?}", percent(&maps)?);
 
@@ -161,7 +157,7 @@ fn ports_stay_marked_that_shorter_timers_would_free() -> Result<()> {
         reclaim: false,
         ..Parts::default()
     })?;
-    let state = maps.state()?;
+    let state = maps.state();
     // Half as long ago as the timer is long.
     let old = now - state.timeouts().udp_dns / 2;
     maps.fill(MAP.0, &flows(1, 4_000), Flow::new(Phase::Dns, now))?;

@@ -1,6 +1,6 @@
 //! Sweeps to which the kernel refuses what they need: nothing is forgotten for that.
 
-use std::{net::Ipv4Addr, ops::Range};
+use std::{net::Ipv4Addr, ops::Range, sync::Arc};
 
 use anyhow::{Context, Result, ensure};
 use guard_common::{
@@ -57,10 +57,10 @@ fn free(state: &StateMemory) -> usize {
 }
 
 /// Maps with many flows, of which one map is nearly full.
-fn filled(host: &Namespace) -> Result<(PinnedMaps, StateMemory, Sweeper)> {
+fn filled(host: &Namespace) -> Result<(PinnedMaps, Arc<StateMemory>, Sweeper)> {
     let maps = PinnedMaps::new(&[(MAP, CAPACITY)], ConfigLayer::default())?;
     maps.fill(MAP, &keys(PORTS), Flow::new(Phase::Datagram, maps.now()?))?;
-    let (state, mut sweeper) = (maps.state()?, maps.sweeper(Parts::default())?);
+    let (state, mut sweeper) = (maps.state(), maps.sweeper(Parts::default())?);
     host.run(|| sweeper.sweep())?;
     ensure!(free(&state) == 0, "a sweep leaves ports unmarked");
     Ok((maps, state, sweeper))

@@ -168,7 +168,7 @@ fn a_sweep_of_a_million_flows_misses_none() -> Result<()> {
 }
 
 fn judge(host: &Namespace, maps: &PinnedMaps, passed: &AtomicU64) -> Result<()> {
-    let mut state = maps.state()?;
+    let state = maps.state();
     let mut sweeper = maps.sweeper(Parts::default())?;
     ensure!(free(&state) == PORTS.len(), "marked before the sweep");
     for round in 0..SWEEPS {
@@ -210,7 +210,7 @@ fn many_sweeps_of_a_busy_map_miss_none() -> Result<()> {
     let maps = PinnedMaps::new(&[SINGLES], ConfigLayer::default())?;
     let singles: Vec<_> = PORTS.map(|port| key(Transport::Udp, port, 1)).collect();
     maps.fill(SINGLES.0, &singles, Flow::new(Phase::Datagram, maps.now()?))?;
-    let mut state = maps.state()?;
+    let state = maps.state();
     let mut sweeper = maps.sweeper(Parts::default())?;
     beside_a_crowd(&maps, &[(SINGLES.0, Transport::Udp)], |passed| {
         let began = Instant::now();
@@ -236,7 +236,7 @@ fn without_the_marks_of_flows_every_port_looks_free() -> Result<()> {
     let maps = PinnedMaps::new(&[SINGLES], ConfigLayer::default())?;
     let singles: Vec<_> = PORTS.map(|port| key(Transport::Udp, port, 1)).collect();
     maps.fill(SINGLES.0, &singles, Flow::new(Phase::Datagram, maps.now()?))?;
-    let state = maps.state()?;
+    let state = maps.state();
     let mut sweeper = maps.sweeper(Parts {
         flow_marks: false,
         ..Parts::default()
@@ -257,7 +257,7 @@ fn without_the_marks_of_flows_every_port_looks_free() -> Result<()> {
 fn epochs_that_wrap_around_mark_nobody() -> Result<()> {
     let host = Namespace::new("g")?;
     let maps = PinnedMaps::new(&[SINGLES], ConfigLayer::default())?;
-    let mut state = maps.state()?;
+    let state = maps.state();
     let mut sweeper = maps.sweeper(Parts::default())?;
     state.set_epoch(252);
     for sweep in 0..6 {

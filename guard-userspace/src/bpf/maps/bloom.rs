@@ -29,7 +29,7 @@ impl StateMemory {
     /// Lets every packet to a port in use be looked up, until a sweep that begins from now on is
     /// complete. To be called after whatever makes tuples known that neither egress nor a sweep has
     /// marked.
-    pub fn doubt_filter(&mut self) {
+    pub fn doubt_filter(&self) {
         self.set_doubts(self.invalidations().wrapping_add(1));
         // Whoever trusts the filter at this moment must see this doubt, or be seen by it.
         atomic::fence(Ordering::SeqCst);
@@ -37,7 +37,7 @@ impl StateMemory {
     }
 
     /// Lets the filter decide, unless it was doubted since there were so many `invalidations`.
-    pub fn trust_filter(&mut self, invalidations: u32) {
+    pub fn trust_filter(&self, invalidations: u32) {
         if self.invalidations() != invalidations {
             return;
         }
@@ -50,7 +50,7 @@ impl StateMemory {
 
     /// Makes the filter as long as suits the `marks` that a sweep has left in it, and says whether
     /// it was: other bytes are doubted until a sweep has filled them.
-    pub fn fit_filter(&mut self, marks: u64) -> bool {
+    pub fn fit_filter(&self, marks: u64) -> bool {
         let size = self.filter().size;
         let fitting = size.fitting(marks, self.elements);
         if fitting.bytes() == size.bytes() {

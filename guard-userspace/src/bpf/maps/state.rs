@@ -1,60 +1,61 @@
 //! The map `state`, in memory that is shared with the programs.
 
 use std::{
+    mem::offset_of,
     ptr::NonNull,
-    sync::atomic::{self, AtomicU64, Ordering},
+    slice,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
 };
 
 use guard_common::{
     abi::{
-        layout::LAYOUT_VERSION,
+        page::{InForce, Page},
         state::{State, StateCell},
     },
     flow::timer::Timeouts,
     frame::transport::Transport,
     ports::{
         bloom::{BloomFilter, BloomSize},
-        class::{FIRST_KERNEL_PORT, KERNEL_WORDS, PORTS, Window},
         occupancy::{Occupancy, Use},
         peer::PeerHash,
     },
 };
 use nix::sys::mman::munmap;
 
-use crate::{
-    bpf::pins::Pins,
-    config::{Mode, Settings},
-    host::range::GuardedPorts,
-};
+use crate::{bpf::pins::Pins, host::range::PortBitmap};
 
-/// What comes first in the map `state`. The programs see each store at once.
+/// What comes first in the map `state`, mapped once a process. The programs see each store at once.
 #[derive(Debug)]
 pub struct StateMemory {
     state: NonNull<State>,
     /// Elements of the map.
     pub(super) elements: u32,
+    /// Held while a page is written, so that the other one is not put in force meanwhile.
+    writing: Mutex<()>,
 }
 
-// SAFETY: the memory belongs to the map, not to a thread, and is only accessed a word at a time.
+// SAFETY: the memory belongs to the map, not to a thread, and is only accessed by atomics and by
+// volatile reads and stores of whole words and bytes.
 unsafe impl Send for StateMemory {}
-// SAFETY: shared references only read, by volatile reads of single words.
+// SAFETY: as above, by every thread.
 unsafe impl Sync for StateMemory {}
 
-/// One volatile read and one volatile store a word.
+/// One atomic read and one atomic store a word.
 macro_rules! words {
     ($($(#[doc = $doc:literal])+ $read:ident, $store:ident: $field:ident;)+) => {
         impl StateMemory {
             $(
                 $(#[doc = $doc])+
                 pub fn $read(&self) -> u32 {
-                    // SAFETY: the memory is mapped for as long as `self` lives, and is a `State`.
-                    unsafe { (&raw const (*self.state.as_ptr()).config.$field).read_volatile() }
+                    self.word(offset_of!(State, config.$field)).load(Ordering::Acquire)
                 }
 
                 /// Changes it.
-                pub fn $store(&mut self, value: u32) {
-                    // SAFETY: as above; a store of one whole word is never seen in part.
-                    unsafe { (&raw mut (*self.state.as_ptr()).config.$field).write_volatile(value) }
+                pub fn $store(&self, value: u32) {
+                    self.word(offset_of!(State, config.$field)).store(value, Ordering::Release);
                 }
             )+
         }
@@ -64,18 +65,8 @@ macro_rules! words {
 words! {
     /// The layout that the map was written for; 0 in a new map.
     layout, set_layout: layout;
-    /// The page of guarded ports that is in force.
-    page, set_page: page;
     /// The epoch of the occupancy table.
     epoch, set_epoch: epoch;
-    /// Whether would-be drops pass.
-    monitor, set_monitor: monitor;
-    /// Whether a UDP flow admits every port of the peer's address.
-    any_remote_port, set_any_remote_port: any_remote_port;
-    /// Whether flows may be rescued.
-    rescue, set_rescue: rescue;
-    /// Questions to ask before a drop.
-    exceptions, set_excuses_alone: exceptions;
     /// How often the filter was doubted.
     invalidations, set_doubts: invalidations;
 }
@@ -91,110 +82,81 @@ impl StateMemory {
         Ok(Self {
             state: memory.cast(),
             elements,
+            writing: Mutex::default(),
         })
     }
 
-    /// Puts other ports in force, as one whole: fills the page that is not in use, then flips.
-    pub fn guard_ports(&mut self, ports: &GuardedPorts, unrecorded: impl Iterator<Item = u16>) {
-        self.set_window(Window::NONE);
-        self.doubt_filter();
-        let next = 1 - (self.page() & 1);
-        let mut leave = [0; PORTS / 32];
-        for port in unrecorded {
-            leave[usize::from(port / 32)] |= 1 << (port % 32);
-        }
-        let mut kernel = [0; KERNEL_WORDS];
-        for (port, _) in ports.kernel() {
-            if let Some(place) = usize::from(*port).checked_sub(FIRST_KERNEL_PORT) {
-                kernel[place / 32] |= 1 << (place % 32);
-            }
-        }
-        // SAFETY: the memory is mapped for as long as `self` lives, and is a `State`. The programs
-        // read the other page, and have done so since the last change, which is many frames ago.
-        unsafe {
-            let page = &raw mut (*self.state.as_ptr()).guarded[next as usize];
-            (&raw mut (*page).first).write_volatile(u32::from(ports.range().first()));
-            (&raw mut (*page).last).write_volatile(u32::from(ports.range().last()));
-            (&raw mut (*page).tcp).write_volatile(*ports.bitmap(Transport::Tcp).words());
-            (&raw mut (*page).udp).write_volatile(*ports.bitmap(Transport::Udp).words());
-            (&raw mut (*page).unrecorded).write_volatile(leave);
-            (&raw mut (*page).kernel).write_volatile(kernel);
-        }
-        self.expect_users(ports);
-        // Whoever sees the new page must see what is on it.
-        atomic::fence(Ordering::Release);
-        self.set_page(next);
-        self.open_window();
-        // A sweep may have been complete between the first doubt and the flip.
-        self.doubt_filter();
+    /// What is in force.
+    pub fn in_force(&self) -> InForce {
+        let word = self.long(offset_of!(State, config.in_force));
+
+        InForce::from_word(word.load(Ordering::Acquire))
     }
 
-    /// Says which questions to ask before a drop.
-    pub fn set_excuses(&mut self, exceptions: u32) {
-        self.set_excuses_alone(exceptions);
-        self.open_window();
+    /// Whether a UDP flow admits every port of the peer's address.
+    pub fn any_remote_port(&self) -> bool {
+        self.in_force().has(InForce::ANY_REMOTE_PORT)
     }
 
-    /// Lets the programs drop strangers without a question where there is none to ask.
-    fn open_window(&mut self) {
-        // SAFETY: the memory is mapped for as long as `self` lives, and is a `State`; only this
-        // process writes what is read here.
-        let window = unsafe {
-            let state = self.state.as_ptr();
-            let page = ((*state).config.page & 1) as usize;
-            (*state).config.window_for(&(&(*state).guarded)[page])
-        };
-        self.set_window(window);
+    /// Whether flows may be rescued.
+    pub fn rescues(&self) -> bool {
+        self.in_force().has(InForce::RESCUE)
+    }
+
+    /// Puts another policy in force, as one whole: fills the page that is not in force, and flips.
+    /// `in_force` says how to read the page, whichever of the two it becomes. Ports that become
+    /// guarded look busy before.
+    ///
+    /// No program may read the page that is not in force any more: a publisher, the only caller beside
+    /// tests, sees to that.
+    pub fn replace(&self, page: &Page, in_force: InForce) {
+        const WORDS: usize = Page::SIZE / size_of::<u32>();
+
+        let _writing = self.write();
+        let next = self.in_force().page() ^ 1;
+        // SAFETY: a page is words without padding, as long as the constant says, and aligned as one.
+        let words = unsafe { slice::from_raw_parts((&raw const *page).cast::<u32>(), WORDS) };
+        let start = offset_of!(State, pages) + next * Page::SIZE;
+        for (index, word) in words.iter().enumerate() {
+            let place = self.word(start + index * size_of::<u32>());
+            place.store(*word, Ordering::Relaxed);
+        }
+        self.expect_users(page);
+        let in_force = in_force.with(InForce::SECOND_PAGE, next == 1);
+        // A program that sees the word must see the page.
+        self.long(offset_of!(State, config.in_force))
+            .store(in_force.word(), Ordering::Release);
     }
 
     /// Changes which marks of the filter count. The sweeper and whoever doubts the filter may do so
     /// at once.
-    pub(super) fn change_size(&mut self, change: impl Fn(BloomSize) -> BloomSize) {
-        // SAFETY: the memory is mapped for as long as `self` lives, and is a `State`, of which this
-        // aligned word is only changed here once programs look at it.
-        let word = unsafe {
-            let size = &raw mut (*self.state.as_ptr()).config.filter.size;
-            AtomicU64::from_ptr(size.cast())
-        };
+    pub(super) fn change_size(&self, change: impl Fn(BloomSize) -> BloomSize) {
+        let word = self.long(offset_of!(State, config.filter.size));
         word.update(Ordering::SeqCst, Ordering::SeqCst, |word| {
             change(BloomSize::from_word(word)).word()
         });
     }
 
-    fn set_window(&mut self, window: Window) {
-        // SAFETY: the memory is mapped for as long as `self` lives, and is a `State`; a store of
-        // one whole word is never seen in part.
-        unsafe { (&raw mut (*self.state.as_ptr()).config.window).write_volatile(window) }
-    }
-
-    /// Lets ports look busy that are not guarded yet and are on the next page, until sweeps have
-    /// looked at them. A connection that is opened between the last list of sockets and the flip
-    /// is on no list and was not recorded: only the kernel's socket proves it, which nobody asks
-    /// for on a port that looks free.
-    fn expect_users(&self, next: &GuardedPorts) {
-        let epoch = self.epoch() as u8;
-        // SAFETY: the memory is mapped for as long as `self` lives, and is a `State`. Only this
-        // process writes pages.
-        let (first, tcp, udp) = unsafe {
-            let page = &raw const (*self.state.as_ptr()).guarded[(self.page() & 1) as usize];
-            (
-                (&raw const (*page).first).read_volatile(),
-                (&raw const (*page).tcp).read_volatile(),
-                (&raw const (*page).udp).read_volatile(),
-            )
-        };
-        if first == 0 {
+    /// Lets ports look busy that become guarded by this page, until sweeps have looked at them. A
+    /// connection that is opened between the last list of sockets and the flip is on no list and was
+    /// not recorded: only the kernel's socket proves it, which is not asked for on a port that
+    /// looks free.
+    fn expect_users(&self, next: &Page) {
+        let in_force = self.in_force();
+        if in_force.range().is_none() {
             // A new map: nobody enforces it yet, and whoever connects from now on is recorded.
             return;
         }
-        for (purpose, transport, guarded) in [
-            (Use::Tcp, Transport::Tcp, &tcp),
-            (Use::Udp, Transport::Udp, &udp),
-            (Use::UdpLite, Transport::UdpLite, &udp),
+        let epoch = self.epoch() as u8;
+        let before = self.cell().page(in_force).ports();
+        for (purpose, next, before) in [
+            (Use::Tcp, &next.ports.tcp, &before.tcp),
+            (Use::Udp, &next.ports.udp, &before.udp),
+            (Use::UdpLite, &next.ports.udp, &before.udp),
         ] {
-            let words = next.bitmap(transport).words().iter().zip(guarded);
-            for (port, (next, guarded)) in (0..=u16::MAX).step_by(32).zip(words) {
-                let added = next & !guarded;
+            let words = next.iter().zip(before);
+            for (port, (next, before)) in (0..=u16::MAX).step_by(32).zip(words) {
+                let added = next & !before;
                 for bit in (0..32).filter(|bit| added >> bit & 1 != 0) {
                     self.mark(purpose, port + bit, epoch);
                 }
@@ -202,8 +164,63 @@ impl StateMemory {
         }
     }
 
+    /// Says in monitor mode on which ports there are sockets, which are asked for about packets that
+    /// would be dropped there. `all` says that there are no others.
+    pub fn note_sockets(&self, ports: &PortBitmap, all: bool) {
+        let _writing = self.write();
+        let in_force = self.in_force();
+        if !in_force.has(InForce::MONITOR) {
+            return;
+        }
+        let start = self.page_at(in_force) + offset_of!(Page, special);
+        let always = self.cell().page(in_force).ports();
+        for (index, sockets) in ports.words().iter().enumerate() {
+            let exempt = !(always.tcp[index] & always.udp[index]) | always.kernel[index];
+            let place = self.word(start + index * size_of::<u32>());
+            let before = if all {
+                exempt
+            } else {
+                place.load(Ordering::Relaxed)
+            };
+            place.store(before | sockets, Ordering::Relaxed);
+        }
+    }
+
+    /// Ports of which packets take the general path.
+    pub fn special(&self) -> PortBitmap {
+        let page = self.cell().page(self.in_force());
+
+        (1..=u16::MAX)
+            .filter(|port| page.is_special(usize::from(*port)))
+            .collect()
+    }
+
+    fn write(&self) -> MutexGuard<'_, ()> {
+        // Whoever panicked while holding the lock has left every word whole.
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn page_at(&self, in_force: InForce) -> usize {
+        offset_of!(State, pages) + in_force.page() * Page::SIZE
+    }
+
+    /// The aligned word at this offset.
+    fn word(&self, offset: usize) -> &AtomicU32 {
+        debug_assert!(offset.is_multiple_of(4) && offset < size_of::<State>());
+        // SAFETY: the memory is mapped for as long as `self` lives, is longer than the offset, which
+        // is a multiple of a word, and this word is only accessed as a whole.
+        unsafe { AtomicU32::from_ptr(self.state.cast::<u8>().add(offset).cast().as_ptr()) }
+    }
+
+    /// The aligned word of 64 bits at this offset.
+    fn long(&self, offset: usize) -> &AtomicU64 {
+        debug_assert!(offset.is_multiple_of(8) && offset < size_of::<State>());
+        // SAFETY: as in `word`.
+        unsafe { AtomicU64::from_ptr(self.state.cast::<u8>().add(offset).cast().as_ptr()) }
+    }
+
     /// What a run has left in force, if one has.
-    pub fn in_force(pins: &Pins) -> Option<Self> {
+    pub fn of_earlier(pins: &Pins) -> Option<Self> {
         let state = Self::open(pins).ok()?;
 
         (state.layout() != 0).then_some(state)
@@ -251,12 +268,15 @@ impl StateMemory {
 
     /// Whether `port` is guarded.
     pub fn guards(&self, transport: Transport, port: u16) -> bool {
-        self.cell().guarded().guards(transport, usize::from(port))
+        self.cell()
+            .page(self.in_force())
+            .ports()
+            .guards(transport, usize::from(port))
     }
 
     /// Whether a flow between these ports is recorded: of a guarded port, and not with a tunnel's.
     pub fn records(&self, transport: Transport, local_port: u16, remote_port: u16) -> bool {
-        let guarded = self.cell().guarded();
+        let guarded = self.cell().page(self.in_force()).ports();
 
         guarded.guards(transport, usize::from(local_port))
             && !guarded.leaves_unrecorded(transport, usize::from(remote_port))
@@ -268,50 +288,62 @@ impl StateMemory {
     }
 
     /// Starts the epochs of a new map, whose filter hashes by `seeds`, which nobody must know.
-    pub fn begin(&mut self, seeds: [u64; 3]) {
+    pub fn begin(&self, seeds: [u64; 3]) {
         if self.layout() != 0 {
             return;
         }
         self.set_epoch(u32::from(Occupancy::FIRST_EPOCH));
-        // SAFETY: the memory is mapped for as long as `self` lives, and is a `State` that no
-        // program reads yet.
-        unsafe {
-            let place = &raw mut (*self.state.as_ptr()).config.filter;
-            place.write_volatile(BloomFilter::new(seeds));
+        let filter = BloomFilter::new(seeds);
+        let start = offset_of!(State, config.filter.seeds);
+        for (index, seed) in filter.seeds.into_iter().enumerate() {
+            self.long(start + index * size_of::<u64>())
+                .store(seed, Ordering::Relaxed);
         }
-    }
-
-    /// Applies what settings say but for the timers, a word at a time.
-    pub fn apply(&mut self, settings: &Settings) {
-        self.doubt_filter();
-        self.set_monitor(u32::from(settings.mode == Mode::Monitor));
-        self.open_window();
-        self.set_any_remote_port(u32::from(settings.udp_filter.any_remote_port()));
-        self.set_rescue(u32::from(!settings.no_rescue));
-        self.set_layout(LAYOUT_VERSION);
+        self.long(offset_of!(State, config.filter.size))
+            .store(filter.size.word(), Ordering::Release);
     }
 
     /// Puts timers in force. A program may read some of them before and some after the change,
     /// each of them whole.
-    pub(crate) fn set_timeouts(&mut self, timeouts: Timeouts) {
-        // SAFETY: the memory is mapped for as long as `self` lives, and is a `State`, of whose
-        // timers each store below changes one aligned word.
-        unsafe {
-            let place = &raw mut (*self.state.as_ptr()).config.timeouts;
-            (&raw mut (*place).tcp_syn).write_volatile(timeouts.tcp_syn);
-            (&raw mut (*place).tcp_established).write_volatile(timeouts.tcp_established);
-            (&raw mut (*place).tcp_transitory).write_volatile(timeouts.tcp_transitory);
-            (&raw mut (*place).udp).write_volatile(timeouts.udp);
-            (&raw mut (*place).udp_dns).write_volatile(timeouts.udp_dns);
-            (&raw mut (*place).multicast).write_volatile(timeouts.multicast);
-            (&raw mut (*place).fragment).write_volatile(timeouts.fragment);
+    pub fn set_timeouts(&self, timeouts: Timeouts) {
+        let _writing = self.write();
+        let start = self.page_at(self.in_force()) + offset_of!(Page, timeouts);
+        let Timeouts {
+            tcp_syn,
+            tcp_established,
+            tcp_transitory,
+            udp,
+            udp_dns,
+            multicast,
+            fragment,
+        } = timeouts;
+        for (offset, timer) in [
+            (offset_of!(Timeouts, tcp_syn), tcp_syn),
+            (offset_of!(Timeouts, tcp_established), tcp_established),
+            (offset_of!(Timeouts, tcp_transitory), tcp_transitory),
+            (offset_of!(Timeouts, udp), udp),
+            (offset_of!(Timeouts, udp_dns), udp_dns),
+            (offset_of!(Timeouts, multicast), multicast),
+            (offset_of!(Timeouts, fragment), fragment),
+        ] {
+            self.word(start + offset).store(timer, Ordering::Relaxed);
         }
     }
 
     /// The timers in force.
     pub fn timeouts(&self) -> Timeouts {
-        // SAFETY: as in `set_timeouts`; only this process writes them.
-        unsafe { (&raw const (*self.state.as_ptr()).config.timeouts).read_volatile() }
+        let start = self.page_at(self.in_force()) + offset_of!(Page, timeouts);
+        let timer = |offset| self.word(start + offset).load(Ordering::Relaxed);
+
+        Timeouts {
+            tcp_syn: timer(offset_of!(Timeouts, tcp_syn)),
+            tcp_established: timer(offset_of!(Timeouts, tcp_established)),
+            tcp_transitory: timer(offset_of!(Timeouts, tcp_transitory)),
+            udp: timer(offset_of!(Timeouts, udp)),
+            udp_dns: timer(offset_of!(Timeouts, udp_dns)),
+            multicast: timer(offset_of!(Timeouts, multicast)),
+            fragment: timer(offset_of!(Timeouts, fragment)),
+        }
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) fn ports(settings: &Settings, report: &mut CheckReport) {
     let trusted: Vec<_> = settings.trust.iter().copied().collect();
     let earlier = namespace::name()
         .ok()
-        .and_then(|namespace| StateMemory::in_force(&Pins::new(&settings.pin_dir, &namespace)));
+        .and_then(|namespace| StateMemory::of_earlier(&Pins::new(&settings.pin_dir, &namespace)));
     let open = |listener: &Listener| {
         let earlier = earlier.as_ref();
         earlier.is_some_and(|state| !state.guards(listener.transport, listener.port))

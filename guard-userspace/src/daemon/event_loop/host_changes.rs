@@ -2,17 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Daemon, messages};
+use super::{Daemon, messages, ports::PortsInForce};
 use crate::{
     base::failure::Failure,
-    config::warnings,
-    guard::{alarms::AlarmKind, lifecycle::Preexisting},
-    host::{interfaces, range::GuardedPorts},
+    config,
+    guard::{
+        alarms::AlarmKind,
+        lifecycle::{Learn, Preexisting},
+    },
+    host::interfaces,
 };
-
-/// How long the sockets on ports that become guarded may take to be put in before they are. What is
-/// left is rescued until it is put in afterwards.
-const SEEDED_WITHIN: Duration = Duration::from_millis(50);
 
 impl Daemon {
     /// Puts the kernel's range in force when it has changed.
@@ -38,37 +37,45 @@ impl Daemon {
             return Ok(());
         };
         let guarded = next.guarded();
-        // What is on the other ports is known already.
-        let grown = guarded.without(&self.ports.guarded());
-        let mut preexisting = Preexisting::default();
-        if let Some(grown) = &grown {
-            let seeded = self
-                .guard
-                .seed_within(SEEDED_WITHIN, &self.settings, grown)
-                .await?;
-            preexisting.add(seeded);
-        }
-        self.guard.guard_ports(&self.settings, &guarded);
-        next.announce(&self.ports, began.elapsed());
-        let told = warnings(&self.settings, &self.ports.local);
-        for warning in warnings(&self.settings, &next.local) {
-            if !told.contains(&warning) {
-                tracing::warn!("{warning}");
-            }
-        }
-        // Sockets that there was no time for, and those that were connected meanwhile.
-        if let Some(grown) = &grown {
-            preexisting.add(self.guard.seed(&self.settings, grown).await?);
-        }
-        messages::learned_more(&preexisting);
+        let changed = self.guard.change(&self.settings, &guarded, false).await?;
+        self.announce(&next, began.elapsed());
         self.ports = next;
+        if let Err(failure) = self.learn_rest(changed).await {
+            tracing::error!("{failure}");
+        }
         self.show_ports();
 
         Ok(())
     }
 
+    /// Says what has changed with `next`, which is in force, and what is left open since then.
+    pub(super) fn announce(&self, next: &PortsInForce, took: Duration) {
+        next.announce(&self.ports, took);
+        let told = config::warnings(&self.settings, &self.ports.local);
+        for warning in config::warnings(&self.settings, &next.local) {
+            if !told.contains(&warning) {
+                tracing::warn!("{warning}");
+            }
+        }
+    }
+
+    /// Learns of sockets that there was no time for before a change came into force, and of those that
+    /// were connected meanwhile, and says what was learned.
+    pub(super) async fn learn_rest(
+        &mut self,
+        (mut preexisting, rest): (Preexisting, Learn),
+    ) -> Result<(), Failure> {
+        let guarded = self.ports.guarded();
+        let rest = self.guard.learn_rest(&self.settings, &guarded, &rest);
+        let learned = rest.await.map(|rest| preexisting.add(rest));
+        messages::learned_more(&preexisting);
+
+        learned.map_err(|error| {
+            Failure::from(error).within("the change is in force, but not all flows are known")
+        })
+    }
+
     pub(super) async fn watch_listeners(&mut self) {
-        let before = self.ports.guarded();
         let guard = &self.guard;
         let has_flows = |transport, port| guard.has_flows(transport, port);
         let watched = self
@@ -78,48 +85,50 @@ impl Daemon {
         if let Err(error) = watched {
             self.ports.complain(&error.into());
         }
-        self.apply_exposures(&before).await;
+        self.apply_exposures().await;
         self.show_ports();
     }
 
     /// With `--listeners expose`, follows what begins and ceases to listen.
     pub(super) async fn follow_listening(&mut self) {
-        let before = self.ports.guarded();
         if let Err(error) = self.ports.follow_listening(&self.settings).await {
             self.ports.complain(&error.into());
         }
-        if self.apply_exposures(&before).await {
+        if self.apply_exposures().await {
             self.show_ports();
+        }
+    }
+
+    /// In monitor mode, follows what begins to wait for packets.
+    pub(super) async fn follow_waiting(&mut self) {
+        if let Err(error) = self.guard.note_waiting().await {
+            self.ports.complain(&error.into());
         }
     }
 
     /// Exposes what the kernel receives on, and guards what it does not any more. What cannot be
     /// asked stays as it is until the next look.
     pub(super) async fn follow_tunnels(&mut self) {
-        let before = self.ports.guarded();
         if let Err(error) = self.ports.follow_kernel().await {
             self.ports.complain(&error.into());
         }
-        if self.apply_exposures(&before).await {
+        if self.apply_exposures().await {
             self.show_ports();
         }
     }
 
-    /// Puts exposures in force when they are others than `before`, and returns whether they are.
-    async fn apply_exposures(&mut self, before: &GuardedPorts) -> bool {
+    /// Puts exposures in force when they are others than those in force, and returns whether they
+    /// are.
+    async fn apply_exposures(&mut self) -> bool {
         let guarded = self.ports.guarded();
-        if guarded == *before {
+        if self.guard.ports() == Some(&guarded) {
             return false;
         }
         // What a listener has accepted outlives it.
-        let seeded = self
-            .guard
-            .seed_sockets(&self.settings, &guarded, before)
-            .await;
-        if let Err(error) = seeded {
+        let changed = self.guard.change(&self.settings, &guarded, true).await;
+        if let Err(error) = changed {
             self.ports.complain(&error.into());
         }
-        self.guard.guard_ports(&self.settings, &guarded);
 
         true
     }

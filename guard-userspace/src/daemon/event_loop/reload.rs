@@ -1,11 +1,14 @@
 //! SIGHUP and `portguard reload`.
 
+use std::time::Instant;
+
 use super::{Daemon, messages};
 use crate::{
     api::control::{Reload, Reply},
     base::failure::Failure,
     config::Mode,
     daemon::log,
+    guard::lifecycle::{Learn, Preexisting},
 };
 
 /// What begins the list of keys that a reload leaves as they were.
@@ -53,22 +56,15 @@ impl Daemon {
         let changes = self.settings.changes(&wanted);
         let reloaded = self.settings.reloaded(&wanted);
         let before = std::mem::replace(&mut self.settings, reloaded);
-        if let Err(failure) = self.apply_ports().await {
-            self.settings = before;
-            return Err(failure.within(STAYS));
-        }
-        // A listener that somebody is being served by keeps its port, as if the range had grown.
-        if before.mode == Mode::Monitor && self.settings.mode == Mode::Enforce {
-            let guard = &self.guard;
-            let has_flows = |transport, port| guard.has_flows(transport, port);
-            self.ports
-                .grow(&self.settings, &mut self.names, has_flows)
-                .await;
-        }
-        let guarded = self.ports.guarded();
-        self.guard.guard_ports(&self.settings, &guarded);
+        let rest = match self.change(before.mode).await {
+            Ok(rest) => rest,
+            Err(failure) => {
+                self.settings = before;
+                return Err(failure.within(STAYS));
+            }
+        };
         self.show_ports();
-        let applied = self.guard.apply(&self.settings, &guarded).await;
+        let learned = self.learn_rest(rest).await;
         log::configure(self.settings.log_level, self.settings.log_format);
         // Longer timers bring flows back to life whose ports no sweep has marked since they died.
         self.sweep_now.notify_one();
@@ -79,9 +75,7 @@ impl Daemon {
         if !changes.reloadable.is_empty() {
             messages::in_force(&self.guard.attachments(), &self.settings, &self.ports.local);
         }
-        applied.map_err(|error| {
-            Failure::from(error).within("not all of the configuration is in force")
-        })?;
+        learned?;
 
         let done = match changes.reloadable.as_slice() {
             [] => "reloaded, nothing has changed".to_owned(),
@@ -91,5 +85,31 @@ impl Daemon {
             [] => done,
             restart => format!("{done}; {RESTART}: {}", restart.join(", ")),
         })
+    }
+
+    /// Puts the settings in force, all of them at once, and the ports that follow from them. `before`
+    /// is the mode so far. Returns what was learned, and what is to be learned after that.
+    async fn change(&mut self, before: Mode) -> Result<(Preexisting, Learn), Failure> {
+        let began = Instant::now();
+        let guard = &self.guard;
+        let has_flows = |transport, port| guard.has_flows(transport, port);
+        let next = self
+            .ports
+            .next(&self.settings, &mut self.names, has_flows)
+            .await?;
+        let other_ports = next.is_some();
+        let mut next = next.unwrap_or_else(|| self.ports.clone());
+        // A listener that somebody is being served by keeps its port, as if the range had grown.
+        if before == Mode::Monitor && self.settings.mode == Mode::Enforce {
+            next.grow(&self.settings, &mut self.names, has_flows).await;
+        }
+        let guarded = next.guarded();
+        let changed = self.guard.change(&self.settings, &guarded, false).await?;
+        if other_ports {
+            self.announce(&next, began.elapsed());
+        }
+        self.ports = next;
+
+        Ok(changed)
     }
 }

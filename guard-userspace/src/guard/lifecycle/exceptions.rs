@@ -3,17 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use guard_common::abi::{
-    config::Config,
     device::Device,
-    layout::{DIVERTED, MAX_ADDRESSES},
+    layout::{DIVERTED, LOCAL, MAX_ADDRESSES},
 };
 use ipnet::IpNet;
 
-use super::Guard;
+use super::{Guard, policy::HostFacts};
 use crate::{
     bpf::maps::Entry,
-    config::Settings,
-    host::interfaces::{Interface, Rules, Topology},
+    host::{
+        interfaces::{Interface, Rules, Topology},
+        range::PortBitmap,
+    },
 };
 
 impl Guard {
@@ -25,6 +26,27 @@ impl Guard {
     /// # Errors
     /// When the kernel does not tell which link addresses they accept, or which routes there are.
     pub fn refresh(
+        &mut self,
+        interfaces: &[Interface],
+        changed: bool,
+        notes: &mut Vec<String>,
+    ) -> anyhow::Result<()> {
+        self.describe(interfaces, changed, notes)?;
+        let Some(policy) = self.publisher.in_force() else {
+            return Ok(());
+        };
+        let mut policy = policy.clone();
+        policy.host.clone_from(&self.host);
+
+        self.publish(policy, &PortBitmap::default())
+    }
+
+    /// Tells the programs which addresses are this host's and which are its neighbours', and finds out
+    /// what else the policy depends on.
+    ///
+    /// # Errors
+    /// As [`refresh`](Self::refresh).
+    pub(super) fn describe(
         &mut self,
         interfaces: &[Interface],
         changed: bool,
@@ -63,8 +85,16 @@ impl Guard {
         }
         let forwards = described.iter().any(|(_, device)| device.forwards != 0);
         let mut told = vec![self.maps.neighbours.set(neighbours)];
+        let mut host = HostFacts {
+            forwards,
+            own: BTreeSet::new(),
+        };
         // Before the programs ask for it.
         if forwards {
+            let own = destinations
+                .iter()
+                .filter(|(net, what)| **what == LOCAL && net.prefix_len() == net.max_prefix_len());
+            host.own = own.map(|(net, _)| net.addr()).collect();
             let destinations = destinations.into_iter().map(|(net, value)| Entry {
                 slot: 0,
                 net,
@@ -76,7 +106,7 @@ impl Guard {
         for (slot, device) in described {
             told.push(self.maps.set_device(slot, device));
         }
-        self.set_exception(Config::FORWARDS, forwards);
+        self.host = host;
 
         let untold: Vec<_> = told
             .into_iter()
@@ -89,21 +119,6 @@ impl Guard {
         self.untold = untold;
 
         Ok(())
-    }
-
-    /// Tells the programs which networks are trusted.
-    pub(super) fn trust(&mut self, settings: &Settings) -> anyhow::Result<()> {
-        self.maps.trusted.set(settings.trust.iter().copied())?;
-        self.set_exception(Config::TRUSTS, !settings.trust.is_empty());
-
-        Ok(())
-    }
-
-    pub(super) fn set_exception(&mut self, excuse: u32, applies: bool) {
-        let others = self.maps.state.exceptions() & !excuse;
-        self.maps
-            .state
-            .set_excuses(others | if applies { excuse } else { 0 });
     }
 }
 
@@ -127,8 +142,6 @@ fn close(destinations: &mut BTreeMap<IpNet, u32>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
-
-    use guard_common::abi::layout::LOCAL;
 
     use super::*;
 

@@ -52,9 +52,7 @@ impl Preexisting {
 /// Puts older flows into the maps. Has whatever that takes, so that it can do it on any thread.
 pub(super) struct Seeder {
     flows: Vec<FlowMap>,
-    /// For the memory of the state, which is mapped for as long as it is needed: each mapping is
-    /// half a MiB of what the process is seen to have.
-    pins: Pins,
+    state: Arc<StateMemory>,
     clock: Arc<Clock>,
     parts: Parts,
 }
@@ -64,10 +62,15 @@ impl Seeder {
     ///
     /// # Errors
     /// Names the map that is missing.
-    pub(super) fn open(pins: &Pins, clock: Arc<Clock>, parts: Parts) -> anyhow::Result<Self> {
+    pub(super) fn open(
+        pins: &Pins,
+        state: Arc<StateMemory>,
+        clock: Arc<Clock>,
+        parts: Parts,
+    ) -> anyhow::Result<Self> {
         Ok(Self {
             flows: FlowMap::open_all(pins)?,
-            pins: pins.clone(),
+            state,
             clock,
             parts,
         })
@@ -87,10 +90,9 @@ impl Seeder {
         ports: &GuardedPorts,
         until: Option<Instant>,
     ) -> anyhow::Result<Preexisting> {
-        let state = StateMemory::open(&self.pins)?;
         let target = Target {
             flows: &self.flows,
-            state: &state,
+            state: &self.state,
             now: self.clock.now()?,
             any_remote_port: settings.udp_filter.any_remote_port(),
         };
@@ -115,10 +117,9 @@ impl Seeder {
     /// # Errors
     /// When the sockets cannot be read.
     fn seed_sockets(&self, settings: &Settings, ports: &GuardedPorts) -> anyhow::Result<()> {
-        let state = StateMemory::open(&self.pins)?;
         let target = Target {
             flows: &self.flows,
-            state: &state,
+            state: &self.state,
             now: self.clock.now()?,
             any_remote_port: settings.udp_filter.any_remote_port(),
         };
@@ -134,7 +135,7 @@ impl Seeder {
     /// # Errors
     /// When a map cannot be read.
     pub(super) fn widen(&self) -> anyhow::Result<()> {
-        let timeouts = StateMemory::open(&self.pins)?.timeouts();
+        let timeouts = self.state.timeouts();
         let now = self.clock.now()?;
         let udp = |map: &&FlowMap| map.protocol == Protocol::Udp;
         for map in self.flows.iter().filter(udp) {
@@ -238,15 +239,15 @@ impl Guard {
         &mut self,
         settings: &Settings,
         ports: &GuardedPorts,
-    ) -> anyhow::Result<()> {
-        self.seed(settings, ports).await?;
+    ) -> anyhow::Result<Preexisting> {
+        let preexisting = self.seed(settings, ports).await?;
         if settings.udp_filter.any_remote_port() {
             let seeder = Arc::clone(&self.seeder);
             in_background(move || seeder.widen()).await??;
             self.maps.state.doubt_filter();
         }
 
-        Ok(())
+        Ok(preexisting)
     }
 
     /// Puts every connected socket on these ports into the maps, and what the kernel tracks of
@@ -295,21 +296,16 @@ impl Guard {
         Ok(preexisting)
     }
 
-    /// Puts every connected socket on those of these ports into the maps that were not guarded
-    /// `before`. Reads the sockets only where there are such ports.
+    /// Puts every connected socket on these ports into the maps.
     ///
     /// # Errors
     /// When the sockets cannot be read.
-    pub async fn seed_sockets(
+    pub(super) async fn seed_sockets(
         &mut self,
         settings: &Settings,
-        ports: &GuardedPorts,
-        before: &GuardedPorts,
+        added: &GuardedPorts,
     ) -> anyhow::Result<()> {
-        let Some(added) = ports.without(before) else {
-            return Ok(());
-        };
-        let settings = settings.clone();
+        let (settings, added) = (settings.clone(), added.clone());
         let seeder = Arc::clone(&self.seeder);
         in_background(move || seeder.seed_sockets(&settings, &added)).await??;
         self.maps.state.doubt_filter();

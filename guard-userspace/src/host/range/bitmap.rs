@@ -33,6 +33,13 @@ impl PortBitmap {
         }
     }
 
+    /// Takes out every port that is not among `others`.
+    pub fn retain_all(&mut self, others: &Self) {
+        for (word, other) in self.0.iter_mut().zip(others.words()) {
+            *word &= other;
+        }
+    }
+
     /// Whether no port is in the set.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
