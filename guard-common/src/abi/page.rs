@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_in_a_prefix_is_hinted_at() {
+    fn sources_in_a_prefix_are_hinted_at() {
         let v4 = |address: [u8; 4]| V4::from(address);
         let mut page = Box::new(Page::EMPTY);
         page.sources.add_v4(v4([10, 0, 0, 0]), 8);
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_in_a_prefix_of_ipv6_is_hinted_at() {
+    fn ipv6_sources_in_a_prefix_are_hinted_at() {
         let v6 = |first: u32, last: u8| {
             let mut bytes = [0; 16];
             bytes[..4].copy_from_slice(&first.to_be_bytes());
