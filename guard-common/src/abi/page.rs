@@ -13,6 +13,10 @@ use crate::{
 ///
 /// One word, which a program reads once a frame: a page and what it takes to read it come into force
 /// in one store, and no frame sees half of a change.
+///
+/// From its lowest bit on: 16 bits for the first port of the range, 16 flags of questions before a
+/// drop, 16 other flags, and 16 bits for how many ports the range has. Where nothing has to be asked,
+/// the lower half is the first port alone, so that one comparison says what a flood needs to know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct InForce(u64);
@@ -21,25 +25,30 @@ impl InForce {
     /// No port is guarded, and nothing is asked: what a new map holds.
     pub const NOTHING: Self = Self(0);
 
-    /// The second page is in force, and not the first.
-    pub const SECOND_PAGE: u32 = 1;
     /// Some interface forwards or bridges.
-    pub const FORWARDS: u32 = 1 << 1;
+    pub const FORWARDS: u32 = 1;
     /// Some sources are trusted.
-    pub const SOURCES: u32 = 1 << 2;
+    pub const SOURCES: u32 = 1 << 1;
     /// Some ports of the range are [special](Page::special).
-    pub const SPECIAL: u32 = 1 << 3;
+    pub const SPECIAL: u32 = 1 << 2;
     /// Would-be drops pass.
-    pub const MONITOR: u32 = 1 << 4;
+    pub const MONITOR: u32 = 1 << 3;
+    /// The second page is in force, and not the first.
+    pub const SECOND_PAGE: u32 = 1 << 16;
     /// The kernel itself receives on some ports of the range.
-    pub const KERNEL_PORTS: u32 = 1 << 5;
+    pub const KERNEL_PORTS: u32 = 1 << 17;
     /// A UDP flow admits every port of the peer's address.
-    pub const ANY_REMOTE_PORT: u32 = 1 << 6;
+    pub const ANY_REMOTE_PORT: u32 = 1 << 18;
     /// A flow that is not in the map may be looked up among the kernel's sockets.
-    pub const RESCUE: u32 = 1 << 7;
+    pub const RESCUE: u32 = 1 << 19;
 
     /// What stands between a packet that belongs to nothing and its drop.
     const BEFORE_A_DROP: u32 = Self::FORWARDS | Self::SOURCES | Self::SPECIAL | Self::MONITOR;
+
+    /// Where the flags begin.
+    const FLAGS: u32 = 16;
+    /// Where the number of ports is.
+    const SPAN: u32 = 48;
 
     /// The ports from `first` to `last` are the range, and these flags apply. Port 0 is in no range.
     pub const fn new(first: u16, last: u16, flags: u32) -> Self {
@@ -49,13 +58,13 @@ impl InForce {
             last - first + 1
         };
 
-        Self(first as u64 | (span as u64) << 16 | (flags as u64) << 32)
+        Self(first as u64 | (flags as u64) << Self::FLAGS | (span as u64) << Self::SPAN)
     }
 
     /// The same but for these flags, which apply or do not.
     #[must_use]
     pub const fn with(self, flags: u32, apply: bool) -> Self {
-        let flags = (flags as u64) << 32;
+        let flags = (flags as u64) << Self::FLAGS;
 
         Self(if apply {
             self.0 | flags
@@ -73,7 +82,7 @@ impl InForce {
     /// All that apply.
     #[inline(always)]
     pub const fn flags(self) -> u32 {
-        (self.0 >> 32) as u32
+        (self.0 >> Self::FLAGS) as u32
     }
 
     /// Those that have to be asked about a packet before it is dropped.
@@ -82,15 +91,27 @@ impl InForce {
         self.flags() & Self::BEFORE_A_DROP
     }
 
+    /// Whether `port`, by its index, lies in the range, and nothing has to be asked before a drop.
+    #[inline(always)]
+    pub const fn drops_unasked(self, port: usize) -> bool {
+        // With a flag in the lower half the difference is at least 2^32 - 2^20.
+        (port as u32).wrapping_sub(self.0 as u32) < self.span()
+    }
+
     /// Whether `port`, by its index, lies in the range, guarded or not.
     #[inline(always)]
     pub const fn in_range(self, port: usize) -> bool {
-        (port as u32).wrapping_sub(self.0 as u32 & 0xffff) < (self.0 as u32) >> 16
+        (port as u32).wrapping_sub(self.0 as u32 & 0xffff) < self.span()
+    }
+
+    #[inline(always)]
+    const fn span(self) -> u32 {
+        (self.0 >> Self::SPAN) as u32
     }
 
     /// The first and the last port of the range, if there is one.
     pub const fn range(self) -> Option<(u16, u16)> {
-        let (first, span) = (self.0 as u16, (self.0 >> 16) as u16);
+        let (first, span) = (self.0 as u16, self.span() as u16);
         if span == 0 {
             None
         } else {
@@ -101,7 +122,7 @@ impl InForce {
     /// Which of the two pages is meant.
     #[inline(always)]
     pub const fn page(self) -> usize {
-        (self.flags() & Self::SECOND_PAGE) as usize
+        self.has(Self::SECOND_PAGE) as usize
     }
 
     /// The word that says this.
@@ -114,6 +135,9 @@ impl InForce {
         Self(word)
     }
 }
+
+/// Flags lie where no other part of the word is, and questions where the other flags are not.
+const _: () = assert!(InForce::BEFORE_A_DROP < 1 << 4 && InForce::RESCUE < 1 << 20);
 
 /// Everything that the administrator tells the programs. There are two: the daemon fills the one that
 /// is not in force, and only once no program can read it any more.
@@ -446,10 +470,20 @@ mod tests {
     #[test]
     fn a_range_holds_its_ends_and_nothing_beside() {
         for (first, last) in [(1, 65_535), (32_768, 60_999), (40_000, 40_000), (1, 1)] {
-            let word = InForce::new(first, last, u32::MAX);
+            let others = InForce::SECOND_PAGE | InForce::KERNEL_PORTS | InForce::RESCUE;
+            let word = InForce::new(first, last, others);
             for port in 0..PORTS {
                 let within = (usize::from(first)..=usize::from(last)).contains(&port);
-                assert_eq!(word.in_range(port), within, "{first}-{last}: {port}");
+                let told = (word.in_range(port), word.drops_unasked(port));
+                assert_eq!(told, (within, within), "{first}-{last}: {port}");
+            }
+            for questions in 1..=InForce::BEFORE_A_DROP {
+                let word = word.with(questions, true);
+                for port in 0..PORTS {
+                    let within = (usize::from(first)..=usize::from(last)).contains(&port);
+                    let told = (word.in_range(port), word.drops_unasked(port));
+                    assert_eq!(told, (within, false), "{first}-{last}, {questions}: {port}");
+                }
             }
         }
         for none in [
@@ -457,7 +491,7 @@ mod tests {
             InForce::new(0, 9, 0),
             InForce::new(7, 6, 0),
         ] {
-            assert!((0..PORTS).all(|port| !none.in_range(port)));
+            assert!((0..PORTS).all(|port| !none.in_range(port) && !none.drops_unasked(port)));
             assert_eq!(none.range(), None);
         }
     }

@@ -61,10 +61,11 @@ pub fn ingress_then<R>(
                     Err(unfinished) => finish = unfinished,
                 }
             }
-        } else if (carried == ether_type::VLAN || carried == ether_type::SERVICE_VLAN)
-            && let Some((decision, verdict)) = tagged_no_flow(frame, datapath)
-        {
-            return finish(decision, verdict);
+        } else if carried == ether_type::VLAN || carried == ether_type::SERVICE_VLAN {
+            match tagged_no_flow(frame, datapath, finish) {
+                Ok(finished) => return finished,
+                Err(unfinished) => finish = unfinished,
+            }
         }
     }
 
@@ -91,28 +92,18 @@ fn ingress_fast<A: FlowAddress + PageAddress, R, F: FnOnce(Decision, Verdict) ->
     datapath: &impl Datapath,
     finish: F,
 ) -> Result<R, F> {
-    let in_force = datapath.in_force();
-    match ask_port(packet, datapath) {
-        WindowPort::Free if in_force.before_a_drop() == 0 => {
-            return Ok(finish(no_flow(packet), Verdict::Drop));
-        }
-        WindowPort::Free => {
-            return match ask_policy::<A, ()>(frame, packet, datapath) {
-                Some(verdict) => Ok(finish(no_flow(packet), verdict)),
-                None => Err(finish),
-            };
-        }
-        WindowPort::Outside => {
+    match ask_port::<A, ()>(frame, packet, datapath) {
+        PortAnswer::Drop => return Ok(finish(no_flow(packet), Verdict::Drop)),
+        PortAnswer::NoFlow(verdict) => return Ok(finish(no_flow(packet), verdict)),
+        PortAnswer::Outside => {
             let decision = Decision {
                 outcome: Outcome::PassOutsideRange,
                 ..no_flow(packet)
             };
             return Ok(finish(decision, Verdict::Pass));
         }
-        WindowPort::InUse => {}
-    }
-    if is_special(packet, datapath) {
-        return Err(finish);
+        PortAnswer::General => return Err(finish),
+        PortAnswer::InUse => {}
     }
 
     // Read anew: what was read before would have to be kept meanwhile, in registers that there are
@@ -132,7 +123,7 @@ fn ingress_fast<A: FlowAddress + PageAddress, R, F: FnOnce(Decision, Verdict) ->
             Ok(finish(decision, Verdict::Pass))
         }
         FlowLookup::Unknown if !may_answer_multicast(&tuple, datapath) => {
-            if in_force.before_a_drop() == 0 {
+            if datapath.in_force().before_a_drop() == 0 {
                 return Ok(finish(no_flow(packet), Verdict::Drop));
             }
             match ask_ends::<A, ()>(frame, packet, datapath) {
@@ -325,63 +316,57 @@ fn note_first_fragment(key: &FragmentKey, outcome: Outcome, datapath: &impl Data
     }
 }
 
-/// What is known of a packet's local port, and of whom it is used with.
+/// What the local port of a packet says about it, and what the policy says where the port is free.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum WindowPort {
+pub(crate) enum PortAnswer {
     /// Not in the range.
     Outside,
-    /// In the range and not in use with the sender.
-    Free,
-    /// In the range and in use with the sender.
+    /// In the range, and in use with the sender.
     InUse,
+    /// In the range and not in use with the sender, and nothing else is asked. Apart from the next
+    /// one, so that what a flood meets is compiled for one verdict.
+    Drop,
+    /// The same, and nothing of what is asked lets the packet in, unless would-be drops pass.
+    NoFlow(Verdict),
+    /// The general path has to tell: a rule, a route or a list may let it in.
+    General,
 }
 
-/// Asks no more than the range, and whom the port is in use with. On most hosts these are the last
-/// questions that a flood reaches.
+/// Asks the range, and whom the port is in use with. On most hosts these are the last questions that
+/// a flood reaches; where the policy says more, it is asked only as far as the fast path can tell.
 #[inline(always)]
-pub(crate) fn ask_port<A: FlowAddress>(
-    packet: FastPacket<A>,
-    datapath: &impl Datapath,
-) -> WindowPort {
-    let port = datapath.index(packet.local_port(Direction::Ingress));
-    if !datapath.in_force().in_range(port) {
-        WindowPort::Outside
-    } else if in_use(packet.transport, packet.source, port, datapath) {
-        WindowPort::InUse
-    } else {
-        WindowPort::Free
-    }
-}
-
-/// What is done with a packet that belongs to no flow and no socket, where the policy says something
-/// that has to be asked before a drop. `None` leaves the packet to the general path: a rule, a route
-/// or a list may let it in.
-///
-/// Each question has an answer here that costs one or two loads, and is exact where it says that
-/// there is nothing more to ask.
-#[inline(always)]
-pub(crate) fn ask_policy<A: FlowAddress + PageAddress, T: Tag>(
+pub(crate) fn ask_port<A: FlowAddress + PageAddress, T: Tag>(
     frame: &(impl Packet + ?Sized),
     packet: FastPacket<A>,
     datapath: &impl Datapath,
-) -> Option<Verdict> {
-    if is_special(packet, datapath) {
-        return None;
+) -> PortAnswer {
+    let in_force = datapath.in_force();
+    let port = datapath.index(packet.local_port(Direction::Ingress));
+    if in_force.drops_unasked(port) {
+        return if in_use(packet.transport, packet.source, port, datapath) {
+            PortAnswer::InUse
+        } else {
+            PortAnswer::Drop
+        };
+    }
+    if !in_force.in_range(port) {
+        return PortAnswer::Outside;
+    }
+    if in_force.has(InForce::SPECIAL) && datapath.page().is_special(port) {
+        return PortAnswer::General;
+    }
+    if in_use(packet.transport, packet.source, port, datapath) {
+        return PortAnswer::InUse;
     }
 
-    ask_ends::<A, T>(frame, packet, datapath)
+    ask_ends::<A, T>(frame, packet, datapath).map_or(PortAnswer::General, PortAnswer::NoFlow)
 }
 
-/// Whether a packet is left to the general path because of its port.
-#[inline(always)]
-pub(crate) fn is_special<A: FlowAddress>(packet: FastPacket<A>, datapath: &impl Datapath) -> bool {
-    datapath.in_force().has(InForce::SPECIAL)
-        && datapath
-            .page()
-            .is_special(datapath.index(packet.local_port(Direction::Ingress)))
-}
-
-/// As [`ask_policy`], of a packet whose port is not special.
+/// What is done with a packet that belongs to no flow and no socket, and whose port is not special.
+/// `None` leaves the packet to the general path.
+///
+/// Each question has an answer here that costs one or two loads, and is exact where it says that
+/// there is nothing more to ask.
 #[inline(always)]
 pub(crate) fn ask_ends<A: FlowAddress + PageAddress, T: Tag>(
     frame: &(impl Packet + ?Sized),
@@ -408,40 +393,43 @@ pub(crate) fn ask_ends<A: FlowAddress + PageAddress, T: Tag>(
     })
 }
 
-/// What is done with a packet behind one VLAN tag to a free port, and why. `None` says nothing about
-/// a frame.
+/// Settles a packet behind one VLAN tag to a free port. What is left over is judged the general way,
+/// `finish` with it.
 #[inline(always)]
-pub(crate) fn tagged_no_flow(
+pub(crate) fn tagged_no_flow<R, F: FnOnce(Decision, Verdict) -> R>(
     frame: &(impl Packet + ?Sized),
     datapath: &impl Datapath,
-) -> Option<(Decision, Verdict)> {
-    let start = FastHeaders::<VlanTag>::read(frame)?;
+    finish: F,
+) -> Result<R, F> {
+    let Some(start) = FastHeaders::<VlanTag>::read(frame) else {
+        return Err(finish);
+    };
     let carried = start.carried();
     if carried == ether_type::IPV4 {
-        no_flow_if_free(frame, start.ipv4()?, datapath)
-    } else if carried == ether_type::IPV6 {
-        no_flow_if_free(frame, start.ipv6(frame)?, datapath)
-    } else {
-        None
+        if let Some(packet) = start.ipv4() {
+            return no_flow_if_free(frame, packet, datapath, finish);
+        }
+    } else if carried == ether_type::IPV6
+        && let Some(packet) = start.ipv6(frame)
+    {
+        return no_flow_if_free(frame, packet, datapath, finish);
     }
+
+    Err(finish)
 }
 
 #[inline(always)]
-fn no_flow_if_free<A: FlowAddress + PageAddress>(
+fn no_flow_if_free<A: FlowAddress + PageAddress, R, F: FnOnce(Decision, Verdict) -> R>(
     frame: &(impl Packet + ?Sized),
     packet: FastPacket<A>,
     datapath: &impl Datapath,
-) -> Option<(Decision, Verdict)> {
-    if ask_port(packet, datapath) != WindowPort::Free {
-        return None;
+    finish: F,
+) -> Result<R, F> {
+    match ask_port::<A, VlanTag>(frame, packet, datapath) {
+        PortAnswer::Drop => Ok(finish(no_flow(packet), Verdict::Drop)),
+        PortAnswer::NoFlow(verdict) => Ok(finish(no_flow(packet), verdict)),
+        PortAnswer::Outside | PortAnswer::InUse | PortAnswer::General => Err(finish),
     }
-    let verdict = if datapath.in_force().before_a_drop() == 0 {
-        Verdict::Drop
-    } else {
-        ask_policy::<A, VlanTag>(frame, packet, datapath)?
-    };
-
-    Some((no_flow(packet), verdict))
 }
 
 /// The judgement of a packet to a free port.
