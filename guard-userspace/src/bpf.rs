@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod clock;
+pub mod grace;
 pub mod maps;
 pub mod pins;
 pub mod programs;

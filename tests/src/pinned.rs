@@ -1,7 +1,6 @@
 //! The maps of a guard without its programs: pinned, for whoever walks or sweeps them.
 
 use std::{
-    convert::Infallible,
     fs, io,
     os::fd::{AsFd, AsRawFd},
     sync::Arc,
@@ -115,10 +114,8 @@ impl PinnedMaps {
     pub fn reconfigure(&self, settings: &Settings) {
         let configured = timers::configured(settings, self.clock.hertz());
         let timers = (configured, settings.adaptive_timeouts.0);
-        let Ok(()) = self.timers.reconfigure(timers, |timeouts| {
-            self.state.set_timeouts(timeouts);
-            Ok::<_, Infallible>(())
-        });
+        self.timers
+            .reconfigure(timers, |timeouts| self.state.set_timeouts(timeouts));
     }
 
     /// The time in ticks.

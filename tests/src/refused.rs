@@ -11,6 +11,8 @@ pub enum Refused {
     Bpf(u32),
     /// To make sockets.
     Sockets,
+    /// To wait for what runs on all processors.
+    Membarrier,
 }
 
 /// Does something on a thread to which the kernel refuses `refused` with this error number, and to
@@ -47,6 +49,7 @@ fn install(refused: Refused, errno: i32) -> io::Result<()> {
     let (call, command) = match refused {
         Refused::Bpf(command) => (libc::SYS_bpf, Some(command)),
         Refused::Sockets => (libc::SYS_socket, None),
+        Refused::Membarrier => (libc::SYS_membarrier, None),
     };
     let mut filter = vec![load(mem::offset_of!(libc::seccomp_data, nr))];
     let rest = if command.is_some() { 3 } else { 1 };

@@ -7,7 +7,7 @@ use std::{
     ffi::{CStr, CString},
     io,
     os::{
-        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -17,6 +17,8 @@ pub use self::elements::{HashMap, words_by_processor};
 
 /// Commands of bpf(2), `enum bpf_cmd` of include/uapi/linux/bpf.h.
 mod command {
+    pub const MAP_CREATE: libc::c_int = 0;
+    pub const MAP_UPDATE_ELEM: libc::c_int = 2;
     pub const PROG_LOAD: libc::c_int = 5;
     pub const OBJ_PIN: libc::c_int = 6;
     pub const OBJ_GET: libc::c_int = 7;
@@ -297,6 +299,73 @@ fn load(program: &Program<'_>) -> io::Result<OwnedFd> {
 
     // SAFETY: the kernel has just opened it for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Makes a map that holds another map, and exchanges that.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn exchange_inner_map() -> io::Result<()> {
+    /// `BPF_MAP_TYPE_ARRAY`.
+    const ARRAY: u32 = 2;
+    /// `BPF_MAP_TYPE_ARRAY_OF_MAPS`.
+    const ARRAY_OF_MAPS: u32 = 12;
+
+    let inner = array_of_one(ARRAY, None)?;
+    let outer = array_of_one(ARRAY_OF_MAPS, Some(inner.as_fd()))?;
+
+    set_first(outer.as_fd(), inner.as_raw_fd() as u32)
+}
+
+/// Makes an array of one word, or of one map that is like `inner`.
+fn array_of_one(kind: u32, inner: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    /// The head of what `BPF_MAP_CREATE` takes.
+    #[repr(C)]
+    struct Create {
+        kind: u32,
+        key_size: u32,
+        value_size: u32,
+        max_entries: u32,
+        flags: u32,
+        inner: u32,
+    }
+
+    let mut attr = Create {
+        kind,
+        key_size: size_of::<u32>() as u32,
+        value_size: size_of::<u32>() as u32,
+        max_entries: 1,
+        flags: 0,
+        inner: inner.map_or(0, |inner| inner.as_raw_fd() as u32),
+    };
+    // SAFETY: the command takes numbers and no memory.
+    let descriptor = unsafe { bpf(command::MAP_CREATE, &mut attr) }?;
+
+    // SAFETY: the kernel has just opened it for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Sets the first word of an array.
+fn set_first(map: BorrowedFd<'_>, value: u32) -> io::Result<()> {
+    #[repr(C)]
+    struct Update {
+        map: u32,
+        padding: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+
+    let key = 0_u32;
+    let mut attr = Update {
+        map: map.as_raw_fd() as u32,
+        padding: 0,
+        key: &raw const key as u64,
+        value: &raw const value as u64,
+        flags: 0,
+    };
+    // SAFETY: key and value are words, as in the map, and outlive the call.
+    unsafe { bpf(command::MAP_UPDATE_ELEM, &mut attr) }.map(drop)
 }
 
 /// # Safety

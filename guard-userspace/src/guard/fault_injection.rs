@@ -28,6 +28,8 @@ pub struct Parts {
     pub reclaim: bool,
     /// The shortest rest between two sweeps, but before one that fills a filter of another length.
     pub sweep_rest: Duration,
+    /// Once a change is in force, sockets can be listed.
+    pub late_list: bool,
     /// Flows of an earlier run, in maps that are not used any more, are copied.
     pub carrying: bool,
     /// The layout of maps that it says is its own.
@@ -46,6 +48,7 @@ impl Default for Parts {
             translated: true,
             reclaim: true,
             sweep_rest: Duration::from_secs(10),
+            late_list: true,
             carrying: true,
             layout: LAYOUT_VERSION,
         }

@@ -276,8 +276,12 @@ impl Guard {
         plan: &Plan,
         in_use: &PortBitmap,
     ) -> anyhow::Result<()> {
-        // Monitor mode that goes on keeps asking about what it asks about.
-        let before = self.maps.state.special();
+        let before = if plan.flips && policy.monitor && !plan.lists_sockets {
+            // Monitor mode that goes on keeps asking about what it asks about.
+            self.maps.state.special()
+        } else {
+            PortBitmap::default()
+        };
         let in_use = if plan.lists_sockets { in_use } else { &before };
         let lists = Lists {
             trusted: &mut self.maps.trusted,
@@ -327,6 +331,10 @@ impl Guard {
         ports: &GuardedPorts,
         rest: &Learn,
     ) -> anyhow::Result<Preexisting> {
+        if *rest != Learn::Nothing {
+            self.seeder.require_late_list()?;
+        }
+
         self.learn(settings, ports, rest, (false, None)).await
     }
 

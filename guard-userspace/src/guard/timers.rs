@@ -46,16 +46,16 @@ impl Timers {
         self.change(None, |_| {}).configured
     }
 
-    /// Gives `publish` other timers to put in force, as short as those before them, and keeps them if
-    /// it does. No other timers come between.
-    pub fn reconfigure<R, E>(
+    /// Gives `publish` other timers to put in force, as short as those before them. No other timers come
+    /// between.
+    pub fn reconfigure(
         &self,
         (configured, adaptive): (Timeouts, Option<Adaptive>),
-        publish: impl FnOnce(Timeouts) -> Result<R, E>,
-    ) -> Result<R, E> {
+        publish: impl FnOnce(Timeouts),
+    ) {
         // Whoever panicked while holding the lock has left every field whole.
         let mut basis = self.basis.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = Basis {
+        *basis = Basis {
             configured,
             adaptive,
             scales: if adaptive.is_some() {
@@ -64,10 +64,7 @@ impl Timers {
                 Scales::WHOLE
             },
         };
-        let published = publish(next.scales.shorten(&configured, self.hertz))?;
-        *basis = next;
-
-        Ok(published)
+        publish(basis.scales.shorten(&configured, self.hertz));
     }
 
     /// Makes the timers as short as the fullest map of each transport asks for, and returns what

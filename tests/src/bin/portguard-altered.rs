@@ -69,6 +69,8 @@ enum Part {
     Translated,
     /// Taking out, in sweeps, what has expired where maps fill
     Reclaim,
+    /// Listing sockets once a change is in force, which fails
+    LateList,
     /// Copying the flows of an earlier run into other maps
     Carrying,
 }
@@ -86,6 +88,7 @@ impl Altered {
                 Part::Repair => &mut parts.repair,
                 Part::Translated => &mut parts.translated,
                 Part::Reclaim => &mut parts.reclaim,
+                Part::LateList => &mut parts.late_list,
                 Part::Carrying => &mut parts.carrying,
             };
             *part = false;

@@ -1,6 +1,6 @@
 //! Following what changes while the daemon runs: the range, the listeners and the interfaces.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{Daemon, messages, ports::PortsInForce};
 use crate::{
@@ -38,7 +38,8 @@ impl Daemon {
         };
         let guarded = next.guarded();
         let changed = self.guard.change(&self.settings, &guarded, false).await?;
-        self.announce(&next, began.elapsed());
+        next.announce(&self.ports, began.elapsed());
+        self.warn_of(&next);
         self.ports = next;
         if let Err(failure) = self.learn_rest(changed).await {
             tracing::error!("{failure}");
@@ -48,9 +49,8 @@ impl Daemon {
         Ok(())
     }
 
-    /// Says what has changed with `next`, which is in force, and what is left open since then.
-    pub(super) fn announce(&self, next: &PortsInForce, took: Duration) {
-        next.announce(&self.ports, took);
+    /// Says what is left open or shut since `next` is in force.
+    pub(super) fn warn_of(&self, next: &PortsInForce) {
         let told = config::warnings(&self.settings, &self.ports.local);
         for warning in config::warnings(&self.settings, &next.local) {
             if !told.contains(&warning) {

@@ -56,7 +56,10 @@ impl Daemon {
         let changes = self.settings.changes(&wanted);
         let reloaded = self.settings.reloaded(&wanted);
         let before = std::mem::replace(&mut self.settings, reloaded);
-        let rest = match self.change(before.mode).await {
+        let rest = match self
+            .change(before.mode, changes.reloadable.is_empty())
+            .await
+        {
             Ok(rest) => rest,
             Err(failure) => {
                 self.settings = before;
@@ -88,8 +91,13 @@ impl Daemon {
     }
 
     /// Puts the settings in force, all of them at once, and the ports that follow from them. `before`
-    /// is the mode so far. Returns what was learned, and what is to be learned after that.
-    async fn change(&mut self, before: Mode) -> Result<(Preexisting, Learn), Failure> {
+    /// is the mode so far, and `same_settings` says that nothing but the ports may differ. Returns what
+    /// was learned, and what is to be learned after that.
+    async fn change(
+        &mut self,
+        before: Mode,
+        same_settings: bool,
+    ) -> Result<(Preexisting, Learn), Failure> {
         let began = Instant::now();
         let guard = &self.guard;
         let has_flows = |transport, port| guard.has_flows(transport, port);
@@ -106,7 +114,11 @@ impl Daemon {
         let guarded = next.guarded();
         let changed = self.guard.change(&self.settings, &guarded, false).await?;
         if other_ports {
-            self.announce(&next, began.elapsed());
+            next.announce(&self.ports, began.elapsed());
+            // Where the settings are others too, what is in force is said as a whole.
+            if same_settings {
+                self.warn_of(&next);
+            }
         }
         self.ports = next;
 

@@ -76,6 +76,13 @@ impl Seeder {
         })
     }
 
+    /// Fails where a test says that sockets cannot be listed once a change is in force.
+    pub(super) fn require_late_list(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.parts.late_list, "the sockets cannot be listed");
+
+        Ok(())
+    }
+
     /// Puts every connected socket on these ports into the maps, and what the kernel tracks of
     /// flows without one. Call it before they are guarded, and doubt the filter afterwards where
     /// something was put in.

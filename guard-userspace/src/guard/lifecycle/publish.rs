@@ -2,19 +2,20 @@
 
 use std::{
     collections::BTreeSet,
-    io,
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
 use guard_common::abi::layout::MAX_ADDRESSES;
 use ipnet::IpNet;
 
 use super::policy::{Plan, Policy};
 use crate::{
-    bpf::maps::{Prefixes, StateMemory, TunnelPorts},
+    bpf::{
+        grace,
+        maps::{Prefixes, StateMemory, TunnelPorts},
+    },
     guard::timers::Timers,
     host::range::PortBitmap,
 };
@@ -30,7 +31,9 @@ pub struct Publisher {
     in_force: Option<Policy>,
     /// When the page that is in force came into force, if this process has done that.
     flipped: Option<Instant>,
-    /// Whether it was said that the kernel does not tell who reads a page.
+    /// Whether the maps may hold what only a former policy needs.
+    untidy: bool,
+    /// Whether that was said.
     complained: bool,
 }
 
@@ -50,6 +53,7 @@ impl Publisher {
             timers,
             in_force: None,
             flipped: None,
+            untidy: false,
             complained: false,
         }
     }
@@ -62,18 +66,24 @@ impl Publisher {
     /// Puts a policy in force as its plan says, but for what has to be learned. In monitor mode the
     /// programs ask about ports of `sockets`.
     ///
+    /// Once it is in force nothing fails any more: what the maps of the former policy keep is taken out
+    /// by a later call, which need not bring anything new.
+    ///
     /// # Errors
-    /// When the kernel takes no more trusted prefixes. The former policy stays in force then.
+    /// When the kernel takes no more trusted prefixes, or programs may still read the page that is to be
+    /// written. The former policy stays in force then.
     pub fn publish(
         &mut self,
         policy: Policy,
         plan: &Plan,
         sockets: &PortBitmap,
-        lists: Lists<'_>,
+        mut lists: Lists<'_>,
     ) -> anyhow::Result<()> {
         if !plan.flips {
+            self.tidy(&mut lists);
             return Ok(());
         }
+        self.wait_for_readers()?;
         // Before the page that asks for them, and taken out after the one that did.
         if let Err(error) = trust_either(&plan.trusted, &policy, lists.trusted) {
             if let Some(former) = &self.in_force {
@@ -83,8 +93,9 @@ impl Publisher {
             return Err(error);
         }
         // What cannot be told stays guarded.
-        let added = lists.kernel_ports.add(&plan.kernel);
-        self.wait_for_readers();
+        if let Err(error) = lists.kernel_ports.add(&plan.kernel) {
+            tracing::warn!("{error:#}");
+        }
 
         let (state, secret) = (&self.state, self.state.filter().seeds[0]);
         let basis = (policy.timeouts, policy.adaptive);
@@ -98,42 +109,62 @@ impl Publisher {
                 // A sweep may have been complete between the first time and the flip.
                 state.doubt_filter();
             }
-            anyhow::Ok(())
-        })?;
+        });
         self.flipped = Some(Instant::now());
-
-        let kernel = lists.kernel_ports.set(policy.ports.kernel());
-        let trusted = lists.trusted.set(policy.trusted.iter().copied());
         self.in_force = Some(policy);
-        if let Err(error) = added.and(kernel) {
-            tracing::warn!("{error:#}");
-        }
+        (self.untidy, self.complained) = (true, false);
+        self.tidy(&mut lists);
 
-        trusted
+        Ok(())
+    }
+
+    /// Takes out of the maps what only a former policy needs, as far as the kernel lets go of it.
+    fn tidy(&mut self, lists: &mut Lists<'_>) {
+        let Some(policy) = self.in_force.as_ref().filter(|_| self.untidy) else {
+            return;
+        };
+        let trusted = lists.trusted.set(policy.trusted.iter().copied());
+        let kernel = lists.kernel_ports.set(policy.ports.kernel());
+        match trusted.and(kernel) {
+            Ok(()) => self.untidy = false,
+            Err(error) if !self.complained => {
+                self.complained = true;
+                tracing::warn!(
+                    "the change is in force, but what only the former configuration lets in may still \
+                     get in: {error:#}; tried again every few seconds"
+                );
+            }
+            Err(_) => {}
+        }
     }
 
     /// Waits until no program can still read the page that is not in force: all that began before the
     /// last flip have ended.
-    fn wait_for_readers(&mut self) {
+    ///
+    /// # Errors
+    /// When the kernel does not tell, and the last flip was a moment ago.
+    fn wait_for_readers(&mut self) -> anyhow::Result<()> {
         if self.state.layout() == 0 {
             // A new map, which no program has read yet.
-            return;
+            return Ok(());
         }
-        let Err(error) = membarrier() else {
-            return;
+        let Err(error) = grace::wait_for_programs() else {
+            return Ok(());
         };
-        if !self.complained {
-            self.complained = true;
-            tracing::warn!(
-                "membarrier: {error}, so the kernel does not tell when no program reads a former \
-                 configuration any more: the next change waits until the last one is {} s old",
-                LONGEST_RUN.as_secs()
-            );
+        match self.flipped {
+            // An earlier run may have flipped just now, and nothing else is delayed by a start.
+            None => thread::sleep(LONGEST_RUN),
+            Some(flipped) if flipped.elapsed() >= LONGEST_RUN => {}
+            Some(_) => {
+                return Err(error.context(format!(
+                    "the kernel does not tell whether the former configuration is still read: try \
+                     again in {} s",
+                    LONGEST_RUN.as_secs()
+                )));
+            }
         }
-        let age = self
-            .flipped
-            .map_or(Duration::ZERO, |flipped| flipped.elapsed());
-        thread::sleep(LONGEST_RUN.saturating_sub(age));
+
+        Ok(())
     }
 }
 
@@ -148,21 +179,5 @@ fn trust_either(
         trusted.set(either.iter().copied())
     } else {
         trusted.set(next.trusted.iter().copied())
-    }
-}
-
-/// Returns once every program that runs at this moment has ended: programs run within RCU read-side
-/// sections, and the kernel waits for those of all processors (`synchronize_rcu`,
-/// kernel/sched/membarrier.c). It refuses where some processors are left alone (nohz_full).
-fn membarrier() -> anyhow::Result<()> {
-    /// `MEMBARRIER_CMD_GLOBAL`, include/uapi/linux/membarrier.h.
-    const GLOBAL: libc::c_int = 1;
-
-    // SAFETY: the call has no pointers.
-    let done = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error()).context("MEMBARRIER_CMD_GLOBAL")
     }
 }
