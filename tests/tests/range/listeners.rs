@@ -1,6 +1,9 @@
 //! Y01: whoever listens in the range is found, and treated as the administrator says.
 
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::{
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    sync::PoisonError,
+};
 
 use anyhow::{Context, Result, ensure};
 use guard_common::outcome::Outcome::{
@@ -16,7 +19,7 @@ use guard_tests::{
     wire::{Acceptor, Listener, QUIET, Wire},
 };
 
-use crate::{FAMILIES, MODES, RANGE, blocked};
+use crate::{FAMILIES, MODES, RANGE, blocked, crowded::DESCRIPTORS};
 
 const PORT: u16 = 40_000;
 
@@ -46,6 +49,7 @@ fn is_open(topology: &Direct) -> Result<()> {
 
 #[test]
 fn y01_a_listener_is_named_and_counted_and_cut_off() -> Result<()> {
+    let _few = DESCRIPTORS.read().unwrap_or_else(PoisonError::into_inner);
     for mode in MODES {
         for policy in ["auto", "warn"] {
             let topology = Direct::new()?;
