@@ -1,5 +1,6 @@
 //! What is compared: portguard, what a user would take instead, and the limits of either.
 
+mod containers;
 mod firewall;
 mod xdp_filter;
 
@@ -21,6 +22,40 @@ use crate::{
     programs::BenchPrograms,
 };
 
+/// Prefixes of each kind that an administrator trusts.
+const TRUSTING: [&str; 6] = [
+    "--trust",
+    "172.0.0.0/8",
+    "--trust",
+    "198.51.100.7/32",
+    "--trust",
+    "2a00:7:1::/48",
+];
+
+/// Ports all over the range.
+const EXPOSING: [&str; 20] = [
+    "--expose",
+    "33001/tcp",
+    "--expose",
+    "36001/tcp",
+    "--expose",
+    "38001/tcp",
+    "--expose",
+    "41001/tcp",
+    "--expose",
+    "44001/tcp",
+    "--expose",
+    "47001/tcp",
+    "--expose",
+    "50001/tcp",
+    "--expose",
+    "53001/tcp",
+    "--expose",
+    "56001/tcp",
+    "--expose",
+    "59001/tcp",
+];
+
 /// Something that stands between strangers and a host.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -38,6 +73,16 @@ pub enum Contender {
     PortguardClsact,
     /// The same, with XDP in the stack.
     PortguardGeneric,
+    /// The same, on a host that forwards as one with containers does.
+    PortguardForwarding,
+    /// The same, with trusted prefixes that nothing is from.
+    PortguardTrusting,
+    /// The same, with ten exposed ports, spread over the range.
+    PortguardExposing,
+    /// All three at once.
+    PortguardAsking,
+    /// In monitor mode.
+    PortguardMonitoring,
     /// nftables with conntrack, where packets for the host come in.
     NftInput,
     /// nftables with conntrack, before the host looks for a route.
@@ -67,8 +112,23 @@ impl Contender {
     pub const fn is_portguard(self) -> bool {
         matches!(
             self,
-            Self::Portguard | Self::PortguardClsact | Self::PortguardGeneric
+            Self::Portguard
+                | Self::PortguardClsact
+                | Self::PortguardGeneric
+                | Self::PortguardForwarding
+                | Self::PortguardTrusting
+                | Self::PortguardExposing
+                | Self::PortguardAsking
+                | Self::PortguardMonitoring
         )
+    }
+
+    /// What could not be faster with a frame that is dropped, or would be.
+    pub const fn limit_of_a_drop(self) -> Self {
+        match self {
+            Self::BarePass | Self::PortguardMonitoring => Self::BarePass,
+            _ => Self::BareDrop,
+        }
     }
 
     /// Whether it is one of [`PEERS`](Self::PEERS).
@@ -86,6 +146,11 @@ impl fmt::Display for Contender {
             Self::Portguard => "portguard",
             Self::PortguardClsact => "portguard, clsact",
             Self::PortguardGeneric => "portguard, generic XDP",
+            Self::PortguardForwarding => "portguard, with containers",
+            Self::PortguardTrusting => "portguard, trusting prefixes",
+            Self::PortguardExposing => "portguard, ten exposed ports",
+            Self::PortguardAsking => "portguard, all of these",
+            Self::PortguardMonitoring => "portguard, monitor mode",
             Self::NftInput => "nft, conntrack, input",
             Self::NftPrerouting => "nft, conntrack, prerouting",
             Self::NftIngress => "nft, stateless, netdev ingress",
@@ -157,13 +222,14 @@ impl Contender {
             Self::BareDrop => bare("bare_drop"),
             Self::BarePass => bare("bare_pass"),
             Self::BareUdpDrop => bare("bare_udp_drop"),
-            Self::Portguard => guard(hosts, terms),
+            Self::Portguard => guard(hosts, terms, &[]),
             Self::PortguardClsact => guard(
                 hosts,
                 Terms {
                     egress: "clsact",
                     ..terms
                 },
+                &[],
             ),
             Self::PortguardGeneric => guard(
                 hosts,
@@ -171,7 +237,19 @@ impl Contender {
                     mode: Mode::Generic,
                     ..terms
                 },
+                &[],
             ),
+            Self::PortguardForwarding => {
+                containers::prepare(host)?;
+                guard(hosts, terms, &[])
+            }
+            Self::PortguardTrusting => guard(hosts, terms, &TRUSTING),
+            Self::PortguardExposing => guard(hosts, terms, &EXPOSING),
+            Self::PortguardAsking => {
+                containers::prepare(host)?;
+                guard(hosts, terms, &[&TRUSTING[..], &EXPOSING[..]].concat())
+            }
+            Self::PortguardMonitoring => guard(hosts, terms, &["--mode", "monitor"]),
             Self::NftInput => {
                 conntrack()?;
                 rules(firewall::nft_conntrack(host, "input"))
@@ -195,7 +273,7 @@ impl Contender {
 
 /// The release daemon. It is kept off the processor that is measured on, as the other parts of the
 /// bench are.
-fn guard(hosts: &Direct, terms: Terms) -> Result<Installed<'_>> {
+fn guard<'a>(hosts: &'a Direct, terms: Terms, more: &[&str]) -> Result<Installed<'a>> {
     let mode = terms.mode.to_string();
     let max_flows = terms.max_flows.to_string();
     let flags = [
@@ -209,6 +287,7 @@ fn guard(hosts: &Direct, terms: Terms) -> Result<Installed<'_>> {
         "--timeout",
         "udp=3600",
     ];
+    let flags = [&flags[..], more].concat();
     let guard = Guard::start(&hosts.guarded, hosts.interface(), &flags)?;
     processor::pin_process(guard.pid(), processor::other())?;
     Ok(Installed::Guard(guard))

@@ -3,9 +3,9 @@
 //! Modules in reading order: the eBPF programs that are compared with and sent by ([`programs`],
 //! [`recipe`], [`fields`]) and how they are run ([`bpf`], [`known`]), on which [`processor`] and in
 //! which order ([`rounds`], [`passes`]); what each outcome costs ([`test_run`]); who is compared
-//! ([`contender`]) and where ([`rig`]); what [`floods`] do to them, what their [`clients`] notice,
-//! what many flows cost ([`scaling`]), and what else is used up ([`footprint`]); and what is made
-//! of all that ([`report`]).
+//! ([`contender`]) and where ([`rig`]); what [`floods`] do to them, what [`policies`] cost, what their
+//! [`clients`] notice, what many flows cost ([`scaling`]), and what else is used up ([`footprint`]);
+//! and what is made of all that ([`report`]).
 
 mod bpf;
 mod fields;
@@ -27,6 +27,7 @@ mod rig;
 mod clients;
 mod floods;
 mod footprint;
+mod policies;
 mod scaling;
 
 mod report;
@@ -96,6 +97,8 @@ enum Part {
     TestRun,
     /// Floods of real frames, against what a user would take instead
     Floods,
+    /// Floods where the policy or the host has something to be asked before a drop
+    Policies,
     /// What connections of the guarded host notice
     Clients,
     /// What many flows cost
@@ -224,6 +227,10 @@ fn measure(cli: &Cli) -> Result<Results> {
             continue;
         }
         again(cli, rounds, &mut results)?;
+        if cli.measures(Part::Policies) {
+            let policies = policies::measure(turns, show)?;
+            results.policies.settle(policies);
+        }
         if cli.measures(Part::Clients) {
             let clients = clients::measure(turns, &mut leave_out, show)?;
             results.clients.settle(Some(clients));

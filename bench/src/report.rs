@@ -37,6 +37,8 @@ pub struct Results {
     pub test_run: Vec<Cost>,
     /// What floods do.
     pub floods: Vec<Reading>,
+    /// What floods do where the policy has something to be asked.
+    pub policies: Vec<Reading>,
     /// What connections notice.
     pub clients: Option<Clients>,
     /// What many flows cost.
@@ -57,6 +59,7 @@ impl Results {
             machine: Machine::this(),
             test_run: Vec::new(),
             floods: Vec::new(),
+            policies: Vec::new(),
             clients: None,
             scaling: None,
             footprint: None,

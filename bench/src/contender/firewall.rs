@@ -88,7 +88,8 @@ pub fn remember_long(host: &Namespace) -> Result<()> {
     Ok(())
 }
 
-fn nft(host: &Namespace, rules: &str) -> Result<()> {
+/// Puts rules in force.
+pub fn nft(host: &Namespace, rules: &str) -> Result<()> {
     let mut nft = host.command("nft");
     let mut nft = nft
         .args(["-f", "-"])

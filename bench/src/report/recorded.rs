@@ -43,6 +43,15 @@ impl Recorded {
                 let name = format!("{}, {}, {}", flooded.attack, flooded.shape, reading.mode);
                 (name, flooded.of_limit.value())
             });
+        let policies = results
+            .policies
+            .iter()
+            .filter(|reading| reading.flooded.contender.is_portguard())
+            .map(|reading| {
+                let flooded = &reading.flooded;
+                let name = format!("policies, {}, {}", flooded.shape, flooded.contender);
+                (name, flooded.of_limit.value())
+            });
         let clients = results.clients.iter();
         let connects = clients.clone().flat_map(|clients| &clients.connects);
         let connects = connects
@@ -72,6 +81,7 @@ impl Recorded {
             bare: rounded(bare.reduce(f64::min).unwrap_or_default(), 1),
             costs: costs.collect(),
             ratios: floods
+                .chain(policies)
                 .chain(connects)
                 .chain(bulk)
                 .chain(scaling)

@@ -22,8 +22,13 @@ const CONTENDERS: [Contender; 10] = [
 ];
 
 /// Outcomes that most frames meet.
-const COSTS: [&str; 8] = [
+const COSTS: [&str; 13] = [
     "no_flow, UDP, idle port",
+    "no_flow, on a host that routes",
+    "no_flow, trusting others",
+    "no_flow, ten exposed ports",
+    "no_flow, monitor mode",
+    "no_flow, all of these at once",
     "no_flow, UDP, port in use",
     "no_flow, SYN, port in use",
     "known_flow, UDP",
@@ -124,6 +129,7 @@ pub fn markdown(results: &Results) -> String {
     let mut text = String::new();
     contenders(results, &CONTENDERS, &Column::ALL, &mut text);
     costs(results, &mut text);
+    policies(results, &mut text);
     scaling(results, &mut text);
     text
 }
@@ -165,6 +171,38 @@ fn costs(results: &Results, text: &mut String) {
         if cells.iter().any(|cell| !cell.is_empty()) {
             line(text, &format!("| {name} | {} |", cells.join(" | ")));
         }
+    }
+}
+
+/// What is asked before a drop costs a spray.
+fn policies(results: &Results, text: &mut String) {
+    let part = |contender, shape| {
+        let mut readings = results.policies.iter().map(|reading| &reading.flooded);
+        readings.find(|flooded| flooded.contender == contender && flooded.shape == shape)
+    };
+    let mut heading = true;
+    for flooded in results.policies.iter().map(|reading| &reading.flooded) {
+        let contender = flooded.contender;
+        if flooded.shape != Shape::Ipv4 || !contender.is_portguard() {
+            continue;
+        }
+        if heading {
+            line(
+                text,
+                "\n| spray at a host without flows | of | IPv4 | IPv6 |\n|---|---|---|---|",
+            );
+            heading = false;
+        }
+        let cells = [Shape::Ipv4, Shape::Ipv6].map(|shape| {
+            part(contender, shape).map_or_else(String::new, |flooded| {
+                format!("{:.2}", flooded.of_limit.value())
+            })
+        });
+        let limit = contender.limit_of_a_drop();
+        line(
+            text,
+            &format!("| {contender} | {limit} | {} |", cells.join(" | ")),
+        );
     }
 }
 

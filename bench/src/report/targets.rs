@@ -63,6 +63,7 @@ pub fn marks(results: &Results) -> Vec<Mark> {
     for (name, bound, value) in test_run(results)
         .into_iter()
         .chain(floods(results))
+        .chain(policies(results))
         .chain(scaling(results))
         .chain(clients(results))
         .chain(footprint(results))
@@ -82,13 +83,28 @@ pub fn marks(results: &Results) -> Vec<Mark> {
 type Target = (String, Bound, Option<f64>);
 
 /// Outcomes by test-run, and how many nanoseconds they may take over a bare program.
-const COSTS: [(&str, Shape, f64); 6] = [
-    ("no_flow, UDP, idle port", Shape::Ipv4, 6.0),
-    ("no_flow, UDP, idle port", Shape::Ipv6, 8.0),
-    ("no_flow, UDP, idle port", Shape::Tagged, 10.0),
-    ("known_flow, UDP", Shape::Ipv4, 35.0),
-    ("known_flow, UDP", Shape::Ipv6, 60.0),
-    ("egress known_flow, UDP", Shape::Ipv4, 30.0),
+const COSTS: [(&str, Shape, f64); 21] = [
+    ("no_flow, UDP, idle port", Shape::Ipv4, 4.0),
+    ("no_flow, UDP, idle port", Shape::Ipv6, 4.4),
+    ("no_flow, UDP, idle port", Shape::Tagged, 4.1),
+    ("no_flow, on a host that routes", Shape::Ipv4, 6.0),
+    ("no_flow, on a host that routes", Shape::Ipv6, 6.0),
+    ("no_flow, on a host that routes", Shape::Tagged, 6.0),
+    ("no_flow, trusting others", Shape::Ipv4, 6.0),
+    ("no_flow, trusting others", Shape::Ipv6, 6.0),
+    ("no_flow, trusting others", Shape::Tagged, 6.0),
+    ("no_flow, ten exposed ports", Shape::Ipv4, 6.0),
+    ("no_flow, ten exposed ports", Shape::Ipv6, 6.0),
+    ("no_flow, ten exposed ports", Shape::Tagged, 6.0),
+    ("no_flow, monitor mode", Shape::Ipv4, 6.0),
+    ("no_flow, monitor mode", Shape::Ipv6, 6.0),
+    ("no_flow, monitor mode", Shape::Tagged, 6.0),
+    ("no_flow, all of these at once", Shape::Ipv4, 8.0),
+    ("no_flow, all of these at once", Shape::Ipv6, 8.0),
+    ("no_flow, all of these at once", Shape::Tagged, 8.0),
+    ("known_flow, UDP", Shape::Ipv4, 16.0),
+    ("known_flow, UDP", Shape::Ipv6, 21.0),
+    ("egress known_flow, UDP", Shape::Ipv4, 17.0),
 ];
 
 /// Whether an outcome by test-run has a target.
@@ -159,6 +175,34 @@ fn floods(results: &Results) -> Vec<Target> {
         )
     });
     of_limit.into_iter().chain(of_peers).collect()
+}
+
+fn policies(results: &Results) -> Vec<Target> {
+    [
+        (Contender::PortguardForwarding, 0.88),
+        (Contender::PortguardTrusting, 0.88),
+        (Contender::PortguardExposing, 0.88),
+        (Contender::PortguardAsking, 0.85),
+        (Contender::PortguardMonitoring, 0.88),
+    ]
+    .into_iter()
+    .flat_map(|(contender, bound)| {
+        [Shape::Ipv4, Shape::Ipv6].map(|shape| {
+            let mut readings = results.policies.iter();
+            let reading = readings.find(|reading| {
+                reading.flooded.contender == contender && reading.flooded.shape == shape
+            });
+            (
+                format!(
+                    "spray, {shape}, {contender}: of {}",
+                    contender.limit_of_a_drop()
+                ),
+                Bound::AtLeast(bound),
+                reading.map(|reading| reading.flooded.of_limit.value()),
+            )
+        })
+    })
+    .collect()
 }
 
 fn scaling(results: &Results) -> Vec<Target> {

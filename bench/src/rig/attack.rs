@@ -73,6 +73,11 @@ impl Attack {
             Contender::Portguard
             | Contender::PortguardClsact
             | Contender::PortguardGeneric
+            | Contender::PortguardForwarding
+            | Contender::PortguardTrusting
+            | Contender::PortguardExposing
+            | Contender::PortguardAsking
+            | Contender::PortguardMonitoring
             | Contender::NftInput
             | Contender::NftPrerouting
             | Contender::IptablesInput => true,
