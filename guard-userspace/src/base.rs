@@ -1,7 +1,8 @@
 //! What every layer uses: failures and their exit codes, text that others choose, work in the
-//! background, and answers that tests keep back.
+//! background, places to write to, and answers that tests keep back.
 
 pub mod background;
 pub mod failure;
+pub mod scratch;
 pub mod slow_answers;
 pub mod text;

@@ -17,6 +17,7 @@ use guard_userspace::{
         process::{self, block_on},
     },
     guard::fault_injection::Parts,
+    host::descriptors,
 };
 
 fn main() -> ExitCode {
@@ -92,6 +93,8 @@ fn audit(flags: &AuditFlags) -> ExitCode {
 }
 
 fn check(flags: CheckFlags) -> ExitCode {
+    // As a run does.
+    descriptors::raise_limit();
     let start = RunRequest {
         flags: flags.run.layer.0,
         config: flags.run.config,

@@ -238,6 +238,105 @@ fn few_open_files_are_refused_with_the_remedy() -> Result<()> {
     host.run(&[]).with(Twist::Files(128)).guards()
 }
 
+/// How many files a run needs is known to `check`.
+#[test]
+fn check_knows_how_many_files_a_run_may_open() -> Result<()> {
+    let host = Host::new()?;
+    let ends = |command: &str, files: u64| -> Result<Option<i32>> {
+        let pins = host.pins().display().to_string();
+        let socket = host.files().join("control.sock").display().to_string();
+        let words = [
+            &[command, "--iface", "vg", "--pin-dir", &pins][..],
+            &["--control-socket", &socket],
+        ];
+        let attempt = host.attempt(&words.concat()).with(Twist::Files(files));
+        if command == "check" {
+            return Ok(attempt.output()?.0);
+        }
+        let mut daemon = attempt.starts()?;
+        match daemon.wait_until_it_says("guarding vg") {
+            Ok(()) => {
+                daemon.stop()?;
+                Ok(Some(0))
+            }
+            Err(_) => Ok(Some(if daemon.said().contains("; allow ") {
+                69
+            } else {
+                1
+            })),
+        }
+    };
+    for files in [32, 64].into_iter().chain(76..=96) {
+        let (check, run) = (ends("check", files)?, ends("run", files)?);
+        ensure!(check == run, "{files} files: check {check:?}, run {run:?}");
+    }
+    ensure!(ends("run", 96)? == Some(0), "96 files are too few");
+    ensure!(ends("check", 64)? == Some(69), "64 files are enough");
+    host.require_clean()
+}
+
+/// `check` tries what a run makes for itself, and ends as the run does. It leaves nothing.
+#[test]
+fn check_tries_the_folders_that_a_run_makes() -> Result<()> {
+    let host = Host::new()?;
+    let socket = host.files().join("control.sock").display().to_string();
+    let below = host.files().join("new/below/control.sock");
+    let below = below.display().to_string();
+    let dotted = format!("{}.dotted", host.pins().display());
+    let pins = host.pins().display().to_string();
+    let run = || Twist::path("/run");
+    // What is amiss, the control socket, the folder for pins, the code, what is said
+    let table: [(Option<Twist>, &str, &str, i32, &str); 5] = [
+        (
+            Some(Twist::ReadOnly(run())),
+            &socket,
+            &pins,
+            1,
+            "/run/portguard",
+        ),
+        (Some(Twist::Full(run())), &socket, &pins, 1, "No space left"),
+        (
+            None,
+            "/proc/new/control.sock",
+            &pins,
+            1,
+            "cannot make /proc/new",
+        ),
+        (
+            None,
+            &socket,
+            &dotted,
+            69,
+            "; give --pin-dir a name without dots",
+        ),
+        (None, &below, &pins, 0, "a run would guard"),
+    ];
+    for (amiss, socket, pins, code, said) in table {
+        let attempt = |command| {
+            let words = [command, "--iface", "vg", "--pin-dir", pins];
+            let attempt = host.attempt(&words).flags(&["--control-socket", socket]);
+            match &amiss {
+                Some(amiss) => attempt.with(amiss.clone()),
+                None => attempt,
+            }
+        };
+        let (ended, printed) = attempt("check").output()?;
+        ensure!(ended == Some(code), "{said}: {ended:?}: {printed}");
+        ensure!(printed.contains(said), "{said}: {printed}");
+        ensure!(
+            !host.files().join("new").exists(),
+            "{said}: something is left"
+        );
+        host.require_clean()?;
+        if code == 0 {
+            attempt("run").guards()?;
+        } else {
+            attempt("run").is_refused(code, &[said])?;
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn servers_whose_place_is_taken() -> Result<()> {
     let host = Host::new()?;

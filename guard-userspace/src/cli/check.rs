@@ -15,7 +15,7 @@ use crate::{
     bpf::pins::Pins,
     config::{self, Settings},
     daemon::event_loop::RunRequest,
-    host::{interfaces, lock::InstanceLock, namespace, privileges, range::LocalPorts},
+    host::{descriptors, interfaces, lock::InstanceLock, namespace, privileges, range::LocalPorts},
 };
 
 /// Checks the run that `start` describes and prints what it finds. Returns how that run would end,
@@ -61,6 +61,7 @@ async fn host(settings: &Settings, file: bool, report: &mut CheckReport) -> Resu
     let pins = Pins::new(&settings.pin_dir, &namespace);
     let holder = InstanceLock::holder(&namespace);
     device::interfaces(settings, &all, report);
+    let enough_files = open_files(settings, report);
     match holder {
         // A file is checked so that the running guard can read it.
         Some(pid) if file => report.note(
@@ -69,7 +70,7 @@ async fn host(settings: &Settings, file: bool, report: &mut CheckReport) -> Resu
                 "pid {pid} guards this network namespace; `portguard reload` has it read its file"
             ),
         ),
-        holder => instance(holder, permitted.is_ok(), report),
+        holder => instance(holder, permitted.is_ok(), &namespace, report),
     }
 
     ports::ports(settings, report);
@@ -79,6 +80,7 @@ async fn host(settings: &Settings, file: bool, report: &mut CheckReport) -> Resu
     device::programs(settings, &all, &pins, report);
     system::pins(&pins, &all, settings, holder.is_some(), report);
     if permitted.is_ok()
+        && enough_files
         && memory::suffices(settings, report)
         && let Some(programs) = system::trial(report)
     {
@@ -88,14 +90,29 @@ async fn host(settings: &Settings, file: bool, report: &mut CheckReport) -> Resu
     Ok(())
 }
 
-fn instance(holder: Option<u32>, permitted: bool, report: &mut CheckReport) {
+/// Says whether a run may open as many files as it needs.
+fn open_files(settings: &Settings, report: &mut CheckReport) -> bool {
+    let interfaces = settings.iface.len() + settings.egress_iface.len();
+    let required = descriptors::require_for_a_run(interfaces);
+    match &required {
+        Ok(()) => report.ok("open files", "as many as a run needs"),
+        Err(failure) => report.problem("open files", failure),
+    }
+
+    required.is_ok()
+}
+
+fn instance(holder: Option<u32>, permitted: bool, namespace: &str, report: &mut CheckReport) {
     match holder {
         Some(pid) => report.problem("instance", &InstanceLock::taken(Some(pid))),
         None if !permitted => report.note(
             "instance",
             "whether a daemon guards this network namespace is not for this user to know",
         ),
-        None => report.ok("instance", "no daemon guards this network namespace"),
+        None => match InstanceLock::try_out(namespace) {
+            Ok(()) => report.ok("instance", "no daemon guards this network namespace"),
+            Err(failure) => report.problem("instance", &failure),
+        },
     }
 }
 
@@ -111,8 +128,9 @@ async fn servers(settings: &Settings, report: &mut CheckReport) {
         )),
     }
     let path = &settings.control_socket;
-    match control::ControlSocket::inspect(path).await {
-        Ok(_) => report.ok("control socket", format!("{} is free", path.display())),
+    let inspected = control::ControlSocket::inspect(path).await;
+    match inspected.and_then(|_| control::ControlSocket::try_folder(path)) {
+        Ok(()) => report.ok("control socket", format!("{} is free", path.display())),
         Err(failure) if control::ControlSocket::is_anothers(path) => report.items.push(Item::note(
             "control socket",
             format!("{}: it comes when it can", failure.message()),

@@ -54,6 +54,22 @@ pub fn require(needed: usize) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Checks that a guard of so many interfaces could open what it needs to start, whatever this process
+/// has open.
+///
+/// # Errors
+/// As [`require`].
+pub fn require_for_a_run(interfaces: usize) -> Result<(), Failure> {
+    /// What a run has open when it asks, and a check has not: the way to the process that finds out
+    /// who listens.
+    const MORE: usize = 1;
+    let held: Vec<_> = (0..MORE).map_while(|_| EventFd::new().ok()).collect();
+    let required = require(for_a_guard(interfaces));
+    drop(held);
+
+    required
+}
+
 /// How many more files can be opened, if those are no more than `most`.
 pub fn room(most: usize) -> usize {
     let files = (0..most).map_while(|_| EventFd::new().ok());

@@ -8,10 +8,12 @@ use std::{
     process,
 };
 
-use anyhow::Context;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::base::failure::{Exit, Failure};
+use crate::base::{
+    failure::{Exit, Failure},
+    scratch,
+};
 
 /// Where locks are.
 const FOLDER: &str = "/run/portguard";
@@ -51,9 +53,36 @@ impl InstanceLock {
         file.set_len(0)
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", process::id()))
-            .with_context(|| format!("{}: cannot be written", path.display()))?;
+            .map_err(|error| refused(&path, "written", error))?;
 
         Ok(Self { path, _file: file })
+    }
+
+    /// Whether there is a place for the lock of `namespace`, which nobody holds. Leaves nothing.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub fn try_out(namespace: &str) -> Result<(), Failure> {
+        let folder = Path::new(FOLDER);
+        let path = folder.join(format!("{namespace}.lock"));
+        match open(OpenOptions::new().read(true).write(true), &path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(refused(&path, "opened", error));
+            }
+            Ok(_) | Err(_) => {}
+        }
+        let file = scratch::file_in(folder).map_err(|error| {
+            if folder.exists() {
+                refused(&path, "opened", error)
+            } else {
+                refused(folder, "created", error)
+            }
+        })?;
+        let Some(mut file) = file else {
+            return Ok(());
+        };
+
+        writeln!(file, "{}", process::id()).map_err(|error| refused(&path, "written", error))
     }
 
     /// What a run ends with while `holder` has the lock.
@@ -87,15 +116,14 @@ impl Drop for InstanceLock {
 }
 
 fn lock(path: &Path) -> Result<Flock<File>, Failure> {
-    let file = OpenOptions::new()
+    let mut options = OpenOptions::new();
+    options
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)
-        .map_err(|error| refused(path, "opened", error))?;
+        .mode(0o600);
+    let file = open(&mut options, path).map_err(|error| refused(path, "opened", error))?;
 
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(file) => Ok(file),
@@ -108,6 +136,10 @@ fn lock(path: &Path) -> Result<Flock<File>, Failure> {
             path.display()
         ))),
     }
+}
+
+fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    options.custom_flags(libc::O_NOFOLLOW).open(path)
 }
 
 /// Whether a file that was opened at `path` is the one that is there now.
@@ -123,9 +155,14 @@ fn refused(path: &Path, verb: &str, error: io::Error) -> Failure {
         io::ErrorKind::PermissionDenied => Exit::NotPermitted,
         _ => Exit::Runtime,
     };
+    let remedy = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room there",
+        io::ErrorKind::ReadOnlyFilesystem => "mount it for writing",
+        _ => "run as root, or make it writable for this user",
+    };
     let error = anyhow::Error::new(error).context(format!("{}: cannot be {verb}", path.display()));
 
-    Failure::new(code, error).remedy("run as root, or make it writable for this user")
+    Failure::new(code, error).remedy(remedy)
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! What can be amiss with a process.
 
-use std::{ffi::CString, io};
+use std::{
+    ffi::{CStr, CString},
+    io,
+};
 
 /// A capability, by its number in include/uapi/linux/capability.h.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,8 +49,10 @@ pub enum Twist {
     Files(u64),
     /// Nothing is mounted here.
     Unmounted(CString),
-    /// What is mounted here cannot be written to.
+    /// This folder, and what is mounted here, cannot be written to.
     ReadOnly(CString),
+    /// An empty folder hides this one, and there is room for nothing in it.
+    Full(CString),
     /// An empty folder hides this one.
     Hidden(CString),
     /// The first file is found in the place of the second.
@@ -91,8 +96,13 @@ impl Twist {
             }
             Self::ReadOnly(folder) => {
                 hide_mounts()?;
+                mount(folder, folder, c"none", libc::MS_BIND)?;
                 let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY;
                 mount(c"none", folder, c"none", flags)
+            }
+            Self::Full(folder) => {
+                hide_mounts()?;
+                mount_with(c"none", folder, c"tmpfs", 0, c"nr_inodes=1")
             }
             Self::Hidden(folder) => {
                 hide_mounts()?;
@@ -154,20 +164,25 @@ fn hide_mounts() -> io::Result<()> {
     mount(c"none", c"/", c"none", libc::MS_REC | libc::MS_PRIVATE)
 }
 
-fn mount(
-    source: &std::ffi::CStr,
-    target: &std::ffi::CStr,
-    kind: &std::ffi::CStr,
+fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: libc::c_ulong) -> io::Result<()> {
+    mount_with(source, target, kind, flags, c"")
+}
+
+fn mount_with(
+    source: &CStr,
+    target: &CStr,
+    kind: &CStr,
     flags: libc::c_ulong,
+    data: &CStr,
 ) -> io::Result<()> {
-    // SAFETY: every string ends in a zero byte and outlives the call, and there is no data.
+    // SAFETY: every string ends in a zero byte and outlives the call.
     checked(unsafe {
         libc::mount(
             source.as_ptr(),
             target.as_ptr(),
             kind.as_ptr(),
             flags,
-            std::ptr::null(),
+            data.as_ptr().cast(),
         )
     })
 }

@@ -14,7 +14,10 @@ use nix::{
 };
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
-use crate::base::failure::{Exit, Failure};
+use crate::base::{
+    failure::{Exit, Failure},
+    scratch,
+};
 
 /// Callers that may wait while others are answered.
 const BACKLOG: u32 = 64;
@@ -47,19 +50,27 @@ impl ControlSocket {
             fs::remove_file(path).map_err(|error| not_usable(path, error))?;
         }
 
-        Self::listen(path).map_err(|error| {
-            let denied = error
-                .chain()
-                .filter_map(|cause| cause.downcast_ref::<io::Error>())
-                .any(|cause| cause.kind() == ErrorKind::PermissionDenied);
-            let code = if denied {
-                Exit::NotPermitted
-            } else {
-                Exit::Runtime
-            };
-            Failure::new(code, error)
-                .remedy("run portguard as root, or give another --control-socket")
-        })
+        Self::listen(path).map_err(not_listening)
+    }
+
+    /// Whether [`bind`](Self::bind) can make the socket and the folders that it lacks. Leaves nothing.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub fn try_folder(path: &Path) -> Result<(), Failure> {
+        let Some(folder) = path.parent() else {
+            return Ok(());
+        };
+        let cannot = if folder.as_os_str().is_empty() || folder.is_dir() {
+            format!("cannot listen on {}", path.display())
+        } else {
+            format!("cannot make {}", folder.display())
+        };
+
+        scratch::file_in(folder)
+            .map(drop)
+            .context(cannot)
+            .map_err(not_listening)
     }
 
     /// Says whether [`bind`](Self::bind) finds room at `path`. Touches nothing.
@@ -160,6 +171,20 @@ fn taken(path: &Path, pid: Option<i32>) -> Failure {
 
     Failure::unavailable(format!("{}: a daemon{daemon} answers here", path.display()))
         .remedy("stop it, or give another --control-socket")
+}
+
+fn not_listening(error: anyhow::Error) -> Failure {
+    let denied = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == ErrorKind::PermissionDenied);
+    let code = if denied {
+        Exit::NotPermitted
+    } else {
+        Exit::Runtime
+    };
+
+    Failure::new(code, error).remedy("run portguard as root, or give another --control-socket")
 }
 
 fn not_usable(path: &Path, error: io::Error) -> Failure {

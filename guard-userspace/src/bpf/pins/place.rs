@@ -142,9 +142,13 @@ pub(super) fn require_private(folder: &Path) -> Result<(), Failure> {
     match fs::symlink_metadata(folder) {
         Ok(metadata) => require_own(folder, &metadata),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(
-            Failure::not_permitted(format!("{}: {error}", folder.display())).remedy("run as root"),
-        ),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let message = format!("{}: {error}", folder.display());
+            Err(match error.raw_os_error() {
+                Some(libc::EPERM) if has_dots(folder) => without_dots(message),
+                _ => Failure::not_permitted(message).remedy("run as root"),
+            })
+        }
         Err(error) => Err(anyhow::Error::from(error)
             .context(format!("{}: cannot be read", folder.display()))
             .into()),
@@ -213,14 +217,21 @@ fn read_only(folder: &Path) -> Failure {
         .remedy("mount bpffs for writing, or give --pin-dir another folder")
 }
 
+/// bpffs refuses such names, whether they are to be made or looked up.
+/// https://github.com/torvalds/linux/blob/v6.12/kernel/bpf/inode.c#L360
+fn has_dots(folder: &Path) -> bool {
+    folder.to_string_lossy().contains('.')
+}
+
+fn without_dots(message: String) -> Failure {
+    Failure::unavailable(message).remedy("give --pin-dir a name without dots, bpffs takes none")
+}
+
 fn not_created(folder: &Path, error: &io::Error) -> Failure {
     let message = format!("{}: cannot be created: {error}", folder.display());
-    let dotted = folder.to_string_lossy().contains('.');
     match error.raw_os_error() {
         Some(libc::EROFS) => read_only(folder),
-        // https://github.com/torvalds/linux/blob/v6.12/kernel/bpf/inode.c#L360
-        Some(libc::EPERM) if dotted => Failure::unavailable(message)
-            .remedy("give --pin-dir a name without dots, bpffs takes none"),
+        Some(libc::EPERM) if has_dots(folder) => without_dots(message),
         Some(libc::EACCES | libc::EPERM) => Failure::not_permitted(message).remedy("run as root"),
         Some(libc::EEXIST | libc::ENOTDIR) => {
             Failure::unavailable(format!("{}: exists and is no folder", folder.display()))
