@@ -195,6 +195,15 @@ impl Interface {
         fs::read_to_string(format!("/proc/sys/net/{family}/conf/{name}/forwarding"))
             .is_ok_and(|text| text.trim() != "0")
     }
+
+    /// Whether the kernel sends on what of IPv6 it gets by this interface, although `forwarding` is
+    /// off: since Linux 6.17 that may be asked of single interfaces.
+    fn forces_forwarding(&self) -> bool {
+        let name = &self.name;
+
+        fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{name}/force_forwarding"))
+            .is_ok_and(|text| text.trim() != "0")
+    }
 }
 
 /// The interface that goes by `name` among `interfaces`, if one does.

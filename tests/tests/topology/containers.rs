@@ -1,13 +1,21 @@
 //! A container behind the guarded host, masqueraded (O02) or routed (O03).
 
-use std::{net::IpAddr, process::Stdio, time::Duration};
+use std::{
+    net::IpAddr,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
-use guard_common::outcome::Outcome::{
-    DropIcmpUnrelated, DropNoFlow, PassKnownFlow, PassNewFlow, PassNotLocal, PassNotRecorded,
+use guard_common::outcome::{
+    Family,
+    Outcome::{
+        DropIcmpUnrelated, DropNoFlow, PassKnownFlow, PassNewFlow, PassNotLocal, PassNotRecorded,
+    },
 };
 use guard_tests::{
     frames::{Error, G, P, icmp_error, udp},
+    kernel::Kernel,
     netns::Namespace,
     peers::{Connection, Exchange, Talk, alive},
     wire::{Acceptor, Listener, QUIET, Wire},
@@ -138,6 +146,65 @@ fn o03_routed_containers_are_nobodys_business() -> Result<()> {
                 Ok(())
             })?;
         }
+    }
+    Ok(())
+}
+
+/// Since Linux 6.17 single interfaces may be asked to forward IPv6, on a host that forwards nothing
+/// else.
+#[test]
+fn o03_what_single_interfaces_are_made_to_forward_passes() -> Result<()> {
+    if Kernel::new(6, 17).is_missing("force_forwarding") {
+        return Ok(());
+    }
+    for mode in MODES {
+        let behind = Behind::routed()?;
+        let (host, peer) = (&behind.topology.guarded, &behind.topology.peer);
+        let container = &behind.container;
+        host.sysctl("net/ipv4/ip_forward", "0")?;
+        host.sysctl("net/ipv6/conf/all/forwarding", "0")?;
+        for interface in ["vg", "gc"] {
+            host.sysctl(&format!("net/ipv6/conf/{interface}/force_forwarding"), "1")?;
+        }
+        let wire = Wire::open(peer, behind.topology.peer_interface())?;
+        let acceptor = Acceptor::new(container, 40_000)?;
+        let guard = behind.guard(mode, &[])?;
+        let before = guard.packets()?;
+        peer.run(|| std::net::TcpStream::connect((C.ipv6, 40_000)))?;
+        ensure!(acceptor.accepted(QUIET) == 1, "{mode}: no connection");
+        let mut out = Exchange::open(container, peer, (P.address(Family::Ipv6), 8081), false, 1)?;
+        ensure!(alive(&mut out, PATIENCE)? == 1, "{mode}: its own query");
+        let moved = guard.packets()?.since(&before);
+        ensure!(moved.of(PassNotLocal) > 0, "{mode}:{moved}");
+        ensure!(moved.of(DropNoFlow) == 0, "{mode}:{moved}");
+        // The host itself is guarded as ever, and over IPv4 nothing is forwarded.
+        for family in FAMILIES {
+            guard.expect([(DropNoFlow, 1)], || {
+                wire.send(&udp(53, 41_000).received(family))
+            })?;
+        }
+        guard.expect([(DropNoFlow, 1)], || {
+            wire.send(&udp(53, 40_000).to(C).received(Family::Ipv4))
+        })?;
+        // It may also be asked for while the host is guarded, and no more.
+        let passes = |passes: bool| -> Result<()> {
+            let since = Instant::now();
+            let frame = udp(53, 40_000).to(C).received(Family::Ipv6);
+            let outcome = if passes { PassNotLocal } else { DropNoFlow };
+            loop {
+                let before = guard.packets()?;
+                wire.send(&frame)?;
+                std::thread::sleep(QUIET);
+                if guard.packets()?.since(&before).of(outcome) == 1 {
+                    return Ok(());
+                }
+                ensure!(since.elapsed() < PATIENCE * 5, "{mode}: {passes}");
+            }
+        };
+        host.sysctl("net/ipv6/conf/vg/force_forwarding", "0")?;
+        passes(false)?;
+        host.sysctl("net/ipv6/conf/vg/force_forwarding", "1")?;
+        passes(true)?;
     }
     Ok(())
 }

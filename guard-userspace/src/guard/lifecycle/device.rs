@@ -434,6 +434,16 @@ impl GuardedDevice {
             .is_none_or(|own| layers.routes(own, family))
     }
 
+    /// Whether the kernel sends on what of IPv6 comes in by it, by `force_forwarding`.
+    pub(super) fn forces_forwarding<'a>(
+        &self,
+        interfaces: &'a [Interface],
+        layers: &Topology<'a>,
+    ) -> bool {
+        self.find(interfaces)
+            .is_some_and(|own| layers.forces_forwarding(own))
+    }
+
     /// The prefixes of its neighbours: those of its addresses, and those that routes lead to by this
     /// interface, or one above it, without a gateway.
     pub(super) fn neighbours(

@@ -63,7 +63,11 @@ impl Guard {
             let mut devices = self.devices.iter();
             devices.all(|device| device.routes(interfaces, &layers, family))
         };
-        let mut destinations = routes.destinations(&local, &rules, routed);
+        let forced = self
+            .devices
+            .iter()
+            .any(|device| device.forces_forwarding(interfaces, &layers));
+        let mut destinations = routes.destinations(&local, &rules, routed, forced);
         let unguarded = close(&mut destinations);
         let diverts = destinations.values().any(|what| *what == DIVERTED);
 
@@ -134,8 +138,8 @@ fn close(destinations: &mut BTreeMap<IpNet, u32>) -> Option<String> {
 
     Some(format!(
         "{many} addresses and prefixes of this host, and there is room for {most}: what a transparent \
-         proxy takes of other hosts' packets is guarded as if it were for this host; route prefixes \
-         to it instead of single addresses"
+         proxy takes of other hosts' packets, and what force_forwarding sends on, is guarded as if it \
+         were for this host; route prefixes to it instead of single addresses"
     ))
 }
 

@@ -114,6 +114,17 @@ impl<'a> Topology<'a> {
         self.router(interface, family).is_some()
     }
 
+    /// Whether the kernel sends on what of IPv6 comes in by an interface, by a setting that
+    /// `bpf_fib_lookup` does not know: that answers as if nothing were sent on.
+    pub fn forces_forwarding(&self, interface: &'a Interface) -> bool {
+        let above = self.above(self.receiver(interface));
+
+        above
+            .into_iter()
+            .take(ASKED)
+            .any(Interface::forces_forwarding)
+    }
+
     /// The interface, of all that get frames from this one, that the kernel routes by.
     fn router(&self, interface: &'a Interface, family: Family) -> Option<&'a Interface> {
         let above = self.above(self.receiver(interface));

@@ -12,7 +12,7 @@ use guard_common::{
     abi::layout::{DIVERTED, LOCAL, UNDECIDED},
     outcome::Family,
 };
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use netlink_packet_core::Parseable;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -139,12 +139,14 @@ impl Routes {
     /// What the programs are told of destinations, given the `local` table: which are this host's,
     /// and which are other hosts' and yet taken by sockets here, where a rule for marked packets
     /// leads to a route to this host, as transparent proxies need. Where the kernel routes a family
-    /// by all interfaces, its routes can be asked about that family instead.
+    /// by all interfaces, its routes can be asked about that family instead. Where it sends on what
+    /// of IPv6 is `forced`, and they cannot be asked, all that is not this host's is other hosts'.
     pub fn destinations(
         &self,
         local: &BTreeSet<IpNet>,
         rules: &Rules,
         routed: impl Fn(Family) -> bool,
+        forced: bool,
     ) -> BTreeMap<IpNet, u32> {
         let mut told: BTreeMap<_, _> = local.iter().map(|net| (*net, LOCAL)).collect();
         let by_mark = |table: &u32| rules.marked.contains(table) && !rules.unmarked.contains(table);
@@ -156,7 +158,9 @@ impl Routes {
                 routed6
             }
         };
-        if !(self.delivered.iter()).any(|(table, net)| by_mark(table) && open(net)) {
+        let forced = (forced && !routed6).then(|| (all_of_ipv6(), DIVERTED));
+        let by_marks = (self.delivered.iter()).any(|(table, net)| by_mark(table) && open(net));
+        if !by_marks && forced.is_none() {
             return told;
         }
         // Whatever is more certain of a prefix, or of one around it, has the last word.
@@ -165,6 +169,7 @@ impl Routes {
         let certain: Vec<(IpNet, u32)> = (self.delivered.iter().filter(undecided))
             .map(|(_, net)| (*net, UNDECIDED))
             .chain((self.delivered.iter().filter(diverted)).map(|(_, net)| (*net, DIVERTED)))
+            .chain(forced)
             .collect();
         for (net, what) in certain {
             let covered = told
@@ -229,6 +234,11 @@ impl Rules {
         };
         tables.insert(table.unwrap_or(u32::from(rule.header.table)));
     }
+}
+
+/// Every IPv6 address.
+fn all_of_ipv6() -> IpNet {
+    IpNet::V6(Ipv6Net::default())
 }
 
 /// Whether a message may be about a route that [concerns us](concerns_us): all of a router's but a
@@ -415,10 +425,10 @@ mod tests {
             local: BTreeSet::new(),
         };
         let more = |routes: &Routes, rules: &Rules| {
-            let told = routes.destinations(&local, rules, |_| false);
+            let told = routes.destinations(&local, rules, |_| false, false);
             // Where the kernel routes, it knows by itself what it sends on.
             assert_eq!(
-                routes.destinations(&local, rules, |_| true).len(),
+                routes.destinations(&local, rules, |_| true, false).len(),
                 local.len()
             );
             assert!(local.iter().all(|net| told[net] == LOCAL));
@@ -443,5 +453,22 @@ mod tests {
             more(&inside, &rules(&[100], &[255, 101])),
             [(prefix, UNDECIDED)]
         );
+    }
+
+    #[test]
+    fn forced_forwarding_leaves_to_others_what_is_not_local() {
+        let local = BTreeSet::from([net("10.9.0.2/32"), net("fd09::2/128")]);
+        let (routes, rules) = (Routes::default(), rules(&[], &[255, 254]));
+        let told = |routed, forced| {
+            let told = routes.destinations(&local, &rules, |_| routed, forced);
+            told.get(&net("::/0")).copied()
+        };
+        assert_eq!(told(false, true), Some(DIVERTED));
+        assert_eq!(told(false, false), None);
+        // The routes can be asked.
+        assert_eq!(told(true, true), None);
+        let told = routes.destinations(&local, &rules, |_| false, true);
+        assert!(local.iter().all(|net| told[net] == LOCAL));
+        assert_eq!(told.len(), local.len() + 1);
     }
 }
