@@ -6,7 +6,7 @@ use crate::{
     decision::Reason,
     memory::{Datagram, Flow, Purpose, rescued_by},
     model::{Model, Port, Way},
-    policy::Taker,
+    policy::{Taker, unspecified},
     read::{self, Broken, Conversation, Packet, Part},
 };
 
@@ -240,7 +240,10 @@ impl Model {
         if itself && udp && self.is_asking(talk) {
             let mut links = self.host.addresses.iter();
             let on_link = links.any(|link| link.covers(talk.remote.0));
-            if on_link || !self.rules.answers_on_link {
+            let dhcp = self.is_dhcp(talk)
+                && talk.remote.0 != unspecified(talk.remote.0)
+                && !self.rules.dhcp_on_link;
+            if on_link || dhcp || !self.rules.answers_on_link {
                 return Some(Reason::KnownFlow);
             }
         }

@@ -246,7 +246,8 @@ impl Model {
 
     /// The name of a query to a group.
     pub(crate) fn query_id(&self, talk: &Conversation) -> FlowId {
-        let local = if self.rules.query_of_address {
+        let dhcp = self.is_dhcp(talk) && !self.rules.dhcp_of_address;
+        let local = if self.rules.query_of_address && !dhcp {
             talk.local.0
         } else {
             policy::unspecified(talk.local.0)
@@ -257,6 +258,12 @@ impl Model {
             remote: None,
             remote_port: 0,
         }
+    }
+
+    /// Whether this is between a DHCP client here and a server.
+    pub(crate) fn is_dhcp(&self, talk: &Conversation) -> bool {
+        let family = talk.local.0.is_ipv4() || self.rules.dhcp_ipv6;
+        family && (talk.local.1, talk.remote.1) == self.rules.dhcp
     }
 
     pub(crate) fn is_group(&self, address: IpAddr) -> bool {

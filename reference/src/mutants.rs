@@ -133,6 +133,11 @@ mutants! {
 
     "lets any host answer a query": rules => rules.answers_on_link = false;
     "asks groups from every address": rules => rules.query_of_address = false;
+    "takes another port for a DHCP client": rules => rules.dhcp.0 = 69;
+    "takes another port for a DHCP server": rules => rules.dhcp.1 = 66;
+    "knows no DHCP server from elsewhere": rules => rules.dhcp_on_link = true;
+    "asks DHCP servers from every address": rules => rules.dhcp_of_address = true;
+    "knows such DHCP over IPv6": rules => rules.dhcp_ipv6 = true;
     "asks groups over UDP-Lite": rules => rules.query_udp_lite = true;
     "does not know Ethernet groups": rules => rules.ethernet_groups = false;
     "takes a gateway of many machines for a group": rules => rules.ethernet_multicast = true;

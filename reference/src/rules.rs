@@ -161,6 +161,14 @@ pub struct Rules {
     pub answers_on_link: bool,
     /// A query is of one local address.
     pub query_of_address: bool,
+    /// The ports of a DHCP client and of a server: any server may answer, to any address.
+    pub dhcp: (u16, u16),
+    /// DHCP servers must be on the link too.
+    pub dhcp_on_link: bool,
+    /// A DHCP request is of one local address.
+    pub dhcp_of_address: bool,
+    /// What is so over IPv4 is so over IPv6.
+    pub dhcp_ipv6: bool,
     /// A query over UDP-Lite is one.
     pub query_udp_lite: bool,
     /// A frame to the broadcast MAC address is to a group.
@@ -288,6 +296,10 @@ impl Default for Rules {
             dns_udp_lite: false,
             answers_on_link: true,
             query_of_address: true,
+            dhcp: (68, 67),
+            dhcp_on_link: false,
+            dhcp_of_address: false,
+            dhcp_ipv6: false,
             query_udp_lite: false,
             ethernet_groups: true,
             ethernet_multicast: false,

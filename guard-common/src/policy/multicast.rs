@@ -1,4 +1,5 @@
-//! UDP to multicast and broadcast addresses, which any neighbour may answer.
+//! UDP to multicast and broadcast addresses, which any neighbour may answer; requests of a DHCP client,
+//! which any server may.
 
 use crate::{
     flow::{
@@ -6,13 +7,18 @@ use crate::{
         state::{Flow, Phase},
     },
     frame::{ip::Tuple, transport::Transport},
-    outcome::Outcome,
+    outcome::{Family, Outcome},
     policy::{
         datapath::Datapath,
         lookup::{as_recorded, bloom_insert, insert, is_marked, mark},
     },
     ports::occupancy::Use,
 };
+
+/// The port of a DHCP client over IPv4, and that of a server (RFC 2131, section 4.1), as packets have
+/// them.
+const DHCP_CLIENT: u16 = 68_u16.to_be();
+const DHCP_SERVER: u16 = 67_u16.to_be();
 
 /// Records a packet to a group. Any neighbour may answer it, so the entry names no remote end.
 #[inline(always)]
@@ -69,7 +75,8 @@ pub(crate) fn may_answer_multicast<A: FlowAddress>(
 }
 
 /// Whether this answers a query that was sent to a group: from a neighbour, whatever its address
-/// and port (mDNS answers by unicast, SSDP from any port).
+/// and port (mDNS answers by unicast, SSDP from any port). A DHCP server may be behind a relay, and is
+/// no neighbour of an interface that has no address yet.
 #[inline(always)]
 pub(crate) fn answers_multicast<A: FlowAddress>(
     tuple: &Tuple<A>,
@@ -79,7 +86,7 @@ pub(crate) fn answers_multicast<A: FlowAddress>(
 ) -> bool {
     is_open(tuple, port, now, datapath)
         && tuple.remote != A::UNSPECIFIED
-        && datapath.is_neighbour(tuple.remote)
+        && (is_dhcp(tuple) || datapath.is_neighbour(tuple.remote))
 }
 
 /// Whether a packet that is quoted was a query to a group, and may be one whose answers are due.
@@ -109,12 +116,29 @@ fn is_open<A: FlowAddress>(
             .is_some_and(|flow| flow.load().alive(now, datapath.timeouts()))
 }
 
-/// The key of a query to a group: any remote may answer.
+/// The key of a query to a group: any remote may answer. A DHCP request is answered at the address
+/// that the client has, at the one that it is to have, or at all of them, so its key names none.
 #[inline(always)]
 fn multicast_key<A: FlowAddress>(tuple: &Tuple<A>) -> A::FlowKey {
+    let local = if is_dhcp(tuple) {
+        A::UNSPECIFIED
+    } else {
+        tuple.local
+    };
+
     A::FlowKey::new(&Tuple {
+        local,
         remote: A::UNSPECIFIED,
         remote_port: 0,
         ..*tuple
     })
+}
+
+/// Whether this is from a DHCP client to a server, or back. Clients of DHCPv6 have an address on the
+/// link, and servers answer from one.
+#[inline(always)]
+fn is_dhcp<A: FlowAddress>(tuple: &Tuple<A>) -> bool {
+    matches!(A::FAMILY, Family::Ipv4)
+        && tuple.local_port == DHCP_CLIENT
+        && tuple.remote_port == DHCP_SERVER
 }

@@ -6,9 +6,6 @@ use ipnet::IpNet;
 use super::{Mode, Settings};
 use crate::host::range::{GuardedPorts, LocalPorts, PortRange};
 
-/// Where offers of addresses arrive, from a server that the host does not know yet.
-const DHCP_CLIENT: u16 = 68;
-
 /// What these settings leave open, where that may not be what was meant, with the ports that the
 /// kernel hands out.
 pub fn warnings(settings: &Settings, local: &LocalPorts) -> Vec<String> {
@@ -42,12 +39,6 @@ pub fn warnings(settings: &Settings, local: &LocalPorts) -> Vec<String> {
                 local.range
             ));
         }
-    }
-    if guarded.guarded(Transport::Udp, DHCP_CLIENT) {
-        warnings.push(format!(
-            "UDP port {DHCP_CLIENT} is guarded: a DHCP client here gets no IPv4 lease; add --expose \
-             {DHCP_CLIENT}/udp if one runs here"
-        ));
     }
 
     warnings

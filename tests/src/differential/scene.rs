@@ -63,6 +63,10 @@ impl Scene {
             let talk = scene.talk(random);
             scene.talks.push(talk);
         }
+        if random.chance(20) {
+            let dhcp = scene.dhcp(random);
+            scene.talks.extend(dhcp);
+        }
         if random.chance(60) {
             let (protocol, local, remote) = random.pick(&CONNECTED);
             scene.talks.push(Talk {
@@ -86,6 +90,32 @@ impl Scene {
             talk = self.other(random, talk);
         }
         talk
+    }
+
+    /// A request of a DHCP client, and answers to it or nearly. They matter where its port is guarded.
+    fn dhcp(&self, random: &mut Random) -> [Talk; 3] {
+        let family = usize::from(random.chance(25));
+        let asks = random.pick(&[v4(0, 0, 0, 0), OWN[0][0]]);
+        let offered = random.pick(&[OWN[0][0], v4(10, 9, 0, 77), v4(255, 255, 255, 255)]);
+        let (asks, everybody, offered) = match family {
+            0 => (asks, v4(255, 255, 255, 255), offered),
+            _ => (OWN[1][0], v6(0xff02, 0, 0, 0xfb), OWN[1][random.below(2)]),
+        };
+        let (client, server) = (
+            random.pick(&[68, 68, 68, 68, 69]),
+            random.pick(&[67, 67, 67, 67, 66]),
+        );
+        let talk = |local, remote, (client, server)| Talk {
+            protocol: UDP,
+            local: (local, client),
+            remote: (remote, server),
+        };
+        let peer = random.pick(&PEERS[family]);
+        [
+            talk(asks, everybody, (client, server)),
+            talk(offered, peer, (client, server)),
+            talk(offered, peer, (client, server ^ 1)),
+        ]
     }
 
     /// A local port, most often a guarded one.

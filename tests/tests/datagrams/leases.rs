@@ -8,15 +8,37 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use guard_common::outcome::Outcome::{DropNoFlow, PassOutsideRange};
+use guard_common::outcome::{
+    Family,
+    Outcome::{self, DropNoFlow, PassKnownFlow, PassNewFlow, PassOutsideRange, PassRefreshedFlow},
+};
 use guard_tests::{
     clients::Scratch,
+    frames::{EVERYBODY, End, FAR, G, NOBODY, P, tcp, udp},
     netns::{Direct, Namespace},
+    wire::Wire,
 };
 
 use super::MODES;
 
 const PATIENCE: Duration = Duration::from_secs(8);
+
+/// The flags of a guard, and what it makes of a server's packets: the client's port may be in the
+/// range, so that nothing but its request lets them in.
+const RANGES: [(&[&str], Outcome); 2] = [
+    (&[], PassOutsideRange),
+    (
+        &["--range", "1-65535", "--listeners", "warn"],
+        PassKnownFlow,
+    ),
+];
+
+/// Every mode with each of the ranges.
+fn guards() -> impl Iterator<Item = (Vec<&'static str>, Outcome)> {
+    MODES.into_iter().flat_map(|mode| {
+        RANGES.map(|(flags, outcome)| ([&["--xdp-mode", mode], flags].concat(), outcome))
+    })
+}
 
 /// dnsmasq on the peer, and its file of leases.
 struct Server(Child, std::path::PathBuf);
@@ -59,12 +81,12 @@ impl Drop for Server {
 
 #[test]
 fn d06_a_lease_and_a_router_advertisement_arrive() -> Result<()> {
-    for mode in MODES {
+    for (flags, passes) in guards() {
         let topology = Direct::new()?;
         let (host, peer) = (&topology.guarded, &topology.peer);
         host.ip("addr flush dev vg scope global")?;
         host.sysctl("net/ipv6/conf/vg/accept_ra", "1")?;
-        let guard = guard_tests::guard::Guard::start(host, "vg", &["--xdp-mode", mode])?;
+        let guard = guard_tests::guard::Guard::start(host, "vg", &flags)?;
         let _server = Server::start(peer)?;
         let asked = host
             .command("busybox")
@@ -75,19 +97,19 @@ fn d06_a_lease_and_a_router_advertisement_arrive() -> Result<()> {
         let said = String::from_utf8_lossy(&asked.stderr).into_owned();
         ensure!(
             asked.status.success() && said.contains("obtained"),
-            "{mode}: no lease: {said}"
+            "{flags:?}: no lease: {said}"
         );
         let packets = guard.packets()?;
         // The offer and the acknowledgment.
-        ensure!(packets.of(PassOutsideRange) >= 2, "{mode}:{packets}");
-        ensure!(packets.of(DropNoFlow) == 0, "{mode}:{packets}");
+        ensure!(packets.of(passes) >= 2, "{flags:?}:{packets}");
+        ensure!(packets.of(DropNoFlow) == 0, "{flags:?}:{packets}");
 
         let deadline = Instant::now() + PATIENCE;
         while !host.run(|| {
             fs::read_to_string("/proc/thread-self/net/if_inet6")
                 .is_ok_and(|addresses| addresses.contains("fd090000000000000"))
         }) {
-            ensure!(Instant::now() < deadline, "{mode}: no address by RA");
+            ensure!(Instant::now() < deadline, "{flags:?}: no address by RA");
             thread::sleep(Duration::from_millis(50));
         }
     }
@@ -130,23 +152,62 @@ impl Drop for Client {
 
 #[test]
 fn d06_a_lease_of_an_ipv6_address_arrives() -> Result<()> {
-    for mode in MODES {
+    for (flags, passes) in guards() {
         let topology = Direct::new()?;
         let (host, peer) = (&topology.guarded, &topology.peer);
         host.ip("-6 addr flush dev vg scope global")?;
-        let guard = guard_tests::guard::Guard::start(host, "vg", &["--xdp-mode", mode])?;
+        let guard = guard_tests::guard::Guard::start(host, "vg", &flags)?;
         let _server = Server::start(peer)?;
         let client = Client::start(host)?;
         let deadline = Instant::now() + PATIENCE;
         while !client.read("leases").contains("iaaddr fd09::1") {
             let said = client.read("said");
-            ensure!(Instant::now() < deadline, "{mode}: no lease: {said}");
+            ensure!(Instant::now() < deadline, "{flags:?}: no lease: {said}");
             thread::sleep(Duration::from_millis(20));
         }
         let packets = guard.packets()?;
         // The advertisement and the reply.
-        ensure!(packets.of(PassOutsideRange) >= 2, "{mode}:{packets}");
-        ensure!(packets.of(DropNoFlow) == 0, "{mode}:{packets}");
+        ensure!(packets.of(passes) >= 2, "{flags:?}:{packets}");
+        ensure!(packets.of(DropNoFlow) == 0, "{flags:?}:{packets}");
+    }
+    Ok(())
+}
+
+/// A server may be behind a relay, and answers to an address that the host has not, or to all of them;
+/// nobody else does, and nobody too late.
+#[test]
+fn d06_any_server_answers_a_request_while_it_is_fresh() -> Result<()> {
+    let offered = End {
+        ipv4: std::net::Ipv4Addr::new(10, 9, 0, 77),
+        ..G
+    };
+    for mode in MODES {
+        let topology = Direct::new()?;
+        let (host, peer) = (&topology.guarded, &topology.peer);
+        let own = Wire::open(host, topology.interface())?;
+        let wire = Wire::open(peer, topology.peer_interface())?;
+        let flags = ["--xdp-mode", mode, "--range", "1-65535"];
+        let flags = [&flags[..], &["--timeout", "multicast=2"]].concat();
+        let flags = [&flags[..], &["--listeners", "warn"]].concat();
+        let guard = guard_tests::guard::Guard::start(host, "vg", &flags)?;
+        let answers = [P, FAR]
+            .into_iter()
+            .flat_map(|server| [G, offered, EVERYBODY].map(|end| udp(67, 68).from(server).to(end)));
+        let answers: Vec<_> = answers.map(|frame| frame.received(Family::Ipv4)).collect();
+        let send = || answers.iter().try_for_each(|frame| wire.send(frame));
+        guard.expect([(DropNoFlow, 6)], send)?;
+        let asks = [(NOBODY, PassNewFlow), (G, PassRefreshedFlow)];
+        for (asks, outcome) in asks {
+            let asks = udp(68, 67).from(End { mac: G.mac, ..asks }).to(EVERYBODY);
+            guard.expect([(outcome, 1)], || own.send(&asks.sent(Family::Ipv4)))?;
+            guard.expect([(PassKnownFlow, 6)], send)?;
+        }
+        for other in [udp(66, 68), udp(67, 69), tcp(67, 68)] {
+            let other = other.from(FAR).to(offered).received(Family::Ipv4);
+            guard.expect([(DropNoFlow, 1)], || wire.send(&other))?;
+        }
+        thread::sleep(Duration::from_millis(3_000));
+        guard.expect([(DropNoFlow, 6)], send)?;
     }
     Ok(())
 }
