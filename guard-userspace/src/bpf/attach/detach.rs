@@ -24,7 +24,7 @@ const SAFE_MTU: u32 = 1500;
 
 /// Drivers that refuse a program at some MTU, but never refuse to let go of one: the condition is
 /// on new programs only in what each of them has for `ndo_bpf`.
-const LETS_GO: [&str; 5] = ["vmxnet3", "hv_netvsc", "mana", "mlx5_core", "veth"];
+const LETS_GO: [&str; 4] = ["hv_netvsc", "mana", "mlx5_core", "veth"];
 
 /// Takes off whatever is pinned at `path`.
 ///
