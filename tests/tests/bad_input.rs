@@ -18,9 +18,17 @@ const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 fn interfaces_that_cannot_be_guarded() -> Result<()> {
     let host = Host::new()?;
     host.topology.guarded.ip("tuntap add tun7 mode tun")?;
+    host.topology.guarded.ip("link add ifb7 type ifb")?;
     // interface  what is said
     let table = [
         ("lo", ["lo: loopback interface", "; guard the interface"]),
+        (
+            "ifb7",
+            [
+                "ifb7: takes frames of other interfaces",
+                "; guard the interface that its frames come in by",
+            ],
+        ),
         (
             "tun7",
             [

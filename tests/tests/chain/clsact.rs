@@ -151,3 +151,39 @@ fn what_comes_in_front_later_is_an_alarm() -> Result<()> {
     within(LOOK, "not guarded again", || Ok(health(host)? == 200))?;
     require_answers(&topology, "guarded again")
 }
+
+/// The older qdisc takes no filter of what is sent. While it is in the place of clsact, that is what is
+/// said, with what to do, and not that anything is put back.
+#[test]
+fn a_qdisc_in_the_place_of_clsact_is_named_for_as_long_as_it_is_there() -> Result<()> {
+    let topology = Direct::new()?;
+    let (host, interface) = (&topology.guarded, topology.interface());
+    let mut guard = Guard::start(host, interface, &CLSACT)?;
+    guard.signal(libc::SIGSTOP);
+    tc(host, &format!("qdisc del dev {interface} clsact"))?;
+    tc(host, &format!("qdisc add dev {interface} ingress"))?;
+    guard.signal(libc::SIGCONT);
+    let is_said = |said: &str| {
+        let alarm = said.lines().find(|line| line.starts_with("ALARM"));
+        alarm.is_some_and(|line| {
+            line.contains(
+                "not guarded: cannot record what is sent: its qdisc ingress is in the place",
+            ) && line.contains(&format!("; tc qdisc del dev {interface} ingress"))
+                && !line.contains("put back")
+        })
+    };
+    within(LOOK, "not said", || Ok(is_said(&status(host, &guard)?)))?;
+    // Also after many looks.
+    std::thread::sleep(LOOK);
+    let said = status(host, &guard)?;
+    ensure!(is_said(&said), "{said}");
+    ensure!(health(host)? == 503, "it is said to guard");
+    let headline = said.lines().next().unwrap_or_default();
+    ensure!(!headline.starts_with("guarding vg"), "{said}");
+    require_answers(&topology, "not guarded")?;
+    tc(host, &format!("qdisc del dev {interface} ingress"))?;
+    within(LOOK, "not guarded again", || Ok(health(host)? == 200))?;
+    let said = status(host, &guard)?;
+    ensure!(!said.contains("ALARM"), "{said}");
+    require_answers(&topology, "guarded again")
+}

@@ -236,3 +236,26 @@ fn y07_reserved_ports_are_left_alone_as_long_as_they_are_reserved() -> Result<()
     }
     Ok(())
 }
+
+/// Nothing is guarded any more, and what is left open is said at once.
+#[test]
+fn y07_a_reservation_of_the_whole_range_warns() -> Result<()> {
+    let topology = Direct::new()?;
+    let host = &topology.guarded;
+    let guard = Guard::start(host, topology.interface(), &[])?;
+    let warning =
+        |protocol| format!("warning: every {protocol} port of 32768-60999 is exposed or reserved");
+    let said = |protocol| guard.said().matches(&warning(protocol)).count();
+    ensure!(said("TCP") + said("UDP") == 0, "{}", guard.said());
+    for reserved in ["32768-60998", "32768-60999", "32768-60999,61000"] {
+        host.sysctl(RESERVED, &format!("{reserved}\n"))?;
+        thread::sleep(Duration::from_millis(600));
+        let due = usize::from(reserved != "32768-60998");
+        for protocol in ["TCP", "UDP"] {
+            let times = said(protocol);
+            ensure!(times == due, "{reserved}: {times} times: {}", guard.said());
+        }
+    }
+    // Nothing can be asked of the guard by TCP now: no port is left to ask from.
+    Doors::open(&topology, &[40_001])?.are_open()
+}
