@@ -1,6 +1,13 @@
 //! Y02: what lives stays alive, whatever becomes of the range.
 
-use std::{net::IpAddr, thread, time::Duration};
+use std::{
+    fs,
+    io::{self, Read},
+    net::{IpAddr, TcpListener, TcpStream},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use guard_common::outcome::Outcome::{DropNoFlow, PassKnownFlow, PassOutsideRange, PassRescued};
@@ -8,8 +15,8 @@ use guard_tests::{
     clients::{Protocol, Server, moves, run},
     frames::P,
     guard::Guard,
-    metrics,
-    netns::Direct,
+    metrics::{self, Packets},
+    netns::{Direct, Namespace},
     peers::{Connection, Exchange, alive},
 };
 
@@ -19,6 +26,8 @@ const PEERS: [IpAddr; 2] = [IpAddr::V4(P.ipv4), IpAddr::V6(P.ipv6)];
 /// Connections of each family.
 const MANY: usize = 25;
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Connections of a transfer, one of which tells the others what to do.
+const TRANSFERS: usize = 51;
 
 /// Everything a host may have open: connections, and questions by connected and other sockets.
 struct Talks {
@@ -140,6 +149,12 @@ fn y02_transfers_go_on_while_the_range_changes() -> Result<()> {
         thread::scope(|scope| -> Result<()> {
             let line = format!("iperf3 -c {peer} -P 50 -b 1M -R -t 3");
             let transfer = scope.spawn(move || run(guest, &line));
+            // What is about connections that go on is not about those that begin, which are
+            // below.
+            let since = Instant::now();
+            while connections(guest, 5201)? < TRANSFERS {
+                ensure!(since.elapsed() < PATIENCE, "Y02, {mode}: not all are there");
+            }
             while !transfer.is_finished() {
                 for range in ["40000 45000", "50000 60999", "1024 65535", "32768 60999"] {
                     change(guest, &guard, range)?;
@@ -156,4 +171,103 @@ fn y02_transfers_go_on_while_the_range_changes() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// How many connections of a host to this port are there.
+fn connections(host: &Namespace, port: u16) -> Result<usize> {
+    let established = |line: &&str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields
+            .get(2)
+            .is_some_and(|to| to.ends_with(&format!(":{port:04X}")))
+            && fields.get(3) == Some(&"01")
+    };
+    let count = |table| -> io::Result<usize> {
+        let sockets = fs::read_to_string(format!("/proc/thread-self/net/{table}"))?;
+        Ok(sockets.lines().filter(established).count())
+    };
+    Ok(host.run(|| Ok::<_, io::Error>(count("tcp")? + count("tcp6")?))?)
+}
+
+/// A connection that begins between the look at the sockets and the change sends its first segment
+/// unrecorded, and hears the answer by its socket.
+#[test]
+fn y02_what_begins_while_the_range_changes_is_rescued() -> Result<()> {
+    for mode in MODES {
+        let (begun, moved) = begin_while_the_range_changes(&["--xdp-mode", mode])?;
+        ensure!(begun > 1000, "Y02, {mode}: only {begun} have begun");
+        ensure!(
+            moved.of(DropNoFlow) == 0,
+            "Y02, {mode}, {begun} began:{moved}"
+        );
+    }
+    // The control: some are hit, and wait for a second.
+    let (begun, moved) = begin_while_the_range_changes(&["--no-rescue"])?;
+    ensure!(
+        moved.of(DropNoFlow) > 0,
+        "Y02, control, {begun} began:{moved}"
+    );
+    Ok(())
+}
+
+/// Opens connections all the time while the range changes. Returns how many have begun and ended, and
+/// what the guard has counted.
+fn begin_while_the_range_changes(flags: &[&str]) -> Result<(usize, Packets)> {
+    const ROUNDS: usize = 12;
+    const CONNECTING: usize = 4;
+    let topology = Direct::new()?;
+    let (guest, host) = (&topology.guarded, &topology.peer);
+    let listeners = host.run(|| PEERS.map(|peer| TcpListener::bind((peer, 5202))));
+    let listeners = listeners.into_iter().collect::<io::Result<Vec<_>>>()?;
+    let guard = Guard::start(guest, topology.interface(), flags)?;
+    let before = guard.packets()?;
+    let (done, over) = (AtomicBool::new(false), AtomicBool::new(false));
+    let connect = |number: usize| {
+        let (done, peer) = (&done, PEERS[number % 2]);
+        guest.run(|| -> Result<usize> {
+            let mut begun = 0;
+            while !done.load(Relaxed) {
+                let mut connection = TcpStream::connect((peer, 5202))?;
+                ensure!(connection.read(&mut [0])? == 0, "it says something");
+                begun += 1;
+            }
+            Ok(begun)
+        })
+    };
+    let begun = thread::scope(|scope| -> Result<usize> {
+        for listener in &listeners {
+            // The far end closes first, so that no port of the near end stays in use.
+            scope.spawn(|| {
+                listener
+                    .incoming()
+                    .take_while(|_| !over.load(Relaxed))
+                    .count()
+            });
+        }
+        let clients: Vec<_> = (0..CONNECTING)
+            .map(|number| {
+                let connect = &connect;
+                scope.spawn(move || connect(number))
+            })
+            .collect();
+        let changed = (0..ROUNDS).try_for_each(|_| {
+            ["40000 45000", "50000 60999", "1024 65535", "32768 60999"]
+                .iter()
+                .try_for_each(|range| change(guest, &guard, range))
+        });
+        done.store(true, Relaxed);
+        let begun = clients
+            .into_iter()
+            .map(|client| client.join().expect("it does not panic"))
+            .sum::<Result<usize>>();
+        // Those that wait for a connection notice.
+        over.store(true, Relaxed);
+        let woken = host.run(|| PEERS.map(|peer| TcpStream::connect((peer, 5202))));
+        ensure!(
+            woken.iter().all(Result::is_ok),
+            "a listener is gone: {woken:?}"
+        );
+        changed.and(begun)
+    })?;
+    Ok((begun, guard.packets()?.since(&before)))
 }
