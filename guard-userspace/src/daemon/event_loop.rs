@@ -5,6 +5,7 @@ mod messages;
 mod ports;
 mod reload;
 mod servers;
+mod surveys;
 mod sweeps;
 
 use std::{
@@ -27,7 +28,7 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval, timeout},
 };
 
-use self::ports::PortsInForce;
+use self::{ports::PortsInForce, surveys::Surveys};
 use crate::{
     api::{control, http},
     base::failure::Failure,
@@ -48,7 +49,7 @@ use crate::{
     },
     host::{
         descriptors, interfaces, lock::InstanceLock, namespace, privileges,
-        socket_owners::OwnerHelper,
+        socket_owners::OwnerHelper, tunnels,
     },
 };
 
@@ -137,6 +138,7 @@ pub async fn run(
         compare: every(COMPARE_EVERY),
         changes: interfaces::changes()?.boxed_local().fuse(),
         changed: false,
+        began: Instant::now(),
         looked: Duration::ZERO,
     };
     daemon.told = messages::ready(
@@ -201,7 +203,8 @@ struct Events {
     changes: Fuse<LocalBoxStream<'static, ()>>,
     /// Whether interfaces have changed since they were looked at.
     changed: bool,
-    /// How long the last look at them took.
+    /// When the last look at them began, and how long it took.
+    began: Instant,
     looked: Duration,
 }
 
@@ -212,6 +215,7 @@ struct Daemon {
     guard: Guard,
     observer: Arc<Observer>,
     netlink: Handle,
+    surveys: Surveys,
     names: OwnerNames,
     sweep_now: Arc<Notify>,
     /// What the service manager shows of it.
@@ -297,6 +301,8 @@ impl Daemon {
         let loading = guard.prepare_missing(&settings)?;
         privileges::keep_only(&privileges::to_attach_again(), loading)?;
         guard.load_missing();
+        // On a thread that keeps no more either.
+        let netlink = interfaces::connect_aside()?;
         log::write_aside();
         let (stop, stopped) = watch::channel(());
         let sweep_now = Arc::new(Notify::new());
@@ -331,6 +337,7 @@ impl Daemon {
             guard,
             observer,
             netlink,
+            surveys: Surveys::default(),
             names,
             sweep_now,
             told: String::new(),
@@ -357,6 +364,7 @@ impl Daemon {
                 compare,
                 changes,
                 changed,
+                began,
                 looked,
             } = events;
             select! {
@@ -366,37 +374,46 @@ impl Daemon {
                 }
                 Some(reload) = self.reloads.recv() => self.reload_for(reload).await,
                 _ = range.tick() => self.follow_range().await,
-                _ = links.tick() => self.follow_links().await,
-                _ = compare.tick() => self.compare().await,
-                _ = listeners.tick() => self.watch_listeners().await,
-                _ = listening.tick(), if self.exposes_listeners() => self.follow_listening().await,
+                _ = links.tick() => self.follow_links(),
+                _ = compare.tick() => self.count(),
+                statistics = self.surveys.statistics.answer() => self.compare(statistics),
+                _ = listeners.tick() => self.watch_listeners(),
+                found = self.surveys.listeners.answer() => self.apply_listeners(found).await,
+                _ = listening.tick(), if self.exposes_listeners() => self.follow_listening(),
+                found = self.surveys.listening.answer() => self.apply_listening(found).await,
+                found = self.surveys.tunnels.answer() => self.apply_tunnels(found).await,
                 loaded = self.guard.next_loaded() => {
                     let mut notes = Vec::new();
                     self.guard.equip(loaded, &mut notes);
                     self.show_interfaces(notes);
                     interfaces.reset_immediately();
                 }
+                found = self.surveys.waiting.answer() => self.apply_waiting(found),
                 _ = waiting.tick(), if self.settings.mode == Mode::Monitor => {
-                    self.follow_waiting().await;
+                    self.follow_waiting();
                 }
                 all = self.names.hear() => if all {
                     listeners.reset();
-                    self.watch_listeners().await;
+                    self.watch_listeners();
                 },
                 // Changes that keep coming must not put the look off for ever.
                 Some(()) = changes.next(), if !*changed => {
                     *changed = true;
                     interfaces.reset_after((*looked * REST).clamp(SETTLED, LONGEST_REST));
                 }
-                _ = interfaces.tick() => {
+                // What changes while a look is under way is seen by the next one.
+                _ = interfaces.tick(), if !self.surveys.interfaces.is_asked() => {
                     let mut told = mem::take(changed);
                     while changes.next().now_or_never().flatten().is_some() {
                         told = true;
                     }
-                    let began = Instant::now();
-                    self.follow_interfaces(told).await;
+                    *began = Instant::now();
+                    self.look_at_interfaces(told);
+                }
+                found = self.surveys.interfaces.answer() => {
+                    self.follow_interfaces(found).await;
                     *looked = began.elapsed();
-                    self.follow_tunnels().await;
+                    self.surveys.tunnels.ask(tunnels::list);
                 }
             }
         }

@@ -56,7 +56,7 @@ use crate::{
         timers::Timers,
     },
     host::{
-        interfaces,
+        interfaces::{self, Counted},
         range::{GuardedPorts, PortBitmap},
         sockets,
     },
@@ -359,36 +359,45 @@ impl Guard {
         }
     }
 
-    /// In monitor mode, lets the programs ask about ports on which something has begun to wait.
-    ///
-    /// # Errors
-    /// When the sockets cannot be listed.
-    pub async fn note_waiting(&self) -> anyhow::Result<()> {
-        let waiting = in_background(sockets::waiting).await??;
-        let ports = waiting.iter().map(|socket| socket.local.port());
-        self.maps.state.note_sockets(&ports.collect(), false);
-
-        Ok(())
+    /// In monitor mode, lets the programs ask about these ports, on which something has begun to wait.
+    pub fn note_waiting(&self, ports: &PortBitmap) {
+        self.maps.state.note_sockets(ports, false);
     }
 
-    /// Compares what the interfaces count with what `counted` says that the programs in a slot have
-    /// counted. Where a program sees nothing, or nothing can be compared, an alarm is raised, and the
-    /// cure is tried. Lines for the administrator are added to `notes`.
-    pub async fn compare(
+    /// The indices of the interfaces that are there.
+    pub fn indices(&self) -> Vec<u32> {
+        let there = self.devices.iter().filter(|device| device.is_there());
+
+        there.map(|device| device.index).collect()
+    }
+
+    /// Compares what the interfaces with these indices have counted, as far as the kernel tells, with
+    /// what `counted` says that the programs in a slot have. Where a program sees nothing, or nothing
+    /// can be compared, an alarm is raised, and the cure is tried. Lines for the administrator are
+    /// added to `notes`.
+    pub fn compare(
         &mut self,
         settings: &Settings,
-        netlink: &Handle,
+        statistics: Vec<(u32, Counted)>,
         counted: impl Fn(u32) -> anyhow::Result<PacketTotals>,
         notes: &mut Vec<String>,
     ) {
-        for device in self.devices.iter_mut().filter(|device| device.is_there()) {
+        for (index, found) in statistics {
+            // It may be gone since.
+            let Some(device) = (self.devices.iter_mut()).find(|device| device.index == index)
+            else {
+                continue;
+            };
             let mut around = compare::Around {
                 settings,
                 pins: &self.pins,
                 alarms: &self.alarms,
                 notes,
             };
-            let compared = compare::look(device, netlink, &counted, &mut around).await;
+            let compared = found.and_then(|found| match found {
+                Some(found) => compare::look(device, &found, &counted, &mut around),
+                None => Ok(()),
+            });
             match compared {
                 Ok(()) => self.alarms.clear(&device.name, AlarmKind::Uncompared),
                 Err(error) => {

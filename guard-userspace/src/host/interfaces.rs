@@ -20,7 +20,7 @@ pub use self::{
     forwarding::{Forwarding, Topology},
     local::{LocalAddresses, local_table},
     lookup::{NextHop, RouteLookup},
-    query::{changes, connect, find, list, look, program_name},
+    query::{changes, connect, connect_aside, find, list, look, program_name},
     routes::{Routes, Rules},
 };
 use crate::base::failure::Failure;
@@ -89,6 +89,9 @@ pub struct Statistics {
     /// Sent packets.
     pub sent: u64,
 }
+
+/// An interface and what it has counted. Nothing where it is gone.
+pub type Counted = anyhow::Result<Option<(Interface, Statistics)>>;
 
 /// An XDP program that is attached to an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Following what changes while the daemon runs: the range, the listeners and the interfaces.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use super::{Daemon, messages, ports::PortsInForce};
 use crate::{
@@ -9,8 +9,14 @@ use crate::{
     guard::{
         alarms::AlarmKind,
         lifecycle::{Learn, Preexisting},
+        listeners::Survey,
     },
-    host::interfaces,
+    host::{
+        interfaces::{self, Counted, Interface},
+        range::{GuardedPorts, PortBitmap},
+        sockets,
+        tunnels::TunnelPort,
+    },
 };
 
 impl Daemon {
@@ -75,24 +81,42 @@ impl Daemon {
         })
     }
 
-    pub(super) async fn watch_listeners(&mut self) {
+    /// Looks for listeners on ports that are guarded already.
+    pub(super) fn watch_listeners(&mut self) {
+        let question = self.ports.ask_for_listeners(&self.settings);
+        self.surveys.listeners.ask(question);
+    }
+
+    pub(super) async fn apply_listeners(&mut self, found: anyhow::Result<(GuardedPorts, Survey)>) {
         let guard = &self.guard;
         let has_flows = |transport, port| guard.has_flows(transport, port);
-        let watched = self
-            .ports
-            .watch_listeners(&self.settings, &mut self.names, has_flows)
-            .await;
-        if let Err(error) = watched {
-            self.ports.complain(&error.into());
+        let applied = found.map_err(Failure::from).and_then(|found| {
+            self.ports
+                .apply_listeners(&self.settings, found, &mut self.names, has_flows)
+        });
+        match applied {
+            Ok(true) => {}
+            // The ports have changed meanwhile.
+            Ok(false) => return self.watch_listeners(),
+            Err(failure) => self.ports.complain(&failure),
         }
         self.apply_exposures().await;
         self.show_ports();
     }
 
     /// With `--listeners expose`, follows what begins and ceases to listen.
-    pub(super) async fn follow_listening(&mut self) {
-        if let Err(error) = self.ports.follow_listening(&self.settings).await {
-            self.ports.complain(&error.into());
+    pub(super) fn follow_listening(&mut self) {
+        let question = self.ports.ask_for_listening();
+        self.surveys.listening.ask(question);
+    }
+
+    pub(super) async fn apply_listening(
+        &mut self,
+        found: anyhow::Result<(GuardedPorts, BTreeSet<u16>)>,
+    ) {
+        match found {
+            Ok(found) => self.ports.apply_listening(&self.settings, found),
+            Err(error) => self.ports.complain(&error.into()),
         }
         if self.apply_exposures().await {
             self.show_ports();
@@ -100,17 +124,26 @@ impl Daemon {
     }
 
     /// In monitor mode, follows what begins to wait for packets.
-    pub(super) async fn follow_waiting(&mut self) {
-        if let Err(error) = self.guard.note_waiting().await {
-            self.ports.complain(&error.into());
+    pub(super) fn follow_waiting(&mut self) {
+        self.surveys.waiting.ask(|| {
+            let waiting = sockets::waiting()?;
+            Ok(waiting.iter().map(|socket| socket.local.port()).collect())
+        });
+    }
+
+    pub(super) fn apply_waiting(&mut self, found: anyhow::Result<PortBitmap>) {
+        match found {
+            Ok(ports) => self.guard.note_waiting(&ports),
+            Err(error) => self.ports.complain(&error.into()),
         }
     }
 
     /// Exposes what the kernel receives on, and guards what it does not any more. What cannot be
     /// asked stays as it is until the next look.
-    pub(super) async fn follow_tunnels(&mut self) {
-        if let Err(error) = self.ports.follow_kernel().await {
-            self.ports.complain(&error.into());
+    pub(super) async fn apply_tunnels(&mut self, found: anyhow::Result<BTreeSet<TunnelPort>>) {
+        match found {
+            Ok(kernel) => self.ports.expose_kernel(kernel),
+            Err(error) => self.ports.complain(&error.into()),
         }
         if self.apply_exposures().await {
             self.show_ports();
@@ -141,11 +174,24 @@ impl Daemon {
         });
     }
 
-    /// Puts programs back where they are missing, and tells them about addresses. `changed` says
-    /// whether the kernel has told of a change.
-    pub(super) async fn follow_interfaces(&mut self, changed: bool) {
+    /// Looks at the interfaces. `changed` says whether the kernel has told of a change.
+    pub(super) fn look_at_interfaces(&mut self, changed: bool) {
+        let netlink = self.netlink.clone();
+        self.surveys
+            .interfaces
+            .send(async move { Ok((interfaces::list(&netlink).await?, changed)) });
+    }
+
+    /// Puts programs back where they are missing, and tells them about addresses.
+    pub(super) async fn follow_interfaces(
+        &mut self,
+        found: anyhow::Result<(Vec<Interface>, bool)>,
+    ) {
         let mut notes = Vec::new();
-        let looked = self.look_at_interfaces(changed, &mut notes).await;
+        let looked = match found {
+            Ok((interfaces, changed)) => self.follow(&interfaces, changed, &mut notes).await,
+            Err(error) => Err(error),
+        };
         match looked {
             Ok(()) => self.guard.alarms().clear("", AlarmKind::Unwatched),
             // What is shown is as old as the last look that did not fail.
@@ -157,13 +203,26 @@ impl Daemon {
         self.show_interfaces(notes);
     }
 
-    /// Looks whether the programs see what the interfaces count.
-    pub(super) async fn compare(&mut self) {
+    /// Asks what the interfaces have counted.
+    pub(super) fn count(&mut self) {
+        let (netlink, devices) = (self.netlink.clone(), self.guard.indices());
+        self.surveys.statistics.send(async move {
+            let mut statistics = Vec::new();
+            for index in devices {
+                statistics.push((index, interfaces::look(&netlink, index).await));
+            }
+            Ok(statistics)
+        });
+    }
+
+    /// Looks whether the programs see what the interfaces have counted.
+    pub(super) fn compare(&mut self, statistics: anyhow::Result<Vec<(u32, Counted)>>) {
+        // Each of them fails by itself.
+        let statistics = statistics.unwrap_or_default();
         let mut notes = Vec::new();
         let counted = |slot| self.observer.counted(slot);
         self.guard
-            .compare(&self.settings, &self.netlink, counted, &mut notes)
-            .await;
+            .compare(&self.settings, statistics, counted, &mut notes);
         self.show_interfaces(notes);
     }
 
@@ -186,26 +245,26 @@ impl Daemon {
     }
 
     /// Puts back at once what somebody else has taken off.
-    pub(super) async fn follow_links(&mut self) {
+    pub(super) fn follow_links(&mut self) {
         if self.guard.has_lost_a_link() {
             self.observer.set_guarded(false);
-            self.follow_interfaces(false).await;
+            self.look_at_interfaces(false);
         }
     }
 
-    async fn look_at_interfaces(
+    async fn follow(
         &mut self,
+        interfaces: &[Interface],
         changed: bool,
         notes: &mut Vec<String>,
     ) -> anyhow::Result<()> {
-        let interfaces = interfaces::list(&self.netlink).await?;
         let guarded = self.ports.guarded();
-        let around = (&self.netlink, &interfaces[..]);
+        let around = (&self.netlink, interfaces);
         let followed = self
             .guard
             .follow_interfaces(&self.settings, &guarded, around, notes)
             .await;
 
-        followed.and(self.guard.refresh(&interfaces, changed, notes))
+        followed.and(self.guard.refresh(interfaces, changed, notes))
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     },
     host::{
         range::{GuardedPorts, LocalFiles, LocalPorts, PortRange},
-        tunnels::{self, TunnelPort},
+        tunnels::TunnelPort,
     },
 };
 
@@ -208,21 +208,40 @@ impl PortsInForce {
         Ok(Some(next))
     }
 
-    /// Looks for listeners on ports that are guarded already.
+    /// Asks for the listeners on ports that are guarded, or would be if nothing listened there.
+    pub fn ask_for_listeners(
+        &self,
+        settings: &Settings,
+    ) -> impl FnOnce() -> anyhow::Result<(GuardedPorts, Survey)> + Send + 'static {
+        let (guarded, trusted) = (self.regardless(), trusted(settings));
+        let interfaces = settings.iface.clone();
+
+        move || {
+            let found = listeners::survey(&guarded, &trusted, &interfaces)?;
+            Ok((guarded, found))
+        }
+    }
+
+    /// Takes in what was found on those ports. Returns false where others are guarded by now.
     ///
     /// # Errors
-    /// When the sockets cannot be read.
-    pub async fn watch_listeners(
+    /// When the listeners forbid what the settings ask for.
+    pub fn apply_listeners(
         &mut self,
         settings: &Settings,
+        (about, mut found): (GuardedPorts, Survey),
         names: &mut OwnerNames,
         has_flows: impl Fn(Transport, u16) -> bool,
-    ) -> anyhow::Result<()> {
-        self.judge(settings, Moment::Watch, names, has_flows)
-            .await?;
+    ) -> Result<bool, Failure> {
+        if about != self.regardless() {
+            return Ok(false);
+        }
+        names.ask_about(&found.listeners);
+        names.name(&mut found.listeners);
+        self.decide(settings, Moment::Watch, found, names, has_flows)?;
         self.complaint = None;
 
-        Ok(())
+        Ok(true)
     }
 
     /// Judges the listeners as if their ports had only now become guarded.
@@ -246,6 +265,18 @@ impl PortsInForce {
         has_flows: impl Fn(Transport, u16) -> bool,
     ) -> Result<(), Failure> {
         let found = survey(self.regardless(), settings, names).await?;
+
+        self.decide(settings, moment, found, names, has_flows)
+    }
+
+    fn decide(
+        &mut self,
+        settings: &Settings,
+        moment: Moment,
+        found: Survey,
+        names: &OwnerNames,
+        has_flows: impl Fn(Transport, u16) -> bool,
+    ) -> Result<(), Failure> {
         let kernel = self.notice(found, has_flows);
         let found = std::mem::take(&mut self.blocked);
         let verdict = listeners::decide(self.terms(settings), moment, &found)?;
@@ -254,18 +285,33 @@ impl PortsInForce {
         Ok(())
     }
 
+    /// Asks on which of these ports something has begun to listen by TCP. Who it is, the next survey
+    /// tells.
+    pub fn ask_for_listening(
+        &self,
+    ) -> impl FnOnce() -> anyhow::Result<(GuardedPorts, BTreeSet<u16>)> + Send + 'static {
+        let guarded = self.regardless();
+
+        move || {
+            let listening = listeners::listening(&guarded)?;
+            Ok((guarded, listening))
+        }
+    }
+
     /// With `--listeners expose`, exposes what has begun to listen since the last look, and takes
-    /// back what listens no more. Who it is, the next survey tells.
-    ///
-    /// # Errors
-    /// When the sockets cannot be read.
-    pub async fn follow_listening(&mut self, settings: &Settings) -> anyhow::Result<()> {
+    /// back what listens no more. What was found on other ports than those of now says nothing.
+    pub fn apply_listening(
+        &mut self,
+        settings: &Settings,
+        (about, listening): (GuardedPorts, BTreeSet<u16>),
+    ) {
         if settings.listeners != ListenersPolicy::Expose {
             self.listening.clear();
-            return Ok(());
+            return;
         }
-        let guarded = self.regardless();
-        let listening = in_background(move || listeners::listening(&guarded)).await??;
+        if about != self.regardless() {
+            return;
+        }
         self.listening = listening
             .into_iter()
             .filter_map(|port| {
@@ -275,21 +321,10 @@ impl PortsInForce {
                 })
             })
             .collect();
-
-        Ok(())
     }
 
     /// Exposes what the kernel receives on, and nothing that it does not any more.
-    ///
-    /// # Errors
-    /// When the kernel does not tell.
-    pub async fn follow_kernel(&mut self) -> anyhow::Result<()> {
-        self.expose_kernel(in_background(tunnels::list).await??);
-
-        Ok(())
-    }
-
-    fn expose_kernel(&mut self, kernel: BTreeSet<TunnelPort>) {
+    pub fn expose_kernel(&mut self, kernel: BTreeSet<TunnelPort>) {
         let guarded = self.regardless();
         self.kernel = kernel
             .into_iter()

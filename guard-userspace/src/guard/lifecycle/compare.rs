@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use anyhow::Context;
 use guard_common::outcome::Direction;
-use rtnetlink::Handle;
 
 use super::device::GuardedDevice;
 use crate::{
@@ -15,7 +14,7 @@ use crate::{
         alarms::{AlarmKind, Alarms},
         evidence::{Discrepancy, Sample},
     },
-    host::interfaces::{self, Interface},
+    host::interfaces::{Interface, Statistics},
 };
 
 /// The alarm about packets in this direction that the program does not see.
@@ -39,23 +38,20 @@ pub(super) struct Around<'a> {
 ///
 /// # Errors
 /// When the kernel does not tell what was counted.
-pub(super) async fn look(
+pub(super) fn look(
     device: &mut GuardedDevice,
-    netlink: &Handle,
+    (interface, statistics): &(Interface, Statistics),
     counted: impl Fn(u32) -> anyhow::Result<PacketTotals>,
     around: &mut Around<'_>,
 ) -> anyhow::Result<()> {
-    let Some((interface, statistics)) = interfaces::look(netlink, device.index).await? else {
-        return Ok(());
-    };
     let counted = counted(device.slot)?;
     let received = (statistics.received, counted.received);
     if note(device, Direction::Ingress, received, around.alarms) == Discrepancy::Suspicious {
-        answer_received(device, &interface, around);
+        answer_received(device, interface, around);
     }
     let sent = (statistics.sent, counted.sent);
     if note(device, Direction::Egress, sent, around.alarms) == Discrepancy::Suspicious {
-        answer_sent(device, &interface, around);
+        answer_sent(device, interface, around);
     }
 
     Ok(())

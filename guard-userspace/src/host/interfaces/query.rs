@@ -1,6 +1,6 @@
 //! Asks the kernel for interfaces, over rtnetlink.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::mpsc, thread};
 
 use anyhow::Context;
 use aya::programs::loaded_programs;
@@ -15,7 +15,9 @@ use netlink_packet_route::{
 };
 use rtnetlink::{Handle, MulticastGroup};
 
-use super::{AttachedMode, Interface, Statistics, XdpProgram, pick, readable::Readable, routes};
+use super::{
+    AttachedMode, Counted, Interface, Statistics, XdpProgram, pick, readable::Readable, routes,
+};
 use crate::base::failure::Failure;
 
 /// Opens an rtnetlink connection into the calling thread's network namespace.
@@ -31,6 +33,44 @@ pub fn connect() -> anyhow::Result<Handle> {
     tokio::spawn(connection);
 
     Ok(handle)
+}
+
+/// As [`connect`], with the questions asked by a thread of their own: while the kernel changes its
+/// interfaces, questions about them have to wait, for seconds where a driver is slow.
+///
+/// # Errors
+/// When the kernel refuses the socket, or starts no thread.
+pub fn connect_aside() -> anyhow::Result<Handle> {
+    let (told, handle) = mpsc::channel();
+    let ask = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(told.send(Err(error.into()))),
+        };
+        runtime.block_on(async {
+            let connected = rtnetlink::new_connection_with_socket::<Readable>()
+                .context("rtnetlink: open a socket");
+            match connected {
+                Ok((connection, handle, _)) => {
+                    // The caller waits for it.
+                    drop(told.send(Ok(handle)));
+                    connection.await;
+                }
+                Err(error) => drop(told.send(Err(error))),
+            }
+        });
+    };
+    thread::Builder::new()
+        .name("rtnetlink".to_owned())
+        .spawn(ask)
+        .context("start a thread that asks about interfaces")?;
+
+    handle
+        .recv()
+        .context("the thread that asks about interfaces has ended")?
 }
 
 /// Tells when links, addresses, routes to this host or to neighbours, rules or filters of the calling thread's network
@@ -110,7 +150,7 @@ pub async fn find(netlink: &Handle, name: &str) -> Result<Interface, Failure> {
 ///
 /// # Errors
 /// When the kernel refuses, or counts nothing.
-pub async fn look(netlink: &Handle, index: u32) -> anyhow::Result<Option<(Interface, Statistics)>> {
+pub async fn look(netlink: &Handle, index: u32) -> Counted {
     let answer: Result<Option<LinkMessage>, _> = netlink
         .link()
         .get()
