@@ -20,6 +20,7 @@ mod requests;
 mod resize;
 mod restarts;
 mod scale;
+mod slow_answers;
 
 use std::time::{Duration, Instant};
 
