@@ -386,32 +386,37 @@ fn a_change_stays_in_force_when_the_rest_cannot_be_learned() -> Result<()> {
 /// What a range leaves open or shut is said when it comes into force too, and once.
 #[test]
 fn a_live_change_brings_its_warnings() -> Result<()> {
-    const WARNING: &str = "UDP port 68 is guarded";
+    const WARNING: &str = "exposed 62000/tcp: not in the range";
+    const EXPOSED: &str = "expose = [\"62000/tcp\"]";
+    const WIDE: &str = "32768 62000";
 
     let lab = Lab::new()?;
+    let host = &lab.topology.guarded;
+    host.sysctl("net/ipv4/ip_local_port_range", WIDE)?;
     let config = Config::new(&lab)?;
-    config.write("range = \"32768-60999\"")?;
+    config.write(EXPOSED)?;
     let path = config.0.display().to_string();
     let mut guard = lab.guard(&["--config", &path])?;
     ensure!(!guard.said().contains(WARNING), "{}", guard.said());
-    config.reload(&mut guard, "range = \"60-60999\"", "reloaded: range")?;
+    let narrow = format!("{EXPOSED}\nrange = \"32768-60999\"");
+    config.reload(&mut guard, &narrow, "reloaded: range")?;
     let times = guard.said().matches(WARNING).count();
     ensure!(times == 1, "said {times} times: {}", guard.said());
     // The kernel's range, which the file does not name.
-    config.reload(&mut guard, "", "reloaded: range")?;
+    config.reload(&mut guard, EXPOSED, "reloaded: range")?;
     ensure!(
         guard.said().matches(WARNING).count() == 1,
         "{}",
         guard.said()
     );
-    let host = &lab.topology.guarded;
-    host.sysctl("net/ipv4/ip_unprivileged_port_start", "0")?;
-    host.sysctl("net/ipv4/ip_local_port_range", "61 60999")?;
+    host.sysctl("net/ipv4/ip_local_port_range", "32768 60999")?;
     let deadline = Instant::now() + PATIENCE;
     while guard.said().matches(WARNING).count() == 1 {
         ensure!(Instant::now() < deadline, "not said: {}", guard.said());
         thread::sleep(Duration::from_millis(10));
     }
+    let times = guard.said().matches(WARNING).count();
+    ensure!(times == 2, "said {times} times: {}", guard.said());
     ensure!(guard.end()?.success(), "{}", guard.said());
     Ok(())
 }
