@@ -56,7 +56,7 @@ const EXPOSING: [&str; 20] = [
     "59001/tcp",
 ];
 
-/// Something that stands between strangers and a host.
+/// Something that stands between unsolicited senders and a host.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Contender {

@@ -30,7 +30,7 @@ pub fn of(frame: &[u8], direction: Direction) -> Recipe {
     let mut recipe = Recipe {
         flows: 1,
         flow_ports: 1,
-        stranger_ports: 1,
+        unsolicited_ports: 1,
         ..Recipe::default()
     };
     if network > ETHERNET {

@@ -65,7 +65,7 @@ const STAGES: [Stage; 3] = [
 /// Measures all of it, or the first stage alone.
 ///
 /// # Errors
-/// When portguard cannot be set up, or judges otherwise than it should.
+/// When portguard cannot be set up, or decides otherwise than it should.
 pub fn measure(
     rounds: usize,
     short: bool,

@@ -40,7 +40,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::{
     contender::Contender,
     passes::Again,
-    report::{Extent, Judgement, Recorded, Results, cost_name},
+    report::{Assessment, Extent, Recorded, Results, cost_name},
     test_run::Cost,
 };
 
@@ -65,7 +65,7 @@ struct Cli {
     /// Turns of each contender, in all passes
     #[arg(long, default_value_t = 30, value_name = "NUMBER")]
     turns: usize,
-    /// Measure little, in under a minute, and judge nothing
+    /// Measure little, in under a minute, and check nothing
     #[arg(long, conflicts_with_all = ["check", "record"])]
     short: bool,
     /// Fail when something is worse than bench/recorded.json says
@@ -127,8 +127,8 @@ fn run(cli: &Cli) -> Result<()> {
     let recorded = cli.check.then(Recorded::read).transpose()?;
     let started = Instant::now();
     let mut results = measure(cli)?;
-    let judgement = recorded
-        .map(|recorded| judge(cli, &recorded, &mut results))
+    let assessment = recorded
+        .map(|recorded| check(cli, &recorded, &mut results))
         .transpose()?;
     results.targets = report::marks(&results);
 
@@ -148,10 +148,10 @@ fn run(cli: &Cli) -> Result<()> {
     if cli.record {
         Recorded::of(&results).write()?;
     }
-    if let Some(judgement) = judgement {
-        println!("\n{judgement}");
+    if let Some(assessment) = assessment {
+        println!("\n{assessment}");
         ensure!(
-            judgement.holds(),
+            assessment.holds(),
             "this is not what was recorded; measure again on a quiet machine, and --record what \
              is meant to be so"
         );
@@ -161,14 +161,14 @@ fn run(cli: &Cli) -> Result<()> {
 
 /// Compares a run with what was recorded. Costs that seem worse are measured again: a row takes a
 /// tenth of a second, which a busy machine may spoil as a whole.
-fn judge(cli: &Cli, recorded: &Recorded, results: &mut Results) -> Result<Judgement> {
+fn check(cli: &Cli, recorded: &Recorded, results: &mut Results) -> Result<Assessment> {
     const AGAIN: usize = 2;
 
     let compare =
-        |results: &Results| Judgement::new(recorded, &Recorded::of(results), cli.extent());
-    let mut judgement = compare(results);
+        |results: &Results| Assessment::new(recorded, &Recorded::of(results), cli.extent());
+    let mut assessment = compare(results);
     for _ in 0..AGAIN {
-        let seems_worse = |name: &str, shape| judgement.is_worse(&cost_name(name, shape));
+        let seems_worse = |name: &str, shape| assessment.is_worse(&cost_name(name, shape));
         if !results
             .test_run
             .iter()
@@ -185,9 +185,9 @@ fn judge(cli: &Cli, recorded: &Recorded, results: &mut Results) -> Result<Judgem
                 *before = cost;
             }
         }
-        judgement = compare(results);
+        assessment = compare(results);
     }
-    Ok(judgement)
+    Ok(assessment)
 }
 
 fn measure(cli: &Cli) -> Result<Results> {

@@ -1,4 +1,4 @@
-//! Parts are measured more than once, minutes apart: whoever shares a machine's processors slows them
+//! Parts are measured more than once, minutes apart: anyone who shares a machine's processors slows them
 //! down for seconds or minutes, and what is added so is nothing of a contender's own. Of costs, what
 //! was least disturbed counts; of ratios between neighbouring turns, all do.
 

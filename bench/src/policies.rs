@@ -28,7 +28,7 @@ const CONTENDERS: [Contender; 8] = [
 /// Sprays hosts without flows, over IPv4 and IPv6.
 ///
 /// # Errors
-/// When portguard cannot be set up, or judges otherwise than it should.
+/// When portguard cannot be set up, or decides otherwise than it should.
 pub fn measure(rounds: usize, mut seen: impl FnMut(&dyn Display)) -> Result<Vec<Reading>> {
     let attack = Attack::Spray;
     seen(&format!("\n{}", rig::HEADING));

@@ -58,8 +58,8 @@ impl BenchPrograms {
     /// Sets how one frame differs from the next.
     pub fn follow(&mut self, recipe: Recipe) -> Result<()> {
         ensure!(
-            recipe.flows > 0 && recipe.flow_ports > 0 && recipe.stranger_ports > 0,
-            "a recipe without flows, ports of theirs or ports of strangers: {recipe:?}"
+            recipe.flows > 0 && recipe.flow_ports > 0 && recipe.unsolicited_ports > 0,
+            "a recipe without flows, ports of theirs or ports of unsolicited senders: {recipe:?}"
         );
         let map = self.0.map_mut("recipe").context("the map recipe")?;
         let mut recipes: Array<_, Recipe> = map.try_into()?;
@@ -104,7 +104,7 @@ impl Varying {
 
     const fn map(self) -> &'static str {
         match self {
-            Self::Received => "judge",
+            Self::Received => "subject",
             Self::Sent => "recorder",
         }
     }

@@ -1,8 +1,8 @@
-//! What was measured, as a whole: judged by targets, compared with what was recorded, written
+//! What was measured, as a whole: decided by targets, compared with what was recorded, written
 //! down as JSON and as tables, and drawn.
 
+mod assessment;
 mod documents;
-mod judgement;
 mod machine;
 mod plot;
 mod recorded;
@@ -15,8 +15,8 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 pub use self::{
+    assessment::{Assessment, Extent},
     documents::refresh as refresh_documents,
-    judgement::{Extent, Judgement},
     recorded::{Recorded, cost_name},
     targets::{Mark, has_target, marks},
 };

@@ -1,7 +1,7 @@
 //! Hosts of our own, one pair for each contender, with live flows.
 //!
 //! On each pair a generator in the peer's network can send into a veth pair, whose other end is
-//! guarded. One processor makes the frames and judges them, so a flood is as fast as both together.
+//! guarded. One processor makes the frames and decides them, so a flood is as fast as both together.
 
 mod attack;
 mod flood;

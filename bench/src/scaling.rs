@@ -44,7 +44,7 @@ pub struct Scaled {
     pub flows: u32,
     /// Local ports they use, at most.
     pub ports: u32,
-    /// Where strangers aim: at ports in use, or at the whole range.
+    /// Where unsolicited senders aim: at ports in use, or at the whole range.
     pub at_ports_in_use: bool,
     /// Nanoseconds a frame.
     #[serde(flatten)]

@@ -21,7 +21,7 @@ use scene::Scene;
 /// What one outcome costs in one shape of frame.
 #[derive(Clone, Debug, Serialize)]
 pub struct Cost {
-    /// What was judged, and how.
+    /// What was decided, and how.
     pub name: &'static str,
     /// The shape of the frame.
     pub shape: Shape,
@@ -57,7 +57,7 @@ impl fmt::Display for Cost {
 /// Measures every outcome that is `wanted`, by its name and the shape of its frame.
 ///
 /// # Errors
-/// When a frame is judged otherwise than its row says, or the kernel refuses anything.
+/// When a frame is decided otherwise than its row says, or the kernel refuses anything.
 pub fn measure(
     wanted: impl Fn(&str, Shape) -> bool + Sync,
     rounds: usize,

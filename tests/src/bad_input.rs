@@ -1,7 +1,7 @@
 //! A host on which portguard is started in ways that must go wrong.
 
 mod attempt;
-mod twist;
+mod mutation;
 
 use std::{
     ffi::OsStr,
@@ -14,7 +14,7 @@ use aya::programs::{SchedClassifier, TcAttachType};
 
 pub use self::{
     attempt::{Attempt, Daemon},
-    twist::{Capability, Twist},
+    mutation::{Capability, Mutation},
 };
 use crate::{bpffs, build, kernel::Kernel, netns::Direct};
 

@@ -152,7 +152,7 @@ pub fn bytes(frame: &Frame, direction: Direction, family: Family) -> Vec<u8> {
     }
 }
 
-/// The judgement that is due.
+/// The assessment that is due.
 pub fn due(frame: &Frame, outcome: Outcome, family: Family) -> Decision {
     let (family, protocol) = frame.labels(family);
     Decision {

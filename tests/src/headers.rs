@@ -1,4 +1,4 @@
-//! Frames with every kind of header, and how much of each is needed to judge it.
+//! Frames with every kind of header, and how much of each is needed to decide it.
 
 use guard_common::outcome::{
     Family,
@@ -19,7 +19,7 @@ use crate::frames::{
 pub struct Headers {
     /// What is special about it.
     pub name: &'static str,
-    /// The frame, from a stranger.
+    /// The frame, from an unsolicited sender.
     pub frame: Frame,
     /// Bytes at its end that are no header.
     pub data: usize,
@@ -74,14 +74,14 @@ pub fn every_kind() -> Vec<Headers> {
     [plain(), tagged(), extended(), pieces(), messages()].concat()
 }
 
-fn stranger() -> Frame {
+fn unsolicited() -> Frame {
     udp(53, 40_000)
 }
 
 fn plain() -> Vec<Headers> {
     let udp_like = |name, frame, outcome| headers(name, frame, BEHIND_UDP, outcome);
     vec![
-        udp_like("UDP", stranger(), DropNoFlow),
+        udp_like("UDP", unsolicited(), DropNoFlow),
         udp_like("UDP-Lite", udp_lite(53, 40_000), DropNoFlow),
         headers("TCP", tcp(443, 40_000).syn(), BEHIND_TCP, DropNoFlow),
         udp_like("UDP to a service", udp(53, 80), PassOutsideRange),
@@ -91,8 +91,8 @@ fn plain() -> Vec<Headers> {
             BEHIND_TCP,
             PassOutsideRange,
         ),
-        udp_like("options", stranger().options(&[1; 4]), DropNoFlow),
-        udp_like("many options", stranger().options(&[1; 40]), DropNoFlow),
+        udp_like("options", unsolicited().options(&[1; 4]), DropNoFlow),
+        udp_like("many options", unsolicited().options(&[1; 40]), DropNoFlow),
         headers("another protocol", protocol(47), 0, PassOtherProtocol),
         Headers {
             data: 46,
@@ -104,19 +104,19 @@ fn plain() -> Vec<Headers> {
 fn tagged() -> Vec<Headers> {
     let row = |name, frame| headers(name, frame, BEHIND_UDP, DropNoFlow);
     let deep = |frame: Frame, family| frame.received(family).len();
-    let five = stranger().tags(5);
+    let five = unsolicited().tags(5);
     vec![
-        row("a tag", stranger().tags(1)),
-        row("two tags", stranger().tags(2)),
-        row("three tags", stranger().tags(3)),
-        row("four tags", stranger().tags(4)),
+        row("a tag", unsolicited().tags(1)),
+        row("two tags", unsolicited().tags(2)),
+        row("three tags", unsolicited().tags(3)),
+        row("four tags", unsolicited().tags(4)),
         row(
             "a service tag",
-            stranger().tag(SERVICE_VLAN, 7).tag(VLAN, 8),
+            unsolicited().tag(SERVICE_VLAN, 7).tag(VLAN, 8),
         ),
-        row("a tag and options", stranger().tags(1).options(&[1; 40])),
+        row("a tag and options", unsolicited().tags(1).options(&[1; 40])),
         row("a tag and extensions", {
-            stranger().tags(1).behind(Destination(1)).behind(Atomic)
+            unsolicited().tags(1).behind(Destination(1)).behind(Atomic)
         }),
         // The type of what follows the fourth tag decides.
         Headers {
@@ -128,9 +128,14 @@ fn tagged() -> Vec<Headers> {
 
 fn extended() -> Vec<Headers> {
     let row = |name, extension: Extension| {
-        headers(name, stranger().behind(extension), BEHIND_UDP, DropNoFlow)
+        headers(
+            name,
+            unsolicited().behind(extension),
+            BEHIND_UDP,
+            DropNoFlow,
+        )
     };
-    let eight = (0..8).fold(stranger(), |frame, _| frame.behind(Destination(0)));
+    let eight = (0..8).fold(unsolicited(), |frame, _| frame.behind(Destination(0)));
     let nine = eight.clone().behind(HopByHop(0));
     let behind_eight = nine.received(Family::Ipv6).len() - (14 + 40 + 8 * 8);
     vec![
@@ -156,7 +161,7 @@ fn pieces() -> Vec<Headers> {
             data: 0,
             ..headers(
                 "a first piece",
-                stranger().piece(ID, ..8),
+                unsolicited().piece(ID, ..8),
                 BEHIND_UDP,
                 DropNoFlow,
             )
@@ -165,7 +170,7 @@ fn pieces() -> Vec<Headers> {
             data: 0,
             ..headers(
                 "a first piece behind options",
-                stranger().behind(HopByHop(0)).piece(ID, ..8),
+                unsolicited().behind(HopByHop(0)).piece(ID, ..8),
                 BEHIND_UDP,
                 DropNoFlow,
             )
@@ -173,13 +178,13 @@ fn pieces() -> Vec<Headers> {
         // The first piece above was refused, and this is another datagram's.
         headers(
             "a later piece",
-            stranger().piece(ID + 1, 8..),
+            unsolicited().piece(ID + 1, 8..),
             0,
             PassLaterFragment,
         ),
         headers(
             "a later piece of a refused datagram",
-            stranger().piece(ID, 8..),
+            unsolicited().piece(ID, 8..),
             0,
             DropFragmentDenied,
         ),

@@ -10,7 +10,7 @@
 //! measures ([`metrics`]) and the daemon itself ([`guard`]), step by step ([`steps`]) and sweep by sweep
 //! ([`sweeps`]), and where it
 //! must refuse ([`bad_input`]). Then the policy told a second time, and compared
-//! ([`differential`]), the kernel as the judge ([`oracle`]), and last, loads that go on for long ([`soak`]).
+//! ([`differential`]), the kernel as the oracle ([`oracle`]), and last, loads that go on for long ([`soak`]).
 
 pub use guard_model::{frames, memory, setup};
 
@@ -41,8 +41,8 @@ pub mod sent;
 
 pub mod metrics;
 
+pub mod capabilities;
 pub mod guard;
-pub mod powers;
 pub mod refused;
 pub mod steps;
 pub mod sweeps;

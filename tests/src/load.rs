@@ -69,7 +69,7 @@ impl Servers {
 impl Drop for Servers {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
-        // SAFETY: no memory is involved. Whoever waits for a connection is woken.
+        // SAFETY: no memory is involved. Anyone who waits for a connection is woken.
         unsafe { libc::shutdown(self.web.as_raw_fd(), libc::SHUT_RDWR) };
         for thread in self.threads.drain(..) {
             let _ = thread.join();

@@ -127,7 +127,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // Whoever still runs inside would keep it, and its interfaces, alive.
+        // Anyone who still runs inside would keep it, and its interfaces, alive.
         kill_inhabitants(&self.name);
         delete(&self.name);
     }

@@ -1,4 +1,4 @@
-//! The kernel as the judge: what it delivers where nobody guards, a guard delivers to whom the
+//! The kernel as the oracle: what it delivers where nobody guards, a guard delivers to whom the
 //! host has asked, and to nobody else.
 //!
 //! Each [`encoding`] of a packet between two [`ends`], made up from a number ([`generate`],

@@ -1,4 +1,4 @@
-//! The maps of a guard without its programs: pinned, for whoever walks or sweeps them.
+//! The maps of a guard without its programs: pinned, for tests that walk or sweep them.
 
 use std::{
     fs, io,
@@ -128,7 +128,7 @@ impl PinnedMaps {
         FlowMap::open_all(&self.pins)
     }
 
-    /// A sweeper of the maps. It lists the sockets of whoever calls it.
+    /// A sweeper of the maps. It lists the sockets of its caller.
     pub fn sweeper(&self, parts: Parts) -> Result<Sweeper> {
         let (clock, timers) = (Arc::clone(&self.clock), Arc::clone(&self.timers));
         Sweeper::open(&self.pins, self.state(), clock, timers, parts)

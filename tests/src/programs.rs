@@ -159,13 +159,13 @@ impl Programs {
         Ok(())
     }
 
-    /// A loaded program, for whoever runs it in ways of their own.
+    /// A loaded program, for tests that run it in ways of their own.
     pub fn descriptor(&self, name: &str) -> Result<&ProgramFd> {
         let program = self.ebpf.program(name).with_context(|| name.to_owned())?;
         Ok(program.fd()?)
     }
 
-    /// Judges a received frame.
+    /// Checks a received frame.
     pub fn ingress(&self, frame: &[u8]) -> Result<Verdict> {
         let name = self.entry.program();
         let program: &Xdp = self.ebpf.program(name).context(name)?.try_into()?;

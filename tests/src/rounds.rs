@@ -2,7 +2,7 @@
 
 use std::env;
 
-/// Names the number of rounds to whoever wants more than fit into CI.
+/// Names the number of rounds to anyone who wants more than fit into CI.
 const VARIABLE: &str = "PORTGUARD_TEST_ROUNDS";
 
 /// So many rounds, unless `PORTGUARD_TEST_ROUNDS` asks for another number; on an emulated

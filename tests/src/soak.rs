@@ -3,7 +3,7 @@
 //! `cargo xtask test` runs the scenarios of the suite `soak` in their short size, `cargo xtask
 //! soak` in full. Modules in reading order: how much is to be done ([`Budget`]), servers
 //! ([`Farm`]) and the clients that use them once ([`connect`], [`query`]), connections that stay
-//! silent ([`Idle`]), a [`Stranger`] and a [`scan`] with frames made from a [`Template`], what gets past the guard ([`Tap`]), and what
+//! silent ([`Idle`]), an [`UnsolicitedSender`] and a [`scan`] with frames made from a [`Template`], what gets past the guard ([`Tap`]), and what
 //! the daemon takes of the machine ([`Footprint`]).
 
 mod budget;
@@ -31,7 +31,7 @@ pub use self::{
     farm::Farm,
     footprint::Footprint,
     idle::{Idle, allow_open_files},
-    spray::{Stranger, scan},
+    spray::{UnsolicitedSender, scan},
     tap::Tap,
     template::Template,
 };
@@ -96,7 +96,7 @@ pub struct Figures {
     pub rescued: u64,
     /// Frames that the guard has dropped as answering nothing.
     pub dropped: u64,
-    /// Frames of a stranger to guarded ports, of which the guard may have seen fewer.
+    /// Frames of an unsolicited sender to guarded ports, of which the guard may have seen fewer.
     pub strange: u64,
     /// Those of them that got past the guard.
     pub leaked: u64,

@@ -1,5 +1,5 @@
 //! A process that waits before each step by which it changes what outlives it: what is pinned,
-//! what is attached, and files. Whoever kills it there sees every state a crash can leave.
+//! what is attached, and files. Anyone who kills it there sees every state a crash can leave.
 //!
 //! A seccomp filter hands these system calls to the test, which lets them go on one by one:
 //! <https://docs.kernel.org/userspace-api/seccomp_filter.html#userspace-notification>
@@ -52,7 +52,7 @@ const MESSAGES: [(u16, &str); 3] = [
 /// Where the process has the file descriptor by which it is held, which is no other's.
 const HELD_BY: RawFd = 900;
 
-/// Has the process of `command` wait before each step, for whoever has [`Steps`].
+/// Has the process of `command` wait before each step, for anyone who has [`Steps`].
 pub fn hold(command: &mut Command) {
     let filter = filter();
     let install = move || {
@@ -186,7 +186,7 @@ impl Steps {
             )
         };
         let error = io::Error::last_os_error();
-        // Whoever was killed needs no answer.
+        // Anyone who was killed needs no answer.
         if sent < 0 && error.raw_os_error() != Some(libc::ENOENT) {
             return Err(error).context("let it take a step");
         }

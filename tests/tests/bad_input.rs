@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use guard_tests::bad_input::{Host, Twist};
+use guard_tests::bad_input::{Host, Mutation};
 
 const BPFFS: &str = "/sys/fs/bpf";
 const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -229,10 +229,10 @@ fn places_to_pin() -> Result<()> {
 fn sysctls_that_say_nothing_useful() -> Result<()> {
     let host = Host::new()?;
     let junk = host.write("junk", "32768 ninety\n")?;
-    let junk = || Twist::path(junk.display().to_string());
+    let junk = || Mutation::path(junk.display().to_string());
     for sysctl in [RANGE, RESERVED] {
         host.run(&[])
-            .with(Twist::Replaced(junk(), Twist::path(sysctl)))
+            .with(Mutation::Replaced(junk(), Mutation::path(sysctl)))
             .is_refused(
                 1,
                 &[
@@ -243,7 +243,7 @@ fn sysctls_that_say_nothing_useful() -> Result<()> {
             )?;
     }
     host.run(&[])
-        .with(Twist::Hidden(Twist::path("/proc/sys/net/ipv4")))
+        .with(Mutation::Hidden(Mutation::path("/proc/sys/net/ipv4")))
         .is_refused(1, &[RANGE, "cannot be read", "; show the process"])
 }
 
@@ -251,10 +251,10 @@ fn sysctls_that_say_nothing_useful() -> Result<()> {
 fn a_sysctl_that_turns_bad_leaves_the_ports_in_force() -> Result<()> {
     let host = Host::new()?;
     let range = host.write("range", "40000 41000\n")?;
-    let shown = Twist::path(range.display().to_string());
+    let shown = Mutation::path(range.display().to_string());
     let mut daemon = host
         .run(&[])
-        .with(Twist::Replaced(shown, Twist::path(RANGE)))
+        .with(Mutation::Replaced(shown, Mutation::path(RANGE)))
         .keeps_guarding()?;
     ensure!(
         daemon.said().contains("ports 40000-41000"),

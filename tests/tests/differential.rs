@@ -92,8 +92,9 @@ fn sessions_meet_every_outcome() {
                 Step::Receive(_) => Direction::Ingress,
                 _ => Direction::Egress,
             };
-            if let Some(judged) = found::take(&mut model, step) {
-                *met.entry((hook.label(), judged.reason.name())).or_default() += 1;
+            if let Some(decided) = found::take(&mut model, step) {
+                *met.entry((hook.label(), decided.reason.name()))
+                    .or_default() += 1;
             }
         }
     }

@@ -24,16 +24,16 @@ fn plan(mode: &'static str) -> Plan {
 }
 
 #[test]
-fn native_xdp_does_as_the_kernel_for_peers_and_nothing_for_strangers() -> Result<()> {
-    judge("native")
+fn native_xdp_does_as_the_kernel_for_peers_and_nothing_for_unsolicited_senders() -> Result<()> {
+    check("native")
 }
 
 #[test]
-fn generic_xdp_does_as_the_kernel_for_peers_and_nothing_for_strangers() -> Result<()> {
-    judge("generic")
+fn generic_xdp_does_as_the_kernel_for_peers_and_nothing_for_unsolicited_senders() -> Result<()> {
+    check("generic")
 }
 
-fn judge(mode: &'static str) -> Result<()> {
+fn check(mode: &'static str) -> Result<()> {
     let complaints = kernel::complaints();
     let tally = campaign::run(&plan(mode), |_| {})?;
     println!("{tally}");
@@ -47,16 +47,16 @@ fn judge(mode: &'static str) -> Result<()> {
 
 /// What the kernel never delivers says nothing about a guard.
 fn telling(tally: &Tally) -> Result<()> {
-    let [strangers, peers] = tally.deliverable();
+    let [unsolicited, peers] = tally.deliverable();
     ensure!(
-        strangers > tally.encodings / 5 && peers > tally.encodings / 5,
+        unsolicited > tally.encodings / 5 && peers > tally.encodings / 5,
         "too little would be delivered: {tally}"
     );
-    for (feature, [strangers, peers]) in &tally.delivered {
+    for (feature, [unsolicited, peers]) in &tally.delivered {
         // No peer is asked by the address of everybody.
         let peers_too = *feature != "group";
         ensure!(
-            *strangers > 0 && (*peers > 0 || !peers_too),
+            *unsolicited > 0 && (*peers > 0 || !peers_too),
             "{feature} was never delivered: {tally}"
         );
     }
@@ -77,14 +77,17 @@ fn telling(tally: &Tally) -> Result<()> {
 }
 
 #[test]
-fn without_a_guard_strangers_are_delivered() -> Result<()> {
+fn without_a_guard_unsolicited_senders_are_delivered() -> Result<()> {
     let plan = Plan {
         encodings: 256,
         mode: None,
         ..plan("native")
     };
     let error = campaign::run(&plan, |_| {}).err().context("nothing came")?;
-    ensure!(format!("{error:#}").contains("stranger"), "{error:#}");
+    ensure!(
+        format!("{error:#}").contains("unsolicited sender"),
+        "{error:#}"
+    );
     Ok(())
 }
 

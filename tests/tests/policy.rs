@@ -14,7 +14,7 @@ use guard_tests::{
 /// Outcomes that need the kernel's sockets or routes, which no table in memory has.
 const ELSEWHERE: [Outcome; 2] = [Outcome::PassRescued, Outcome::PassNotLocal];
 
-fn judge(direction: Direction, frame: &[u8], tables: &MemoryDatapath) -> Decision {
+fn check(direction: Direction, frame: &[u8], tables: &MemoryDatapath) -> Decision {
     match direction {
         Direction::Ingress => ingress::ingress(frame, tables),
         Direction::Egress => egress::egress(frame, tables),
@@ -22,7 +22,7 @@ fn judge(direction: Direction, frame: &[u8], tables: &MemoryDatapath) -> Decisio
 }
 
 #[test]
-fn every_case_is_judged_as_specified() {
+fn every_case_is_decided_as_specified() {
     let mut wrong = Vec::new();
     for case in cases::table() {
         for family in case.families() {
@@ -33,7 +33,7 @@ fn every_case_is_judged_as_specified() {
                     Step::Sweeps(sweeps) => tables.sweep(*sweeps),
                     Step::Frame(direction, frame, outcome) => {
                         let bytes = cases::bytes(frame, *direction, family);
-                        let decision = judge(*direction, &bytes, &tables);
+                        let decision = check(*direction, &bytes, &tables);
                         let due = cases::due(frame, *outcome, family);
                         if decision != due {
                             wrong.push(format!(

@@ -10,11 +10,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use guard_tests::{
-    bad_input::{Capability, Host, Twist},
+    bad_input::{Capability, Host, Mutation},
     build,
+    capabilities::{self, Capabilities},
     kernel::Kernel,
     metrics,
-    powers::{self, Powers},
 };
 
 const BPFFS: &str = "/sys/fs/bpf";
@@ -35,17 +35,20 @@ fn missing_privileges() -> Result<()> {
     ];
     for (missing, said) in table {
         host.run(&[])
-            .with(Twist::Without(missing.to_vec()))
+            .with(Mutation::Without(missing.to_vec()))
             .is_refused(77, said)?;
     }
 
     // Each of the two implies the other here, and old kernels know but one of them.
-    host.run(&[]).with(Twist::Without(vec![Bpf])).guards()?;
+    host.run(&[]).with(Mutation::Without(vec![Bpf])).guards()?;
     host.run(&[])
-        .with(Twist::Without(vec![SysAdmin]))
+        .with(Mutation::Without(vec![SysAdmin]))
         .guards()?;
     // What it needs is up to the kernel; if it cannot, it says so and leaves nothing.
-    let bare = || host.run(&[]).with(Twist::Without(vec![Perfmon, SysAdmin]));
+    let bare = || {
+        host.run(&[])
+            .with(Mutation::Without(vec![Perfmon, SysAdmin]))
+    };
     if bare().guards().is_err() {
         bare().is_refused(
             77,
@@ -64,7 +67,7 @@ fn nobody_may_not() -> Result<()> {
     // The build's own folders may be closed to others.
     let binary = host.files().join("portguard");
     fs::copy(build::binary(), &binary)?;
-    let nobody = Twist::Nobody;
+    let nobody = Mutation::Nobody;
     host.attempt_with(&binary, &["run", "--iface", "vg"])
         .with(nobody)
         .is_refused(77, &["CAP_NET_ADMIN and CAP_BPF missing", "; run as root"])?;
@@ -73,42 +76,42 @@ fn nobody_may_not() -> Result<()> {
     fs::set_permissions(&config, fs::Permissions::from_mode(0o600))?;
     let shown = config.display().to_string();
     host.attempt_with(&binary, &["run", "--config", &shown])
-        .with(Twist::Nobody)
+        .with(Mutation::Nobody)
         .is_refused(
             78,
             &["Permission denied", "; give --config a readable file"],
         )?;
     host.attempt_with(&binary, &["detach"])
-        .with(Twist::Nobody)
+        .with(Mutation::Nobody)
         .is_refused(77, &["CAP_NET_ADMIN and CAP_BPF missing"])
 }
 
 #[test]
 fn little_locked_memory() -> Result<()> {
     let host = Host::new()?;
-    host.run(&[]).with(Twist::Memlock(65_536)).guards()?;
+    host.run(&[]).with(Mutation::Memlock(65_536)).guards()?;
     // Older kernels charge the maps to it, and only this capability lifts it.
     if Kernel::new(5, 11) > Kernel::running() {
         return host
             .run(&[])
-            .with(Twist::Without(vec![Capability::SysResource]))
-            .with(Twist::Memlock(65_536))
+            .with(Mutation::Without(vec![Capability::SysResource]))
+            .with(Mutation::Memlock(65_536))
             .is_refused(77, &["refuses to create the maps", "LimitMEMLOCK=infinity"]);
     }
     host.run(&[])
-        .with(Twist::Without(vec![Capability::SysResource]))
-        .with(Twist::Memlock(65_536))
+        .with(Mutation::Without(vec![Capability::SysResource]))
+        .with(Mutation::Memlock(65_536))
         .guards()
 }
 
 #[test]
 fn a_bpffs_that_is_missing_or_read_only() -> Result<()> {
     let host = Host::new()?;
-    let path = || Twist::path(BPFFS);
-    host.run(&[]).with(Twist::Unmounted(path())).guards()?;
+    let path = || Mutation::path(BPFFS);
+    host.run(&[]).with(Mutation::Unmounted(path())).guards()?;
     host.run(&[])
-        .with(Twist::Unmounted(path()))
-        .with(Twist::Without(vec![Capability::SysAdmin]))
+        .with(Mutation::Unmounted(path()))
+        .with(Mutation::Without(vec![Capability::SysAdmin]))
         .is_refused(
             77,
             &[
@@ -117,10 +120,10 @@ fn a_bpffs_that_is_missing_or_read_only() -> Result<()> {
             ],
         )?;
     host.run(&[])
-        .with(Twist::Hidden(path()))
+        .with(Mutation::Hidden(path()))
         .is_refused(69, &["not on bpffs", "; give --pin-dir a folder"])?;
     host.run(&[])
-        .with(Twist::ReadOnly(path()))
+        .with(Mutation::ReadOnly(path()))
         .is_refused(69, &["mounted read-only", "; mount bpffs for writing"])
 }
 
@@ -128,14 +131,14 @@ fn a_bpffs_that_is_missing_or_read_only() -> Result<()> {
 fn a_kernel_that_shows_no_btf() -> Result<()> {
     let host = Host::new()?;
     host.run(&[])
-        .with(Twist::Hidden(Twist::path("/sys/kernel/btf")))
+        .with(Mutation::Hidden(Mutation::path("/sys/kernel/btf")))
         .guards()
 }
 
 /// Exactly these, wherever a process can have them.
-fn nothing_but(kept: &[Capability]) -> Powers {
+fn nothing_but(kept: &[Capability]) -> Capabilities {
     let kept = kept.iter().fold(0, |kept, power| kept | power.bit());
-    Powers {
+    Capabilities {
         effective: kept,
         permitted: kept,
         inheritable: 0,
@@ -150,10 +153,10 @@ fn what_is_not_needed_any_more_is_given_up() -> Result<()> {
     use Capability::{Bpf, DacReadSearch, NetAdmin, SetPcap, SysAdmin, SysPtrace};
 
     let host = Host::new()?;
-    // Everything there is to give up is there: in all sets, by whoever starts it.
+    // Everything there is to give up is there: in all sets, by anyone who starts it.
     let (_, before) = host
         .attempt_with("/bin/cat".as_ref(), &["/proc/self/status"])
-        .with(Twist::Ambient)
+        .with(Mutation::Ambient)
         .output()?;
     ensure!(!before.contains("CapAmb:\t0000000000000000"), "{before}");
     ensure!(!before.contains("CapInh:\t0000000000000000"), "{before}");
@@ -171,35 +174,41 @@ fn what_is_not_needed_any_more_is_given_up() -> Result<()> {
     for (missing, kept, limits) in table {
         let daemon = host
             .run(&[])
-            .with(Twist::Without(missing.to_vec()))
-            .with(Twist::Ambient)
+            .with(Mutation::Without(missing.to_vec()))
+            .with(Mutation::Ambient)
             .keeps_guarding()?;
         // The threads that work aside, too.
         let deadline = Instant::now() + Duration::from_secs(10);
         let threads = loop {
             metrics::scrape(&host.topology.guarded)?;
-            let threads = Powers::of_threads(daemon.pid())?;
+            let threads = Capabilities::of_threads(daemon.pid())?;
             if threads.len() > 1 {
                 break threads;
             }
             ensure!(Instant::now() < deadline, "it has one thread");
             thread::sleep(Duration::from_millis(5));
         };
-        let names = powers::children(daemon.pid());
+        let names = capabilities::children(daemon.pid());
         ensure!(names.len() == 1, "{missing:?}: it has started {names:?}");
-        let apart = Powers::of_threads(names[0])?;
+        let apart = Capabilities::of_threads(names[0])?;
         for (threads, kept) in [(&threads, kept), (&apart, [SysPtrace, DacReadSearch])] {
             let mut due = nothing_but(&kept);
-            for powers in threads {
+            for capabilities in threads {
                 if !limits {
-                    due.bounding = powers.bounding;
+                    due.bounding = capabilities.bounding;
                 }
-                ensure!(*powers == due, "{missing:?}: {powers:x?}, not {due:x?}");
+                ensure!(
+                    *capabilities == due,
+                    "{missing:?}: {capabilities:x?}, not {due:x?}"
+                );
             }
         }
         daemon.stop()?;
         host.require_clean()?;
-        ensure!(!powers::runs(names[0]), "{missing:?}: {names:?} is left");
+        ensure!(
+            !capabilities::runs(names[0]),
+            "{missing:?}: {names:?} is left"
+        );
     }
     Ok(())
 }
@@ -224,16 +233,16 @@ fn the_unit_grants_enough() -> Result<()> {
     if Kernel::running() < Kernel::new(5, 11) {
         // Maps are locked memory there. Elsewhere the unit's word changes nothing, and only some may
         // give it.
-        attempt = attempt.with(Twist::Memlock(u64::MAX));
+        attempt = attempt.with(Mutation::Memlock(u64::MAX));
     }
     let daemon = attempt.keeps_guarding()?;
     let kept = nothing_but(&[Capability::NetAdmin, Capability::Bpf]);
-    for powers in Powers::of_threads(daemon.pid())? {
-        ensure!(powers == kept, "{powers:x?}, not {kept:x?}");
+    for capabilities in Capabilities::of_threads(daemon.pid())? {
+        ensure!(capabilities == kept, "{capabilities:x?}, not {kept:x?}");
     }
-    for process in powers::children(daemon.pid()) {
+    for process in capabilities::children(daemon.pid()) {
         let kept = nothing_but(&[Capability::SysPtrace, Capability::DacReadSearch]);
-        ensure!(Powers::of_threads(process)? == [kept], "{process}");
+        ensure!(Capabilities::of_threads(process)? == [kept], "{process}");
     }
     daemon.stop()?;
     host.require_clean()
@@ -243,11 +252,11 @@ fn the_unit_grants_enough() -> Result<()> {
 fn a_crash_leaves_no_process() -> Result<()> {
     let host = Host::new()?;
     let daemon = host.run(&[]).keeps_guarding()?;
-    let names = powers::children(daemon.pid());
+    let names = capabilities::children(daemon.pid());
     ensure!(names.len() == 1, "it has started {names:?}");
     daemon.kill()?;
     let deadline = Instant::now() + Duration::from_secs(5);
-    while powers::runs(names[0]) {
+    while capabilities::runs(names[0]) {
         ensure!(Instant::now() < deadline, "{names:?} is left");
         thread::sleep(Duration::from_millis(5));
     }

@@ -19,44 +19,44 @@ use guard_tests::{
 };
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
 
-fn judge(direction: Direction, frame: &[u8], tables: &MemoryDatapath) -> Decision {
+fn check(direction: Direction, frame: &[u8], tables: &MemoryDatapath) -> Decision {
     match direction {
         Direction::Ingress => ingress::ingress(frame, tables),
         Direction::Egress => egress::egress(frame, tables),
     }
 }
 
-/// A judgement belongs to the hook that made it.
+/// An assessment belongs to the hook that made it.
 fn is_of(decision: Decision, direction: Direction) -> bool {
     decision.outcome.direction() == direction
 }
 
-/// A frame that ends early is judged as if it did not, or refused as malformed, and never less
+/// A frame that ends early is decided as if it did not, or refused as malformed, and never less
 /// strictly the more of it is missing.
 #[test]
-fn every_prefix_of_every_frame_is_judged_like_the_frame_or_refused() {
+fn every_prefix_of_every_frame_is_decided_like_the_frame_or_refused() {
     for (direction, frame) in cases::frames() {
-        // A received frame leaves nothing behind that its own prefix would be judged by.
+        // A received frame leaves nothing behind that its own prefix would be decided by.
         let shared = MemoryDatapath::new(Setup::default());
-        let judge = |length: usize| match direction {
-            Direction::Ingress => judge(direction, &frame[..length], &shared),
+        let check = |length: usize| match direction {
+            Direction::Ingress => check(direction, &frame[..length], &shared),
             Direction::Egress => {
                 let own = MemoryDatapath::new(Setup::default());
-                judge(direction, &frame[..length], &own)
+                check(direction, &frame[..length], &own)
             }
         };
         let cut_off = match direction {
             Direction::Ingress => Outcome::DropMalformed,
             Direction::Egress => Outcome::PassNotRecorded,
         };
-        let whole = judge(frame.len());
+        let whole = check(frame.len());
         if direction == Direction::Egress && whole.protocol == Protocol::Tcp {
             // Without its flags, what opens nothing looks like what opens a flow.
             continue;
         }
         let mut expected = whole.outcome;
         for length in (0..frame.len()).rev() {
-            let outcome = judge(length).outcome;
+            let outcome = check(length).outcome;
             if outcome == cut_off {
                 expected = cut_off;
             }
@@ -122,7 +122,7 @@ fn received_frames_open_nothing() {
     let mut mutations = Mutations::new(1);
     for _ in 0..100_000 {
         let (direction, frame) = mutations.next(&originals);
-        let decision = judge(direction, &frame, &tables);
+        let decision = check(direction, &frame, &tables);
         assert!(is_of(decision, direction));
         assert_ne!(decision.outcome, Outcome::PassKnownFlow, "{frame:02x?}");
         assert_ne!(decision.outcome, Outcome::PassIcmpRelated, "{frame:02x?}");
@@ -145,13 +145,13 @@ proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, cases: 512, ..Default::default() })]
 
     #[test]
-    fn random_bytes_are_judged_once(bytes in prop::collection::vec(any::<u8>(), 0..200), direction in direction()) {
-        let decision = judge(direction, &bytes, &MemoryDatapath::new(Setup::default()));
+    fn random_bytes_are_decided_once(bytes in prop::collection::vec(any::<u8>(), 0..200), direction in direction()) {
+        let decision = check(direction, &bytes, &MemoryDatapath::new(Setup::default()));
         prop_assert!(is_of(decision, direction));
     }
 
     #[test]
-    fn random_packets_are_judged_once(
+    fn random_packets_are_decided_once(
         tags in 0usize..7,
         version in prop::sample::select(vec![0x45u8, 0x46, 0x4f, 0x60]),
         bytes in prop::collection::vec(any::<u8>(), 0..200),
@@ -161,7 +161,7 @@ proptest! {
         let mut packet = bytes;
         packet.insert(0, version);
         let frame = frames::ethernet(ether_type, &packet).tags(tags).received(Family::Ipv4);
-        let decision = judge(direction, &frame, &MemoryDatapath::new(Setup::default()));
+        let decision = check(direction, &frame, &MemoryDatapath::new(Setup::default()));
         prop_assert!(is_of(decision, direction));
         if tags > 4 && direction == Direction::Ingress {
             prop_assert_eq!(decision.outcome, Outcome::DropVlanDepth);

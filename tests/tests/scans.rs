@@ -28,7 +28,7 @@ type Probe = fn(u16) -> Frame;
 /// What makes a segment one of its kind.
 type Kind = fn(Frame) -> Frame;
 
-/// A guarded host and a stranger.
+/// A guarded host and an unsolicited sender.
 struct Lab {
     topology: Direct,
     wire: Wire,
@@ -150,7 +150,7 @@ fn u02_other_scans_meet_silence_too() -> Result<()> {
 }
 
 #[test]
-fn u05_another_protocol_of_the_same_ports_is_a_stranger() -> Result<()> {
+fn u05_another_protocol_of_the_same_ports_is_a_unsolicited_sender() -> Result<()> {
     for lab in Lab::every() {
         let lab = lab?;
         let listener = Listener::new(&lab.topology.guarded, 40_000)?;
@@ -243,7 +243,7 @@ fn u06_floods_of_random_segments_die_unanswered() -> Result<()> {
 }
 
 #[test]
-fn u08_forged_senders_are_strangers() -> Result<()> {
+fn u08_forged_senders_are_unsolicited_senders() -> Result<()> {
     const PORT: u16 = 40_000;
     // name, sender, how many of its datagrams, one a family, the kernel itself delivers
     let senders = [

@@ -49,7 +49,7 @@ fn received(entry: Entry) -> Result<()> {
                     headers.outcome
                 };
                 let context = || format!("{}, {family:?}, {end} bytes", headers.name);
-                judge(&programs, Direction::Ingress, &whole[..end], &[due])
+                check(&programs, Direction::Ingress, &whole[..end], &[due])
                     .with_context(context)?;
                 frames += 1;
             }
@@ -58,7 +58,7 @@ fn received(entry: Entry) -> Result<()> {
     println!("{frames} frames");
     ensure!(
         programs.flows(0)?.is_empty(),
-        "a stranger has opened a flow"
+        "an unsolicited sender has opened a flow"
     );
     ensure!(
         complaints == kernel::complaints(),
@@ -91,7 +91,7 @@ fn e10_sent_frames_that_end_early() -> Result<()> {
                         &[PassNewFlow, PassRefreshedFlow]
                     };
                     let context = || format!("{name}, {family:?}, {end} bytes");
-                    judge(&programs, Direction::Egress, &whole[..end], due)
+                    check(&programs, Direction::Egress, &whole[..end], due)
                         .with_context(context)?;
                     let flows = programs.flows(0)?.len();
                     ensure!(flows == usize::from(end >= needed), "{}", context());
@@ -127,7 +127,7 @@ fn dressed(frame: Frame) -> Vec<(&'static str, Frame)> {
 }
 
 /// Shows one frame to one program: it does what is due, and counts once.
-fn judge(programs: &Programs, hook: Direction, frame: &[u8], due: &[Outcome]) -> Result<()> {
+fn check(programs: &Programs, hook: Direction, frame: &[u8], due: &[Outcome]) -> Result<()> {
     let before = programs.counters(setup::DEVICE)?;
     let action = match hook {
         Direction::Ingress => programs.ingress(frame)?,

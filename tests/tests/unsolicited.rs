@@ -18,30 +18,33 @@ use guard_tests::{
 const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 
 /// Frames to a listener's port that answer nothing.
-fn strangers() -> Vec<(&'static str, Frame)> {
-    let stranger = || udp(53, 40_000);
+fn unsolicited() -> Vec<(&'static str, Frame)> {
+    let unsolicited = || udp(53, 40_000);
     vec![
-        ("a datagram", stranger()),
+        ("a datagram", unsolicited()),
         ("from an exotic port", udp(0, 40_000)),
-        ("behind a tag", stranger().tags(1)),
-        ("behind four tags", stranger().tags(4)),
-        ("with options", stranger().options(&[1; 40])),
-        ("to everybody in the prefix", stranger().to(SUBNET).v4()),
+        ("behind a tag", unsolicited().tags(1)),
+        ("behind four tags", unsolicited().tags(4)),
+        ("with options", unsolicited().options(&[1; 40])),
+        ("to everybody in the prefix", unsolicited().to(SUBNET).v4()),
         (
             "behind destination options",
-            stranger().behind(Extension::Destination(3)),
+            unsolicited().behind(Extension::Destination(3)),
         ),
-        ("an atomic fragment", stranger().behind(Extension::Atomic)),
+        (
+            "an atomic fragment",
+            unsolicited().behind(Extension::Atomic),
+        ),
     ]
 }
 
 #[test]
-fn strangers_reach_no_listener() -> Result<()> {
+fn unsolicited_reach_no_listener() -> Result<()> {
     for mode in Mode::every() {
         let topology = mode.topology()?;
         let listener = Listener::new(&topology.guarded, 40_000)?;
         let wire = Wire::open(&topology.peer, topology.peer_interface())?;
-        let cases: Vec<(&str, Vec<u8>)> = strangers()
+        let cases: Vec<(&str, Vec<u8>)> = unsolicited()
             .into_iter()
             .flat_map(|(name, frame)| {
                 FAMILIES

@@ -2,7 +2,7 @@
 //!
 //! Time does not pass here. What the clock is compared with is moved back where a case waits, and
 //! forth where the kernel's own clock moved on between two frames; a case in which it moved on
-//! while a frame was judged is tried again.
+//! while a frame was decided is tried again.
 
 use std::collections::BTreeMap;
 
@@ -23,16 +23,16 @@ use guard_tests::{
     setup::{self, Setup},
 };
 
-/// How often a case is tried until the clock stands still while a frame is judged.
+/// How often a case is tried until the clock stands still while a frame is decided.
 const TRIES: usize = 20;
 
 #[test]
-fn frames_in_one_piece_are_judged_as_specified() -> Result<()> {
+fn frames_in_one_piece_are_decided_as_specified() -> Result<()> {
     table(Entry::Whole)
 }
 
 #[test]
-fn frames_that_may_be_split_are_judged_as_specified() -> Result<()> {
+fn frames_that_may_be_split_are_decided_as_specified() -> Result<()> {
     if FRAGS.is_missing("XDP on frames in several pieces") {
         return Ok(());
     }
@@ -60,7 +60,7 @@ fn when_time_stands_still(programs: &mut Programs, case: &Case, family: Family) 
             return Ok(());
         }
     }
-    bail!("the clock moved on while a frame was judged, in each of {TRIES} tries")
+    bail!("the clock moved on while a frame was decided, in each of {TRIES} tries")
 }
 
 /// Runs one case, and compares everything the guard knows after each step. Returns whether the
@@ -137,7 +137,7 @@ fn verdict(setup: Setup, outcome: Outcome) -> Verdict {
     }
 }
 
-/// `clock` is when the last frame was judged.
+/// `clock` is when the last frame was decided.
 fn compare(programs: &mut Programs, tables: &MemoryDatapath, clock: u32) -> Result<()> {
     let (flows, due) = (programs.flows(clock)?, tables.flows());
     ensure!(flows == due, "the flows are {flows:#?}, not {due:#?}");
@@ -190,7 +190,7 @@ fn ports_beyond_the_first_piece_of_a_frame_let_nobody_pass() -> Result<()> {
             ensure!(!unread || length > LONGEST_WHOLE, "{length} bytes: unread");
             ensure!(
                 verdict(54, 40_000)? == Verdict::Drop,
-                "{length} bytes, stranger"
+                "{length} bytes, unsolicited sender"
             );
             ensure!(verdict(53, 80)? == answer, "{length} bytes, unguarded");
         }
@@ -200,12 +200,12 @@ fn ports_beyond_the_first_piece_of_a_frame_let_nobody_pass() -> Result<()> {
 }
 
 #[test]
-fn any_frame_is_judged_as_in_memory() -> Result<()> {
+fn any_frame_is_decided_as_in_memory() -> Result<()> {
     alike(Entry::Whole, 200)
 }
 
 #[test]
-fn any_frame_that_may_be_split_is_judged_as_in_memory() -> Result<()> {
+fn any_frame_that_may_be_split_is_decided_as_in_memory() -> Result<()> {
     if FRAGS.is_missing("XDP on frames in several pieces") {
         return Ok(());
     }

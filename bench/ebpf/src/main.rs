@@ -28,8 +28,8 @@ static RECIPE: Array<Recipe, 1> = Array::new();
 static NUMBER: PerCpuArray<u32, 1> = PerCpuArray::new();
 
 /// The XDP program that is measured. Written by the bench.
-#[btf_map(name = "judge")]
-static JUDGE: ProgramArray<1> = ProgramArray::new();
+#[btf_map(name = "subject")]
+static SUBJECT: ProgramArray<1> = ProgramArray::new();
 
 /// The classifier that is measured. Written by the bench.
 #[btf_map(name = "recorder")]
@@ -93,7 +93,7 @@ pub fn vary_received(ctx: XdpContext) -> u32 {
         end: ctx.data_end(),
     });
     // SAFETY: nothing here has to be dropped.
-    unsafe { JUDGE.tail_call(&ctx, 0) };
+    unsafe { SUBJECT.tail_call(&ctx, 0) };
 
     xdp_action::XDP_ABORTED
 }

@@ -10,7 +10,7 @@
 pub struct Recipe {
     /// The interface that the generator sends by.
     pub interface: u32,
-    /// Of 65,536 frames, so many belong to flows. The others come from strangers, each of whom has
+    /// Of 65,536 frames, so many belong to flows. The others come from unsolicited senders, each of whom has
     /// a random address and port.
     pub known_share: u32,
     /// Flows there are: at least 1.
@@ -25,10 +25,10 @@ pub struct Recipe {
     pub remote_address: u32,
     /// 1 when flows take turns, 0 when each frame's is random.
     pub in_order: u32,
-    /// The first local port that strangers aim at.
-    pub stranger_port: u32,
+    /// The first local port that unsolicited senders aim at.
+    pub unsolicited_port: u32,
     /// How many they aim at: at least 1.
-    pub stranger_ports: u32,
+    pub unsolicited_ports: u32,
     /// The last four bytes of the remote address.
     pub address_at: u32,
     /// The local port.
@@ -41,7 +41,7 @@ pub struct Recipe {
     pub ip_checksum_at: u32,
     /// The checksum of the transport header.
     pub transport_checksum_at: u32,
-    /// The first 16 bytes of a tagged frame, or 0. Whoever takes the tag off moves the addresses in
+    /// The first 16 bytes of a tagged frame, or 0. Anyone who takes the tag off moves the addresses in
     /// memory that the kernel then gives to the next frame as it is.
     pub link: [u32; 4],
 }

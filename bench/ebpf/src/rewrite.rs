@@ -104,7 +104,7 @@ pub fn rewrite(frame: Linear, recipe: &Recipe, number: u32) {
             (
                 address,
                 1024 + (dice >> 48) as u32 % 64_000,
-                recipe.stranger_port + choose((dice >> 16) as u32, recipe.stranger_ports),
+                recipe.unsolicited_port + choose((dice >> 16) as u32, recipe.unsolicited_ports),
             )
         };
 

@@ -20,7 +20,7 @@ impl Machine {
     pub fn this() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let release = read("/proc/sys/kernel/osrelease");
-        // The rest is the name that whoever built it gave it.
+        // The rest is the name that anyone who built it gave it.
         let kernel = release.trim().split('-').next().unwrap_or_default();
         let processors = read("/proc/cpuinfo");
         let model = processors

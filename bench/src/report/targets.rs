@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_is_not_judged() {
+    fn what_was_not_measured_is_not_decided() {
         assert!(marks(&Results::new()).is_empty());
     }
 }

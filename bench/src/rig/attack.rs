@@ -16,13 +16,13 @@ use crate::{contender::Contender, fields, recipe::Recipe, shape::Shape};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Attack {
-    /// Strangers, to random ports of the range.
+    /// Unsolicited senders, to random ports of the range.
     Spray,
-    /// Strangers' UDP, to ports that live flows use.
+    /// Unsolicited senders' UDP, to ports that live flows use.
     UsedUdp,
-    /// Strangers' SYNs, to ports that live flows use.
+    /// Unsolicited senders' SYNs, to ports that live flows use.
     UsedSyn,
-    /// Strangers' segments of connections that nobody has, to ports that live flows use.
+    /// Unsolicited senders' segments of connections that nobody has, to ports that live flows use.
     UsedAck,
     /// Later fragments of datagrams that have no first one.
     LaterFragments,
@@ -112,7 +112,7 @@ impl Attack {
         }
     }
 
-    /// The first of the ports that strangers aim at, and how many these are.
+    /// The first of the ports that unsolicited senders aim at, and how many these are.
     fn aim(self) -> (u16, u32) {
         match self {
             Self::UsedUdp | Self::UsedSyn | Self::UsedAck => (FLOW_PORT, FLOWS),
@@ -125,7 +125,7 @@ impl Attack {
     /// Its frames.
     pub fn flood(self, shape: Shape) -> Flood {
         let frame = shape.of(&self.template()).received(shape.family());
-        let (stranger_port, stranger_ports) = self.aim();
+        let (unsolicited_port, unsolicited_ports) = self.aim();
         let recipe = Recipe {
             known_share: self.answers(),
             flows: FLOWS,
@@ -133,8 +133,8 @@ impl Attack {
             flow_port: u32::from(ANSWERED_PORT),
             remote_port: u32::from(ANSWERING_PORT),
             remote_address: fields::last_word(P.address(shape.family())),
-            stranger_port: u32::from(stranger_port),
-            stranger_ports,
+            unsolicited_port: u32::from(unsolicited_port),
+            unsolicited_ports,
             ..fields::of(&frame, Direction::Ingress)
         };
         Flood { frame, recipe }
@@ -151,11 +151,11 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Its strangers aim at these ports.
+    /// Its unsolicited senders aim at these ports.
     #[must_use]
     pub fn at(mut self, port: u16, ports: u32) -> Self {
-        self.recipe.stranger_port = u32::from(port);
-        self.recipe.stranger_ports = ports;
+        self.recipe.unsolicited_port = u32::from(port);
+        self.recipe.unsolicited_ports = ports;
         self
     }
 }

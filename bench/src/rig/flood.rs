@@ -1,4 +1,4 @@
-//! How fast a flood is judged.
+//! How fast a flood is decided.
 
 use std::fmt;
 
@@ -40,7 +40,7 @@ impl Rig<'_> {
     /// Floods contenders in turns with the same frames.
     ///
     /// # Errors
-    /// When portguard judges otherwise than it should.
+    /// When portguard decides otherwise than it should.
     pub fn flood(&mut self, attack: Attack, shape: Shape, rounds: usize) -> Result<Vec<Flooded>> {
         let Self {
             lanes, generator, ..

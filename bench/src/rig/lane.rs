@@ -106,7 +106,7 @@ impl<'a> Lane<'a> {
         self.sender().flood(generator, flood, frames)
     }
 
-    /// Checks that a flood arrives while its time is taken, and that the guard judges it as it
+    /// Checks that a flood arrives while its time is taken, and that the guard decides it as it
     /// should.
     pub fn check(&self, generator: &mut BenchPrograms, attack: Attack, shape: Shape) -> Result<()> {
         /// What has not been received when the generator ends still waits in the ring between the
@@ -125,10 +125,10 @@ impl<'a> Lane<'a> {
         );
         if let (Some(guard), Some(before)) = (self.guard(), before) {
             let moved = guard.packets()?.since(&before);
-            let judged = moved.of(attack.outcome());
+            let decided = moved.of(attack.outcome());
             ensure!(
-                nearly_all(judged),
-                "{attack} ({shape}): {judged} of {FRAMES} frames were judged as they should \
+                nearly_all(decided),
+                "{attack} ({shape}): {decided} of {FRAMES} frames were decided as they should \
                  be:{moved}"
             );
         }

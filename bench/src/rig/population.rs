@@ -1,6 +1,6 @@
 //! The flows of a host: everything on the way has seen what was sent.
 //!
-//! Two kinds. Answers come to one socket that has sent to many, so that whoever lets them in has
+//! Two kinds. Answers come to one socket that has sent to many, so that anyone who lets them in has
 //! many flows to tell apart. Ports in use are one flow each: through portguard, unless its
 //! [`Terms`](crate::contender::Terms) say otherwise, with a connected socket behind every one,
 //! because that is what a rescue asks for; through the others with frames of a raw socket, which

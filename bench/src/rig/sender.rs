@@ -28,7 +28,7 @@ impl<'a> Sender<'a> {
         Self { hosts }
     }
 
-    /// Sends so many frames, and returns how many nanoseconds each took until it was judged.
+    /// Sends so many frames, and returns how many nanoseconds each took until it was decided.
     pub fn flood(&self, generator: &mut BenchPrograms, flood: &Flood, frames: u32) -> Result<f64> {
         self.send(generator, flood, |burst| burst(frames))
     }

@@ -58,7 +58,7 @@ fn plain() -> Vec<Row> {
             tcp(443, 40_000).syn(),
         ),
         row("no_flow, UDP, random ports", DropNoFlow, udp(53, 40_000))
-            .varied(Variety::Strangers, Refill::Never),
+            .varied(Variety::Unsolicited, Refill::Never),
         row("no_flow, UDP, port in use", DropNoFlow, udp(54, 40_000))
             .after_sending(udp(40_000, 53)),
         row(

@@ -38,8 +38,8 @@ pub enum Variety {
     One,
     /// Those of so many flows in turn, from the host's first port of [`FLOW_PORT`] on.
     Flows(u32),
-    /// Those of strangers, to random ports of the range.
-    Strangers,
+    /// Those of unsolicited senders, to random ports of the range.
+    Unsolicited,
 }
 
 /// Flows that each map has room for: the daemon's default.

@@ -63,8 +63,8 @@ impl Scene {
         to_guard.show_to(Varying::Received, guard.descriptor("ingress_frags")?)?;
         to_guard.show_to(Varying::Sent, guard.descriptor("egress")?)?;
         let mut to_bare = [BenchPrograms::load()?, BenchPrograms::load()?];
-        for (varied, judge) in to_bare.iter_mut().zip(["bare_drop", "bare_pass"]) {
-            varied.show_to(Varying::Received, bare.descriptor(judge)?)?;
+        for (varied, check) in to_bare.iter_mut().zip(["bare_drop", "bare_pass"]) {
+            varied.show_to(Varying::Received, bare.descriptor(check)?)?;
             varied.show_to(Varying::Sent, bare.descriptor("bare_next")?)?;
         }
 
@@ -168,7 +168,7 @@ impl Scene {
                 self.bare.descriptor(row.bare())?,
                 self.guard.descriptor(guard)?,
             ),
-            Variety::Flows(_) | Variety::Strangers => {
+            Variety::Flows(_) | Variety::Unsolicited => {
                 let passes = usize::from(row.verdict() == Verdict::Pass);
                 (
                     self.to_bare[passes].descriptor(varying.name())?,
@@ -219,7 +219,7 @@ impl Scene {
 /// What turns the frame of a row into those of many.
 fn varied(fields: Recipe, variety: Variety, shape: Shape) -> Recipe {
     let (flows, known_share) = match variety {
-        Variety::One | Variety::Strangers => (1, 0),
+        Variety::One | Variety::Unsolicited => (1, 0),
         Variety::Flows(flows) => (flows, Recipe::ALL),
     };
     Recipe {
@@ -230,8 +230,8 @@ fn varied(fields: Recipe, variety: Variety, shape: Shape) -> Recipe {
         remote_port: u32::from(SERVICE),
         remote_address: fields::last_word(P.address(shape.family())),
         in_order: 1,
-        stranger_port: u32::from(setup::FIRST),
-        stranger_ports: u32::from(setup::LAST - setup::FIRST) + 1,
+        unsolicited_port: u32::from(setup::FIRST),
+        unsolicited_ports: u32::from(setup::LAST - setup::FIRST) + 1,
         ..fields
     }
 }

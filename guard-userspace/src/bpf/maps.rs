@@ -247,7 +247,7 @@ fn open(path: &Path) -> anyhow::Result<MapData> {
 /// What the kernel tells of the map called `name` that is pinned in `pins`, if it is of the same
 /// kind as `ours`, with keys and values as long.
 ///
-/// Whoever changes what is in a map, but not how long it is, has to call it by another name.
+/// Anyone who changes what is in a map, but not how long it is, has to call it by another name.
 fn alike(name: &str, ours: &MapInfo, pins: &Pins) -> Option<MapInfo> {
     let theirs = MapInfo::from_pin(pins.map(name)).ok()?;
     let same = theirs.map_type().ok()? == ours.map_type().ok()?

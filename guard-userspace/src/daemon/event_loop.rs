@@ -432,7 +432,7 @@ impl Daemon {
         let end = self.guard.end(self.settings.keep_attached);
         messages::stopped(&attachments, end);
         for server in self.servers {
-            // A sweep cannot be stopped half-way; whoever waits for us need not wait for it.
+            // A sweep cannot be stopped half-way; anyone who waits for us need not wait for it.
             let _ = timeout(FAREWELL, server).await;
         }
     }

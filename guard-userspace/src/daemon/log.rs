@@ -63,7 +63,7 @@ pub fn configure(level: LogLevel, format: LogFormat) {
     JSON.store(format == LogFormat::Json, Ordering::Relaxed);
 }
 
-/// Has nobody wait for whoever reads stderr from now on. What that takes no more waits in memory, and
+/// Has nobody wait for anyone who reads stderr from now on. What that takes no more waits in memory, and
 /// what finds no room there is lost, and counted.
 pub fn wait_no_more() {
     QUEUE.wait_no_more();

@@ -22,7 +22,7 @@ const FOR_GOOD: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// # Errors
 /// As [`event_loop::run`].
 pub fn guard(start: RunRequest, parts: Parts) -> Result<(), Failure> {
-    // Whoever reads the log may stand still, and guarding must not.
+    // Anyone who reads the log may stand still, and guarding must not.
     log::wait_no_more();
     descriptors::raise_limit();
     // Before anything that cannot say so: the runtime panics without.

@@ -201,7 +201,7 @@ impl Guard {
     }
 
     /// Learns of older flows, whose hosts need not speak first then, and attaches XDP on the
-    /// interfaces that are to be guarded: from here on strangers are dropped. Returns what was
+    /// interfaces that are to be guarded: from here on unsolicited packets are dropped. Returns what was
     /// learned.
     ///
     /// # Errors

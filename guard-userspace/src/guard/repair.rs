@@ -63,7 +63,7 @@ pub struct RepairTerms {
 
 /// Puts back the flows of sockets on guarded ports, some thousands at most.
 ///
-/// `waiting` are those that wait for packets of any peer, listed after all `sockets` were: whoever has begun
+/// `waiting` are those that wait for packets of any peer, listed after all `sockets` were: anyone who has begun
 /// to listen while they were listed shows there.
 ///
 /// `maps` come with whether they have room. One that has none takes only the flows of sockets that

@@ -150,7 +150,7 @@ impl Sweeper {
             .shortest
             .map(|ticks| Duration::from_millis(self.clock.millis(ticks)));
         next.users.settle(&self.state, next.epoch);
-        // Whoever sees the epoch must see the marks.
+        // Anyone who sees the epoch must see the marks.
         atomic::fence(atomic::Ordering::Release);
         self.state.set_epoch(u32::from(next.epoch));
         let on_ports = sockets.iter().map(|socket| socket.local.port());
@@ -218,7 +218,7 @@ impl Sweeper {
                 continue;
             }
             let (purpose, port) = (Use::flow(socket.transport), socket.local.port());
-            // Nobody asks the filter about other ports, and strangers open connections to those. It
+            // Nobody asks the filter about other ports, and unsolicited senders open connections to those. It
             // is doubted before a port becomes guarded.
             if self.state.guards(socket.transport, port) {
                 next.mark(&seed::entry(socket, 0, any_remote_port), self.parts);
@@ -333,7 +333,7 @@ impl Sweeper {
         Timeouts::ticks(seconds.try_into().unwrap_or(u32::MAX), self.clock.hertz())
     }
 
-    /// How long to rest after a sweep before the next. Until the filter is filled, strangers at
+    /// How long to rest after a sweep before the next. Until the filter is filled, unsolicited senders at
     /// ports in use cost more; and a flow that only sweeps look after must not expire in between.
     pub fn rest(&self, fits: bool) -> Duration {
         let fitting = if fits { Duration::MAX } else { SOON };

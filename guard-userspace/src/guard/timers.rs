@@ -53,7 +53,7 @@ impl Timers {
         (configured, adaptive): (Timeouts, Option<Adaptive>),
         publish: impl FnOnce(Timeouts),
     ) {
-        // Whoever panicked while holding the lock has left every field whole.
+        // Anyone who panicked while holding the lock has left every field whole.
         let mut basis = self.basis.lock().unwrap_or_else(PoisonError::into_inner);
         *basis = Basis {
             configured,
@@ -88,7 +88,7 @@ impl Timers {
     }
 
     fn change(&self, state: Option<&StateMemory>, change: impl FnOnce(&mut Basis)) -> Basis {
-        // Whoever panicked while holding the lock has left every field whole.
+        // Anyone who panicked while holding the lock has left every field whole.
         let mut basis = self.basis.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut basis);
         // Under the lock: nobody else's timers may come between.

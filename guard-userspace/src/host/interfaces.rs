@@ -25,7 +25,7 @@ pub use self::{
 };
 use crate::base::failure::Failure;
 
-/// Reads a message of rtnetlink as whoever asks for it does.
+/// Reads a message of rtnetlink as a program that asks for it does.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn read_any(message: &netlink_packet_route::RouteNetlinkMessage) {
     use netlink_packet_route::RouteNetlinkMessage;

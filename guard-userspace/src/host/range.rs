@@ -246,7 +246,7 @@ impl GuardedPorts {
         self.range
     }
 
-    /// Whether a stranger's packet to `port` is dropped.
+    /// Whether an unsolicited sender's packet to `port` is dropped.
     pub fn guarded(&self, transport: Transport, port: u16) -> bool {
         self.bitmap(transport).contains(port)
     }

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{Host, Twist};
+use super::{Host, Mutation};
 
 /// How long the binary may take to refuse or to guard, also on an emulated machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -42,9 +42,9 @@ impl<'a> Attempt<'a> {
 
     /// Starts the process with something amiss.
     #[must_use]
-    pub fn with(mut self, twist: Twist) -> Self {
+    pub fn with(mut self, mutation: Mutation) -> Self {
         // SAFETY: between fork and exec it makes system calls, and neither allocates nor locks.
-        unsafe { self.command.pre_exec(move || twist.apply()) };
+        unsafe { self.command.pre_exec(move || mutation.apply()) };
         self
     }
 

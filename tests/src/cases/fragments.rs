@@ -1,4 +1,4 @@
-//! Fragments: first ones are judged, later ones share the fate of the last first one.
+//! Fragments: first ones are decided, later ones share the fate of the last first one.
 
 use guard_common::outcome::{
     Outcome::{
@@ -53,12 +53,12 @@ fn of_transport(to: fn(u16, u16) -> Frame) -> Vec<Case> {
             .receives(to(53, 40_000).piece(ID, 16..), PassLaterFragment)
             .receives(to(53, 40_000).piece(ID, 8..16), PassLaterFragment)
             .receives(first(to(53, 40_000)), PassKnownFlow),
-        case("a stranger in pieces")
+        case("an unsolicited datagram in pieces")
             .receives(first(to(53, 40_000)), DropNoFlow)
             .receives(to(53, 40_000).piece(ID, 8..16), DropFragmentDenied)
             .receives(to(53, 40_000).piece(ID, 16..), DropFragmentDenied)
             .receives(later(to(53, 40_000)).tags(4), DropFragmentDenied),
-        case("a stranger in pieces, backwards")
+        case("an unsolicited datagram in pieces, backwards")
             .receives(later(to(53, 40_000)), PassLaterFragment)
             .receives(first(to(53, 40_000)), DropNoFlow)
             .receives(later(to(53, 40_000)), DropFragmentDenied),

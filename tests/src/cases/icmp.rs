@@ -41,7 +41,7 @@ fn of_error(error: Error) -> Vec<Case> {
     [udp as fn(u16, u16) -> Frame, udp_lite, tcp]
         .into_iter()
         .map(|to| {
-            case("an error about a live flow, whoever reports it")
+            case("an error about a live flow, no matter who reports it")
                 .receives(icmp_error(error, to(40_000, 53)), DropIcmpUnrelated)
                 .sends(to(40_000, 53), PassNewFlow)
                 .receives(icmp_error(error, to(40_000, 53)), PassIcmpRelated)

@@ -72,7 +72,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-/// Checks that a frame is judged as if it told the truth.
+/// Checks that a frame is decided as if it told the truth.
 fn lie(name: &'static str, build: fn(u16, u16) -> Frame, lie: impl Fn(Frame) -> Frame) -> Case {
     case(name)
         .receives(lie(build(53, 40_000)), DropNoFlow)

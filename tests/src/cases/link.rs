@@ -20,15 +20,15 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-fn stranger() -> Frame {
+fn unsolicited() -> Frame {
     udp(53, 40_000)
 }
 
 fn tags() -> Vec<Case> {
     let mut cases: Vec<Case> = (1..=4)
         .map(|count| {
-            case("a stranger behind up to four tags")
-                .receives(stranger().tags(count), DropNoFlow)
+            case("an unsolicited datagram behind up to four tags")
+                .receives(unsolicited().tags(count), DropNoFlow)
                 .receives(udp(53, 80).tags(count), PassOutsideRange)
         })
         .collect();
@@ -42,10 +42,10 @@ fn tags() -> Vec<Case> {
             .sends(too_deep(udp(40_001, 53)), PassNotRecorded)
     }));
     cases.extend([
-        case("a stranger behind a service tag and a customer tag")
-            .receives(stranger().tag(SERVICE_VLAN, 7).tag(VLAN, 8), DropNoFlow),
-        case("a stranger behind four service tags").receives(
-            (0..4).fold(stranger(), |frame, id| frame.tag(SERVICE_VLAN, id)),
+        case("an unsolicited datagram behind a service tag and a customer tag")
+            .receives(unsolicited().tag(SERVICE_VLAN, 7).tag(VLAN, 8), DropNoFlow),
+        case("an unsolicited datagram behind four service tags").receives(
+            (0..4).fold(unsolicited(), |frame, id| frame.tag(SERVICE_VLAN, id)),
             DropNoFlow,
         ),
         case("the tag is no part of the flow")
@@ -118,7 +118,7 @@ fn sessions() -> Vec<Case> {
     let short = |frame: Frame| frame.in_session_by_one_byte();
     vec![
         case("a PPPoE session is read like another tag")
-            .receives(stranger().in_session(), DropNoFlow)
+            .receives(unsolicited().in_session(), DropNoFlow)
             .receives(tcp(443, 40_000).syn().in_session(), DropNoFlow)
             .receives(udp(53, 80).in_session(), PassOutsideRange)
             .sends(udp(40_000, 53).in_session(), PassNewFlow)
@@ -126,12 +126,12 @@ fn sessions() -> Vec<Case> {
             .receives(udp(53, 40_000), PassKnownFlow)
             .receives(udp(54, 40_000).in_session(), DropNoFlow),
         case("a PPPoE session behind tags")
-            .receives(stranger().tags(1).in_session(), DropNoFlow)
-            .receives(stranger().tags(4).in_session(), DropNoFlow)
+            .receives(unsolicited().tags(1).in_session(), DropNoFlow)
+            .receives(unsolicited().tags(4).in_session(), DropNoFlow)
             .sends(udp(40_000, 53).tags(1).in_session(), PassNewFlow)
             .receives(udp(53, 40_000).tags(1).in_session(), PassKnownFlow),
         case("a PPP protocol of one byte, which Linux takes too")
-            .receives(short(stranger()), DropNoFlow)
+            .receives(short(unsolicited()), DropNoFlow)
             .receives(short(udp(53, 80)), PassOutsideRange)
             .sends(short(udp(40_000, 53)), PassNewFlow)
             .receives(short(udp(53, 40_000)), PassKnownFlow),

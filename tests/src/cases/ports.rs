@@ -1,4 +1,4 @@
-//! Which ports are guarded, and which strangers are told apart.
+//! Which ports are guarded, and which unsolicited senders are told apart.
 
 use std::net::Ipv6Addr;
 
@@ -99,7 +99,7 @@ fn of_transport(to: Build) -> Vec<Case> {
             .receives(to(443, 40_000).to(EVERYBODY), DropNoFlow)
             .receives(to(443, 40_000).to(SUBNET), DropNoFlow)
             .receives(to(443, 40_000).to(MDNS), DropNoFlow),
-        case("strangers, whoever they pretend to be")
+        case("unsolicited senders, no matter whom they pretend to be")
             .receives(to(443, 40_000).from(G), DropNoFlow)
             .receives(to(40_000, 40_000).from(G), DropNoFlow)
             .receives(to(443, 40_000).from(MDNS), DropNoFlow)
@@ -117,7 +117,7 @@ fn of_transport(to: Build) -> Vec<Case> {
 }
 
 fn trusted(to: Build) -> Case {
-    case("whoever is trusted passes, and opens nothing")
+    case("anyone who is trusted passes, and opens nothing")
         .set_up(|setup| setup.trusts = true)
         .receives(to(443, 40_000).from(FAR), PassTrusted)
         .receives(to(443, 40_000).from(N), DropNoFlow)

@@ -34,7 +34,7 @@ fn established(name: &'static str) -> Case {
 fn opening() -> Vec<Case> {
     vec![
         established("a connection this host opens").receives(back(), PassKnownFlow),
-        case("a stranger's segments, whatever their flags")
+        case("an unsolicited sender's segments, whatever their flags")
             .receives(back().syn(), DropNoFlow)
             .receives(back().syn_ack(), DropNoFlow)
             .receives(back(), DropNoFlow)
@@ -42,7 +42,7 @@ fn opening() -> Vec<Case> {
             .receives(back().rst(), DropNoFlow)
             .receives(back().no_flags(), DropNoFlow)
             .receives(back().no_flags().fin(), DropNoFlow),
-        case("answering a stranger opens nothing")
+        case("answering an unsolicited sender opens nothing")
             .receives(back().syn(), DropNoFlow)
             .sends(out().syn_ack(), PassNotRecorded)
             .receives(back(), DropNoFlow)
@@ -187,7 +187,7 @@ fn closing() -> Vec<Case> {
             .receives(back().syn_ack(), PassKnownFlow)
             .waits(TIMEOUTS.tcp_established)
             .receives(back(), PassKnownFlow),
-        established("a flow that expired is not revived by an answer to a stranger")
+        established("a flow that expired is not revived by an answer to an unsolicited sender")
             .waits(TIMEOUTS.tcp_established + 1)
             .receives(back(), DropNoFlow)
             .sends(out().rst(), PassNotRecorded)

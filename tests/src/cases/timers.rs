@@ -52,7 +52,7 @@ fn datagrams(to: fn(u16, u16) -> Frame, peer: u16, timeout: u32) -> Vec<Case> {
             .receives(to(peer, 40_000), PassKnownFlow)
             .waits(timeout + 1)
             .receives(to(peer, 40_000), DropNoFlow),
-        case("strangers keep nothing alive")
+        case("unsolicited senders keep nothing alive")
             .sends(to(40_000, peer), PassNewFlow)
             .waits(timeout)
             .receives(to(peer + 1, 40_000), DropNoFlow)

@@ -184,7 +184,7 @@ impl Found {
     }
 }
 
-/// One step of the reference, and its judgement where the step is a frame.
+/// One step of the reference, and its assessment where the step is a frame.
 pub fn take(model: &mut Model, step: &Step) -> Option<Decision> {
     match step {
         Step::Receive(frame) => return Some(model.receive(frame)),

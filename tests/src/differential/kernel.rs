@@ -186,7 +186,7 @@ impl Kernel {
         &self.state.bytes()[start..start + Use::COUNT * PORTS]
     }
 
-    /// Judges a received frame: what XDP returned.
+    /// Checks a received frame: what XDP returned.
     pub fn receive(&self, frame: &[u8]) -> Result<u32> {
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index.
         let context = [0, frame.len() as u32, 0, self.interface, 0, 0];

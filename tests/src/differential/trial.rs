@@ -114,7 +114,7 @@ struct Trial {
     model: Model,
     tables: MemoryDatapath,
     around: Around,
-    /// The last frame's judgement, by both.
+    /// The last frame's assessment, by both.
     decision: Option<(decision::Decision, Decision)>,
     /// Ticks by which the reference's clock is ahead of the kernel's.
     ahead: u32,
@@ -141,14 +141,14 @@ impl Trial {
             Step::Receive(frame) => {
                 let due = self.model.receive(frame);
                 let decision = ingress::ingress(&frame[..], &self.tables);
-                return self.judge(due, decision, Direction::Ingress);
+                return self.check(due, decision, Direction::Ingress);
             }
             Step::Send(frame) | Step::Forward(frame) => {
                 let passes = matches!(step, Step::Forward(_));
                 self.tables.set_forwarded(passes);
                 let due = self.model.send(frame, passes);
                 let decision = egress::egress(&frame[..], &self.tables);
-                return self.judge(due, decision, Direction::Egress);
+                return self.check(due, decision, Direction::Egress);
             }
             Step::Wait(ticks) => self.shift(*ticks),
             Step::Back(ticks) => self.shift(ticks.wrapping_neg()),
@@ -181,7 +181,7 @@ impl Trial {
     }
 
     /// Compares by the names that the outside knows.
-    fn judge(
+    fn check(
         &mut self,
         due: decision::Decision,
         decision: Decision,
@@ -216,7 +216,7 @@ impl Trial {
         Ok(())
     }
 
-    /// The flows that the last frame was judged by. That of the unspecified address, which nobody
+    /// The flows that the last frame was decided by. That of the unspecified address, which nobody
     /// has, would be looked up by the key of a query.
     fn touched(&self) -> impl Iterator<Item = &FlowId> {
         let has_peer = |id: &&FlowId| id.remote.is_none_or(|remote| !remote.is_unspecified());

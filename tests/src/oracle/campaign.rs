@@ -40,7 +40,7 @@ const CONFIRM: usize = 3;
 /// Tries it, and tells about the progress.
 ///
 /// # Errors
-/// The first packet of a stranger that is delivered, or of a peer that is not.
+/// The first packet of an unsolicited sender that is delivered, or of a peer that is not.
 pub fn run(plan: &Plan, mut report: impl FnMut(&Tally)) -> Result<Tally> {
     let topologies = [Direct::new()?, Direct::new()?];
     let [guarded, twin] = &topologies;
@@ -119,7 +119,11 @@ impl Trial<'_> {
                 }
             }
             if !encoding.is_welcome() {
-                ensure!(had == 0, "a stranger's, and delivered: {}", Shown(encoding));
+                ensure!(
+                    had == 0,
+                    "an unsolicited sender's, and delivered: {}",
+                    Shown(encoding)
+                );
             } else if had < due {
                 missing.push(encoding);
             }

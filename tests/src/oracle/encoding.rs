@@ -110,7 +110,7 @@ pub struct Piece {
     pub end: usize,
     /// Whether it says that more follow.
     pub more: bool,
-    /// Whether a stranger has forged it: another port of the sender, another number.
+    /// Whether a sender has forged it: another port of the sender, another number.
     pub forged: bool,
 }
 

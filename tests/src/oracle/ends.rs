@@ -27,7 +27,7 @@ pub const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 /// Who sends it, to which socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sender {
-    /// A peer, to the socket that has asked it. Everybody else is a stranger.
+    /// A peer, to the socket that has asked it. Everybody else is an unsolicited sender.
     Peer,
     /// Another port of that peer.
     OtherPort,

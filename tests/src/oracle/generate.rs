@@ -51,7 +51,7 @@ pub fn encoding(random: &mut Random, id: u32) -> Encoding {
     };
     // One thing or several, because each of them alone is what a guard has thought of.
     for _ in 0..1 + random.below(3) {
-        twist(random, &mut made);
+        mutation(random, &mut made);
     }
     made
 }
@@ -73,7 +73,7 @@ fn sender(random: &mut Random, to_groups: bool) -> Sender {
     }
 }
 
-fn twist(random: &mut Random, made: &mut Encoding) {
+fn mutation(random: &mut Random, made: &mut Encoding) {
     match random.below(16) {
         0 | 1 => made.tags = tags(random),
         2 | 3 => headers(random, made),
@@ -131,7 +131,7 @@ fn quoted_headers(random: &mut Random, made: &mut Encoding) {
 }
 
 /// Pieces in some order: most often all of them, now and then one twice, one that reaches into the
-/// next, one too few, or a stranger's.
+/// next, one too few, or an unsolicited sender's.
 fn pieces(random: &mut Random, made: &mut Encoding) {
     let whole = made.body_length();
     let mut cuts = vec![0];

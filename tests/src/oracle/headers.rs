@@ -57,7 +57,7 @@ pub(super) fn options(random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// Destination options with one that nobody knows, and whoever does not know it skips.
+/// Destination options with one that nobody knows, and anyone who does not know it skips.
 fn options_header(words: usize) -> Extension {
     const UNKNOWN: u8 = 0x1e;
 

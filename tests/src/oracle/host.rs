@@ -58,7 +58,7 @@ impl<'a> Host<'a> {
         for (setting, value) in [
             // Each family has sockets of its own.
             ("net/ipv6/bindv6only", "1"),
-            // Answers to strangers leave no trace.
+            // Answers to unsolicited senders leave no trace.
             ("net/ipv4/tcp_syncookies", "2"),
             // What is never completed takes no room from what is.
             ("net/ipv4/ipfrag_high_thresh", "67108864"),

@@ -2,7 +2,7 @@
 
 use super::encoding::Encoding;
 
-/// A kind of packets that the guard drops whoever sends them.
+/// A kind of packets that the guard drops no matter who sends them.
 #[derive(Debug)]
 pub struct Exception {
     /// What it is.
@@ -32,7 +32,7 @@ pub static EXCEPTIONS: [Exception; 5] = [
     Exception {
         name: "another first piece before the rest",
         reason: "The first piece that came last decides, since later ones do not say whose they \
-                 are. Whoever knows the identification and slips one in between can as well \
+                 are. Anyone who knows the identification and slips one in between can as well \
                  have the kernel discard the datagram, by a piece that overlaps.",
         applies: a_later_piece_is_refused,
     },
@@ -50,7 +50,7 @@ pub static EXCEPTIONS: [Exception; 5] = [
     },
     Exception {
         name: "an error about a later piece",
-        reason: "What it quotes is payload, where the kernel reads ports all the same: whoever \
+        reason: "What it quotes is payload, where the kernel reads ports all the same: anyone who \
                  can have this host send chosen bytes could so forge errors about any flow.",
         applies: |encoding| encoding.quote.fragment & 0x1fff != 0,
     },
@@ -68,7 +68,7 @@ fn headers(encoding: &Encoding) -> usize {
     encoding.inner.iter().map(|header| header.bytes.len()).sum()
 }
 
-/// Whether a later piece comes when the first one that came last was refused: a stranger's, or one
+/// Whether a later piece comes when the first one that came last was refused: an unsolicited sender's, or one
 /// that ends before the ports.
 fn a_later_piece_is_refused(encoding: &Encoding) -> bool {
     let ports = headers(encoding)..headers(encoding) + encoding.telling();

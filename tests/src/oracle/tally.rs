@@ -26,7 +26,7 @@ pub struct Tally {
     pub frames: u64,
     /// Those among them that carry echoes, or pieces of some.
     pub echoes: u64,
-    /// What was delivered where nobody guards, by what is unusual: of strangers and of peers.
+    /// What was delivered where nobody guards, by what is unusual: of unsolicited senders and of peers.
     pub delivered: BTreeMap<&'static str, [u32; 2]>,
     /// How often an exception explained a difference.
     pub excepted: BTreeMap<&'static str, u32>,
@@ -35,7 +35,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// How many of strangers, and how many of peers, the kernel would have delivered.
+    /// How many of unsolicited senders, and how many of peers, the kernel would have delivered.
     pub fn deliverable(&self) -> [u32; 2] {
         self.delivered.get(ALL).copied().unwrap_or_default()
     }
@@ -46,9 +46,12 @@ pub(super) const ALL: &str = "everything";
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} encodings, {} frames", self.encodings, self.frames)?;
-        writeln!(f, "delivered without a guard, of strangers and of peers:")?;
-        for (feature, [strangers, peers]) in &self.delivered {
-            writeln!(f, "  {feature:24} {strangers:8} {peers:8}")?;
+        writeln!(
+            f,
+            "delivered without a guard, of unsolicited senders and of peers:"
+        )?;
+        for (feature, [unsolicited, peers]) in &self.delivered {
+            writeln!(f, "  {feature:24} {unsolicited:8} {peers:8}")?;
         }
         for exception in &EXCEPTIONS {
             let count = self.excepted.get(exception.name).copied().unwrap_or(0);

@@ -12,14 +12,14 @@ use super::{
 /// What TCP carries instead of the number itself, so that some data behind it does not matter.
 pub const SPREAD: u32 = 64;
 
-/// Set in the number of what a stranger has forged.
+/// Set in the number of what a sender has forged.
 pub const FORGED: u32 = 1 << 25;
 
 /// Where the checksum of an ICMP message is.
 const ICMP_CHECKSUM: usize = 2;
 
 impl Encoding {
-    /// Its bytes, or those of what a stranger has forged in its name: with another port of the
+    /// Its bytes, or those of what a sender has forged in its name: with another port of the
     /// sender, and another number.
     pub(super) fn transport(&self, forged: bool) -> Vec<u8> {
         let (remote, local) = (self.remote().1, self.local().1);

@@ -1,4 +1,4 @@
-//! Maps and programs by bare system calls, for whoever makes millions of them.
+//! Maps and programs by bare system calls, for tests that make millions of them.
 
 use std::{
     io,

@@ -33,7 +33,7 @@ impl Budget {
         Self::count(u64::MAX)
     }
 
-    /// So much of it in a second, counted from now. Whoever falls behind catches up.
+    /// So much of it in a second, counted from now. Anyone who falls behind catches up.
     #[must_use]
     pub fn paced(self, per_second: u64) -> Self {
         Self {

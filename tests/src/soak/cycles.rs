@@ -160,7 +160,10 @@ fn ask(server: SocketAddr, connected: bool) -> Result<()> {
             ensure!(&answer[..length] == QUERY, "another answer");
             return Ok(());
         }
-        // As a resolver does: without a guard, a stranger's datagram may meet an open port.
-        ensure!(began.elapsed() < PATIENCE, "strangers' answers alone");
+        // As a resolver does: without a guard, an unsolicited datagram may meet an open port.
+        ensure!(
+            began.elapsed() < PATIENCE,
+            "unsolicited senders' answers alone"
+        );
     }
 }

@@ -84,7 +84,7 @@ impl Drop for Farm {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
         for listener in &self.listeners {
-            // SAFETY: no memory is involved. Whoever waits for a connection is woken.
+            // SAFETY: no memory is involved. Anyone who waits for a connection is woken.
             unsafe { libc::shutdown(listener.as_raw_fd(), libc::SHUT_RDWR) };
         }
         for thread in self.threads.drain(..) {

@@ -17,7 +17,7 @@ const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 
 /// Somebody on the link who sends datagrams and SYNs to guarded ports, asked by nobody.
 #[derive(Debug)]
-pub struct Stranger {
+pub struct UnsolicitedSender {
     wire: Wire,
     frames: Vec<Template>,
     ports: RangeInclusive<u16>,
@@ -26,7 +26,7 @@ pub struct Stranger {
     dice: Dice,
 }
 
-impl Stranger {
+impl UnsolicitedSender {
     /// Sends from an interface of the peer's, as [`N`], to these ports, every
     /// other time to one of `targets`.
     pub fn new(

@@ -36,7 +36,7 @@ fn a_program_that_ends_the_chain_stands_in_front_before_the_start() -> Result<()
         let heard = answered(&topology, LOST)?;
         ensure!(heard == 0, "{mode}: {heard} answers by no record");
 
-        // Whoever takes over goes to the front.
+        // Anyone who takes over goes to the front.
         guard.start_again(&["--xdp-mode", mode])?;
         require_answers(&topology, "taken over")?;
         ensure!(row(host, interface)?[1] == other.id()?, "{mode}: not first");

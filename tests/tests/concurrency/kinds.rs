@@ -1,4 +1,4 @@
-//! Frames of every sort that is judged without a socket.
+//! Frames of every sort that is decided without a socket.
 
 use guard_common::outcome::{
     Family,
@@ -12,7 +12,7 @@ use guard_tests::frames::{
     Error, Extension, FAR, Frame, ethernet, icmp, icmp_error, protocol, tcp, udp, udp_lite,
 };
 
-/// What the guard has to be told for these frames to be judged so.
+/// What the guard has to be told for these frames to be decided so.
 pub const FLAGS: [&str; 4] = ["--expose", "41000/udp", "--trust", "192.0.2.0/24"];
 /// The port of the flow that some of them belong to, whose remote end is the peer's port 53.
 pub const LIVE: u16 = 40_100;

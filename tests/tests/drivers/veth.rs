@@ -100,7 +100,7 @@ fn a_bond_of_veths_is_guarded_as_they_are() -> Result<()> {
 
 /// A program hands frames to the guarded end of a veth, as cluster networks do.
 #[test]
-fn frames_that_are_redirected_into_a_veth_are_judged() -> Result<()> {
+fn frames_that_are_redirected_into_a_veth_are_decided() -> Result<()> {
     // TCX, by which the program is attached: https://github.com/torvalds/linux/commit/e420bed02507
     if Kernel::new(6, 6).is_missing("TCX links") {
         return Ok(());

@@ -17,7 +17,7 @@ use guard_tests::{
     wire::{Listener, QUIET, Wire},
 };
 
-/// Where a listener waits for strangers.
+/// Where a listener waits for unsolicited senders.
 pub const PORT: u16 = 40_000;
 /// Where another one does, outside the range.
 pub const SERVICE: u16 = 5_000;
@@ -117,7 +117,7 @@ impl Case {
 }
 
 /// Shows that the kernel delivers what it should, and that the guard lets nothing of it through.
-pub fn judge(mode: Mode, cases: &[Case]) -> Result<()> {
+pub fn check(mode: Mode, cases: &[Case]) -> Result<()> {
     let topology = mode.topology()?;
     let _service = Listener::new(&topology.guarded, SERVICE)?;
     let wire = Wire::open(&topology.peer, topology.peer_interface())?;

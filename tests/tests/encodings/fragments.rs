@@ -1,4 +1,4 @@
-//! Pieces of a forbidden datagram: the first is judged, the others share its fate.
+//! Pieces of a forbidden datagram: the first is decided, the others share its fate.
 
 use guard_common::outcome::{
     Family,

@@ -23,34 +23,34 @@ const MODES: [&str; 2] = ["native", "generic"];
 
 #[test]
 fn e01_a1_tags() -> Result<()> {
-    judge(link::cases)
+    check(link::cases)
 }
 
 #[test]
 fn e03_options() -> Result<()> {
-    judge(options::cases)
+    check(options::cases)
 }
 
 #[test]
 fn e04_a5_fragments() -> Result<()> {
-    judge(fragments::cases)
+    check(fragments::cases)
 }
 
 #[test]
 fn e06_a7_a8_extension_headers() -> Result<()> {
-    judge(extensions::cases)
+    check(extensions::cases)
 }
 
 #[test]
 fn e08_lies() -> Result<()> {
-    judge(lies::cases)
+    check(lies::cases)
 }
 
 #[test]
 fn a9_u10_groups() -> Result<()> {
-    judge(groups::cases)
+    check(groups::cases)
 }
 
-fn judge(cases: fn() -> Vec<Case>) -> Result<()> {
-    Mode::every().try_for_each(|mode| case::judge(mode, &cases()))
+fn check(cases: fn() -> Vec<Case>) -> Result<()> {
+    Mode::every().try_for_each(|mode| case::check(mode, &cases()))
 }

@@ -72,7 +72,7 @@ fn is_said_and_mended(
         ensure!(since.elapsed() < BACK, "{what}: not back: {}", guard.said());
     }
     println!("{what}: back after {:?}", since.elapsed());
-    // Whoever asks every few seconds hears of it.
+    // Anyone who asks every few seconds hears of it.
     ensure!(health(host)? == 503, "{what}: as if nothing had been");
     let said = status(host, guard)?;
     let alarm = said.lines().find(|line| line.starts_with("ALARM"));

@@ -87,7 +87,7 @@ fn send_until(
     }
 }
 
-/// A stranger's datagram to the port where somebody listens.
+/// An unsolicited datagram to the port where somebody listens.
 fn strange(wire: &Wire, family: Family) -> Result<()> {
     wire.send(&udp(53, PORT).received(family))
         .with_context(|| format!("{family:?}"))

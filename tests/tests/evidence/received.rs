@@ -15,7 +15,7 @@ use super::{FAMILIES, OVER, PORT, PROMISED, health, send_until, status, strange,
 /// A third host, whose packets another program brings to the guarded one.
 struct Detour {
     topology: Direct,
-    stranger: Namespace,
+    unsolicited: Namespace,
 }
 
 /// How its packets are brought there.
@@ -31,9 +31,9 @@ enum Way {
 impl Detour {
     fn new(way: Way) -> Result<Self> {
         let topology = Direct::new()?;
-        let stranger = Namespace::new("s")?;
+        let unsolicited = Namespace::new("s")?;
         let peer = &topology.peer;
-        link((&stranger, "ss"), (peer, "sp"))?;
+        link((&unsolicited, "ss"), (peer, "sp"))?;
         match way {
             Way::Peer => {
                 let index = peer.run(|| index_of(topology.peer_interface()))?;
@@ -54,7 +54,10 @@ impl Detour {
             }
         }
 
-        Ok(Self { topology, stranger })
+        Ok(Self {
+            topology,
+            unsolicited,
+        })
     }
 }
 
@@ -70,17 +73,17 @@ fn is_found_and_cured(way: Way, mode: &str, other: &str) -> Result<()> {
     let detour = Detour::new(way)?;
     let host = &detour.topology.guarded;
     let listener = Listener::new(host, PORT)?;
-    let wire = Wire::open(&detour.stranger, "ss")?;
-    let strangers = || {
+    let wire = Wire::open(&detour.unsolicited, "ss")?;
+    let unsolicited = || {
         FAMILIES
             .iter()
             .try_for_each(|family| strange(&wire, *family))
     };
-    strangers()?;
+    unsolicited()?;
     ensure!(listener.delivered(QUIET) == 2, "unheard without a guard");
 
     let guard = Guard::start(host, "vg", &["--xdp-mode", mode])?;
-    strangers()?;
+    unsolicited()?;
     ensure!(
         listener.delivered(QUIET) == 2,
         "{mode}: the program sees them"
@@ -98,10 +101,10 @@ fn is_found_and_cured(way: Way, mode: &str, other: &str) -> Result<()> {
     let cured = send_until(200, OVER, host, |family| strange(&wire, family))?;
     println!("{way:?}, {mode}: over after {cured:?}");
     listener.delivered(QUIET);
-    strangers()?;
+    unsolicited()?;
     ensure!(
         listener.delivered(QUIET) == 0,
-        "{mode}: strangers are heard"
+        "{mode}: unsolicited packets are delivered"
     );
     let samples = guard.scrape()?;
     ensure!(unseen(&samples, "xdp") >= 50, "{mode}: not counted");

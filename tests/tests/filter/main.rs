@@ -1,4 +1,4 @@
-//! The tuple filter: strangers at ports in use are told from everybody else without a look-up, and
+//! The tuple filter: unsolicited senders at ports in use are told from everybody else without a look-up, and
 //! nobody else notices.
 
 mod owner;
@@ -230,7 +230,7 @@ proptest! {
     }
 }
 
-/// The control: a socket whose tuple no sweep has marked is a stranger to a filter that is trusted,
+/// The control: a socket whose tuple no sweep has marked is an unsolicited sender to a filter that is trusted,
 /// and is asked for as long as it is not.
 #[test]
 fn what_no_sweep_has_marked_is_not_asked_for() {
@@ -255,15 +255,15 @@ fn a_rescue_is_remembered_until_two_sweeps_have_missed_it() {
     let mut tables = tables(Setup::default(), &sockets);
     let epoch = tables.epoch() as u8;
     tables.set_mark(Use::Tcp, 50_000, epoch);
-    let judge = |tables: &MemoryDatapath| ingress::ingress(&received[..], tables).outcome;
-    assert_eq!(judge(&tables), Outcome::PassRescued);
+    let check = |tables: &MemoryDatapath| ingress::ingress(&received[..], tables).outcome;
+    assert_eq!(check(&tables), Outcome::PassRescued);
     tables.validate_filter();
-    assert_eq!(judge(&tables), Outcome::PassKnownFlow);
+    assert_eq!(check(&tables), Outcome::PassKnownFlow);
     tables.sweep(1);
-    assert_eq!(judge(&tables), Outcome::PassKnownFlow);
+    assert_eq!(check(&tables), Outcome::PassKnownFlow);
     // Nobody but the socket uses the port, which is forgotten, so it is marked by hand.
     tables.sweep(1);
     let epoch = tables.epoch() as u8;
     tables.set_mark(Use::Tcp, 50_000, epoch);
-    assert_eq!(judge(&tables), Outcome::DropNoFlow);
+    assert_eq!(check(&tables), Outcome::DropNoFlow);
 }

@@ -35,7 +35,7 @@ fn answered(peer: End, transport: Transport, doubted: bool) -> Outcome {
     ingress::ingress(&received[..], &tables).outcome
 }
 
-/// Sweeps leave whose a port is where it is one peer's: others are strangers there by that alone, as
+/// Sweeps leave whose a port is where it is one peer's: others are unsolicited senders there by that alone, as
 /// long as no tuple may be in use that sweeps do not know.
 #[test]
 fn a_port_of_one_peer_is_no_other_s() {
@@ -46,7 +46,7 @@ fn a_port_of_one_peer_is_no_other_s() {
     }
 }
 
-/// Whoever else is spoken with at such a port is known at once, and stays known, as its owner does.
+/// Any other peer of such a port is known at once, and stays known, as the single peer does.
 #[test]
 fn a_port_of_one_peer_becomes_that_of_two() {
     let mut tables = tables(Setup::default(), &Rc::default());
@@ -54,7 +54,7 @@ fn a_port_of_one_peer_becomes_that_of_two() {
         let sent = udp(50_000, 443).to(peer).sent(Family::Ipv4);
         egress::egress(&sent[..], tables).outcome
     };
-    let judge = |tables: &MemoryDatapath, peer| {
+    let check = |tables: &MemoryDatapath, peer| {
         let received = udp(443, 50_000).from(peer).received(Family::Ipv4);
         ingress::ingress(&received[..], tables).outcome
     };
@@ -65,13 +65,13 @@ fn a_port_of_one_peer_becomes_that_of_two() {
         assert_eq!(send(&tables, P), Outcome::PassRefreshedFlow);
     }
     assert!(!tables.is_marked(Use::Udp, 50_000));
-    assert_eq!(judge(&tables, P), Outcome::PassKnownFlow);
-    assert_eq!(judge(&tables, FAR), Outcome::DropNoFlow);
+    assert_eq!(check(&tables, P), Outcome::PassKnownFlow);
+    assert_eq!(check(&tables, FAR), Outcome::DropNoFlow);
 
     assert_eq!(send(&tables, FAR), Outcome::PassNewFlow);
     for _ in 0..5 {
-        assert_eq!(judge(&tables, P), Outcome::PassKnownFlow);
-        assert_eq!(judge(&tables, FAR), Outcome::PassKnownFlow);
+        assert_eq!(check(&tables, P), Outcome::PassKnownFlow);
+        assert_eq!(check(&tables, FAR), Outcome::PassKnownFlow);
         tables.sweep_all(&[]);
     }
 }

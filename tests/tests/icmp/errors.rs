@@ -118,7 +118,7 @@ fn i03_forged_errors_do_nothing() -> Result<()> {
     Ok(())
 }
 
-/// A stranger need guess nothing for it. Over IPv6 an echo reply may be too long for a link.
+/// A sender need guess nothing for it. Over IPv6 an echo reply may be too long for a link.
 #[test]
 fn a_forged_error_about_an_echo_reply_narrows_no_path() -> Result<()> {
     let about = icmp([0, 129], [0x9c, 0x40, 0, 53]);

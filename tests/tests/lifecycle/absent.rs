@@ -93,7 +93,7 @@ fn f10_those_that_are_missing_keep_no_other_waiting() -> Result<()> {
     let flags: Vec<_> = flags.iter().map(String::as_str).collect();
     let guard = Guard::start_waiting(host, "vg", &flags)?;
     let took = used(guard.pid())?;
-    ensure!(lab.scan(10)? == 0, "strangers are heard");
+    ensure!(lab.scan(10)? == 0, "unsolicited packets are delivered");
     ensure!(
         took < due * 5,
         "it took {took:?} of a processor, and {due:?} without them"
@@ -178,7 +178,10 @@ fn f10_those_that_are_there_are_guarded_while_one_is_missing() -> Result<()> {
         let host = &lab.topology.guarded;
         let flags = [&flags[..], &["--iface", "late", "--egress-iface", ALTNAME]].concat();
         let mut guard = Guard::start_waiting(host, "vg", &flags)?;
-        ensure!(lab.scan(10)? == 0, "{flags:?}: strangers are heard");
+        ensure!(
+            lab.scan(10)? == 0,
+            "{flags:?}: unsolicited packets are delivered"
+        );
         works(&lab.topology, &lab.listener, "vg")?;
         for missing in ["late", ALTNAME] {
             let said = format!("warning: {missing}: no such interface, waiting for it; interfaces");
@@ -353,7 +356,7 @@ fn f10_a_name_that_is_no_text_costs_nothing() -> Result<()> {
     host.ip("link add other type veth peer name other-end")?;
     call(&["link", "set", "other", "name"], b"y\xff")?;
     let guard = lab.guard(&[])?;
-    ensure!(lab.scan(10)? == 0, "strangers are heard");
+    ensure!(lab.scan(10)? == 0, "unsolicited packets are delivered");
     host.ip("link add another type veth peer name another-end")?;
     call(&["link", "set", "another", "name"], b"z\xff")?;
     call(
@@ -363,7 +366,11 @@ fn f10_a_name_that_is_no_text_costs_nothing() -> Result<()> {
     // Longer than it takes to look at the interfaces twice.
     let began = Instant::now();
     while began.elapsed() < PATIENCE {
-        ensure!(lab.scan(1)? == 0, "strangers are heard: {}", guard.said());
+        ensure!(
+            lab.scan(1)? == 0,
+            "unsolicited packets are delivered: {}",
+            guard.said()
+        );
         thread::sleep(Duration::from_millis(100));
     }
     healthy(host, &guard)?;

@@ -31,7 +31,10 @@ fn f03_a_killed_daemon_leaves_the_guard_in_force() -> Result<()> {
             Ok(())
         };
         open(8080, &mut talks)?;
-        ensure!(lab.scan(10)? == 0, "{flags:?}: strangers are heard");
+        ensure!(
+            lab.scan(10)? == 0,
+            "{flags:?}: unsolicited packets are delivered"
+        );
         let program = hooks::xdp(host, interface)?;
         guard.kill()?;
 

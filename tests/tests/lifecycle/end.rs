@@ -31,7 +31,10 @@ fn f02_sigterm_leaves_nothing() -> Result<()> {
         let (host, interface) = (&lab.topology.guarded, lab.topology.interface());
         let mut guard = lab.guard(&flags)?;
         guard.expect([(DropNoFlow, 20)], || {
-            ensure!(lab.scan(10)? == 0, "{flags:?}: strangers are heard");
+            ensure!(
+                lab.scan(10)? == 0,
+                "{flags:?}: unsolicited packets are delivered"
+            );
             Ok(())
         })?;
         let program = hooks::xdp(host, interface)?;
@@ -48,18 +51,21 @@ fn f02_sigterm_leaves_nothing() -> Result<()> {
         let left = fs::read_dir(guard.pins()).map_or(0, Iterator::count);
         ensure!(left == 0, "{flags:?}: {left} folders are left");
         ensure!(!guard.control_socket().exists(), "{flags:?}: the socket");
-        // Programs are freed behind the back of whoever detaches them.
+        // Programs are freed behind the back of anyone who detaches them.
         let deadline = Instant::now() + PROMISED;
         while program.is_some_and(hooks::loaded) {
             ensure!(Instant::now() < deadline, "{flags:?}: still loaded");
             thread::sleep(Duration::from_millis(20));
         }
-        ensure!(lab.hears(10)?, "{flags:?}: strangers are not heard");
+        ensure!(
+            lab.hears(10)?,
+            "{flags:?}: unsolicited packets are not delivered"
+        );
     }
     Ok(())
 }
 
-/// While strangers knock, clients come and go, the range changes and everybody asks for figures.
+/// While unsolicited senders knock, clients come and go, the range changes and everybody asks for figures.
 #[test]
 fn f02_sigterm_is_answered_soon_under_load() -> Result<()> {
     for flags in attachments() {
@@ -134,7 +140,10 @@ fn f02_keep_attached_keeps_both_programs_in_force() -> Result<()> {
         // Nothing but its entry knows of an unconnected socket's peer.
         let server = P.address(Family::Ipv4);
         let mut talk = Exchange::open(host, peer, (server, 8081), false, 1)?.remove(0);
-        ensure!(lab.scan(10)? == 0, "{flags:?}: strangers are heard");
+        ensure!(
+            lab.scan(10)? == 0,
+            "{flags:?}: unsolicited packets are delivered"
+        );
         let status = guard.end()?;
         ensure!(status.success(), "{flags:?}: {status}: {}", guard.said());
 

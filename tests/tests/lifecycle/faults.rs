@@ -75,7 +75,7 @@ fn f13_counters_never_fall_when_a_processor_goes() -> Result<()> {
         let toggled = (0..6).try_for_each(|round| -> Result<()> {
             let before = guard.packets()?;
             Processor::set(round % 2 != 0)?;
-            ensure!(lab.scan(5)? == 0, "strangers are heard");
+            ensure!(lab.scan(5)? == 0, "unsolicited packets are delivered");
             // Fails when one has fallen.
             let moved = guard.packets()?.since(&before);
             ensure!(moved.of(DropNoFlow) == 10, "round {round}:{moved}");

@@ -52,14 +52,17 @@ pub fn guarded_again(guard: &Guard, host: &Namespace, interface: &str) -> Result
     }
 }
 
-/// Shows that strangers are dropped, and that who is asked is heard.
+/// Shows that unsolicited packets are dropped, and that who is asked is heard.
 pub fn works(topology: &Direct, listener: &Listener, interface: &str) -> Result<()> {
     let wire = Wire::open(&topology.peer, topology.peer_interface())?;
     for family in FAMILIES {
         wire.send(&udp(53, PORT).received(family))?;
     }
     let heard = listener.delivered(QUIET);
-    ensure!(heard == 0, "{interface}: {heard} strangers are heard");
+    ensure!(
+        heard == 0,
+        "{interface}: {heard} unsolicited packets are delivered"
+    );
     for family in FAMILIES {
         let (host, peer) = (&topology.guarded, &topology.peer);
         let mut talk = Exchange::open(host, peer, (P.address(family), 8081), false, 1)?.remove(0);
@@ -155,7 +158,7 @@ fn f10_a_filter_that_others_take_off_comes_back() -> Result<()> {
     works(&topology, &listener, interface)
 }
 
-/// Its place is taken, too: what would record there would record what strangers send.
+/// Its place is taken, too: what would record there would record what unsolicited senders send.
 #[test]
 fn f10_nothing_is_guarded_where_nothing_can_be_recorded() -> Result<()> {
     let topology = Direct::new()?;
@@ -229,8 +232,14 @@ fn f17_an_interface_without_an_address_gets_one() -> Result<()> {
             }
             Ok(open.delivered(QUIET))
         };
-        ensure!(hears(5_000)? == 2, "F17, {mode}: strangers are not heard");
-        ensure!(hears(PORT + 1)? == 0, "F17, {mode}: strangers are heard");
+        ensure!(
+            hears(5_000)? == 2,
+            "F17, {mode}: unsolicited packets are not delivered"
+        );
+        ensure!(
+            hears(PORT + 1)? == 0,
+            "F17, {mode}: unsolicited packets are delivered"
+        );
     }
     Ok(())
 }

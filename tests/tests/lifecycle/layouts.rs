@@ -78,7 +78,10 @@ fn f02_flows_and_counters_are_carried_into_another_layout() -> Result<()> {
         let lab = Lab::new()?;
         let mut guard = lab.guard(&flags)?;
         let mut talks = exchanges(&lab, 50)?;
-        ensure!(lab.scan(10)? == 0, "{flags:?}: strangers are heard");
+        ensure!(
+            lab.scan(10)? == 0,
+            "{flags:?}: unsolicited packets are delivered"
+        );
         let mut scanned = 20;
         let own = LAYOUT_VERSION.to_string();
         for (layout, kept) in [("9", true), (&own, false)] {
@@ -104,7 +107,10 @@ fn f02_flows_and_counters_are_carried_into_another_layout() -> Result<()> {
                 ensure!(alive(&mut talks, PATIENCE)? == 100, "{flags:?}: {layout}");
                 Ok(())
             })?;
-            ensure!(lab.scan(10)? == 0, "{flags:?}: strangers are heard");
+            ensure!(
+                lab.scan(10)? == 0,
+                "{flags:?}: unsolicited packets are delivered"
+            );
             scanned += 20;
         }
         ensure!(guard.end()?.success(), "{flags:?}: {}", guard.said());
@@ -147,7 +153,7 @@ fn f02_what_cannot_be_read_is_learned_anew() -> Result<()> {
         }
     }
     let mut unconnected = exchanges(&lab, 1)?;
-    ensure!(lab.scan(10)? == 0, "strangers are heard");
+    ensure!(lab.scan(10)? == 0, "unsolicited packets are delivered");
     guard.kill()?;
     let folder = rename(&guard, "v9")?;
     estrange(
@@ -192,7 +198,7 @@ fn f02_what_cannot_be_read_is_learned_anew() -> Result<()> {
         ensure!(alive(&mut talks, PATIENCE)? == 40, "cut off");
         Ok(())
     })?;
-    ensure!(lab.scan(10)? == 0, "strangers are heard");
+    ensure!(lab.scan(10)? == 0, "unsolicited packets are delivered");
     // The control: by now nobody knows of them.
     guard.expect([(DropNoFlow, 2)], || {
         let heard = alive(&mut unconnected, Duration::from_millis(300))?;

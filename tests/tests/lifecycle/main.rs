@@ -1,6 +1,7 @@
 //! Starts, ends, crashes and reloads. Nothing here needs more than the harness and iproute2.
 
 mod absent;
+mod capabilities;
 mod crash;
 mod end;
 mod faults;
@@ -14,7 +15,6 @@ mod memory;
 mod monitor;
 mod neighbours;
 mod pins;
-mod powers;
 mod reload;
 mod requests;
 mod resize;
@@ -60,7 +60,7 @@ fn attachments() -> impl Iterator<Item = [&'static str; 4]> {
     })
 }
 
-/// Two hosts, a listener on a guarded port, and a stranger who knows of it.
+/// Two hosts, a listener on a guarded port, and an unsolicited sender who knows of it.
 struct Lab {
     topology: Direct,
     listener: Listener,
@@ -68,7 +68,7 @@ struct Lab {
 }
 
 impl Lab {
-    /// Shows that the stranger is heard where nobody guards.
+    /// Shows that the unsolicited packet is delivered where nobody guards.
     fn new() -> Result<Self> {
         let topology = Direct::new()?;
         let lab = Self {
@@ -76,7 +76,10 @@ impl Lab {
             wire: Wire::open(&topology.peer, topology.peer_interface())?,
             topology,
         };
-        ensure!(lab.hears(1)?, "strangers are not heard without a guard");
+        ensure!(
+            lab.hears(1)?,
+            "unsolicited packets are not delivered without a guard"
+        );
         Ok(lab)
     }
 
@@ -84,12 +87,12 @@ impl Lab {
         Guard::start(&self.topology.guarded, self.topology.interface(), flags)
     }
 
-    /// Sends so many strangers' datagrams over either family, and returns how many arrive.
+    /// Sends so many unsolicited senders' datagrams over either family, and returns how many arrive.
     fn scan(&self, count: usize) -> Result<usize> {
         for family in FAMILIES {
-            let stranger = udp(53, PORT).received(family);
+            let unsolicited = udp(53, PORT).received(family);
             for _ in 0..count {
-                self.wire.send(&stranger)?;
+                self.wire.send(&unsolicited)?;
             }
         }
         Ok(self.listener.delivered(QUIET))

@@ -47,7 +47,10 @@ fn monitor_counts_listeners_and_no_connection() -> Result<()> {
         thread::sleep(Duration::from_secs(1));
         // Ten for the listener, and two that nobody takes.
         guard.expect([(DropNoFlow, 12)], || {
-            ensure!(lab.hears(5)?, "{mode}: monitored strangers are not heard");
+            ensure!(
+                lab.hears(5)?,
+                "{mode}: monitored unsolicited packets are not delivered"
+            );
             for family in FAMILIES {
                 lab.wire.send(&udp(54, 41_000).received(family))?;
             }

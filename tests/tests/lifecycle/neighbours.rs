@@ -45,7 +45,10 @@ fn f05_a_second_daemon_is_refused_and_disturbs_nothing() -> Result<()> {
         ensure!(hooks::egress(host, interface)? == 1, "{flags:?}");
         let due = [(DropNoFlow, 2), (PassKnownFlow, 1)];
         guard.expect(due, || {
-            ensure!(lab.scan(1)? == 0, "{flags:?}: strangers are heard");
+            ensure!(
+                lab.scan(1)? == 0,
+                "{flags:?}: unsolicited packets are delivered"
+            );
             talk.speak()?;
             ensure!(talk.hears(PATIENCE), "{flags:?}: the answer is lost");
             Ok(())
@@ -58,7 +61,7 @@ fn f05_a_second_daemon_is_refused_and_disturbs_nothing() -> Result<()> {
 /// Two hosts on one machine whose interfaces have the same number, and whose daemons pin below
 /// the same folder.
 #[test]
-fn a_daemon_next_door_is_a_stranger() -> Result<()> {
+fn a_daemon_next_door_is_a_unsolicited_sender() -> Result<()> {
     let (ours, theirs) = (Lab::new()?, Lab::new()?);
     let interface = ours.topology.interface();
     let (here, there) = (&ours.topology.guarded, &theirs.topology.guarded);
@@ -69,7 +72,7 @@ fn a_daemon_next_door_is_a_stranger() -> Result<()> {
     let mut first = ours.guard(&[])?;
     let server = P.address(Family::Ipv4);
     let mut talk = Exchange::open(here, &ours.topology.peer, (server, 8081), false, 1)?.remove(0);
-    ensure!(ours.scan(5)? == 0, "strangers are heard here");
+    ensure!(ours.scan(5)? == 0, "unsolicited packets are delivered here");
     let program = hooks::xdp(here, interface)?;
     first.kill()?;
 
@@ -78,8 +81,11 @@ fn a_daemon_next_door_is_a_stranger() -> Result<()> {
     ensure!(packets.of(DropNoFlow) == 0, "counters of another:{packets}");
     ensure!(hooks::xdp(here, interface)? == program, "taken over");
     ensure!(hooks::xdp(there, interface)? != program, "the same program");
-    ensure!(ours.scan(5)? == 0, "strangers are heard here");
-    ensure!(theirs.hears(5)?, "monitored strangers are not heard");
+    ensure!(ours.scan(5)? == 0, "unsolicited packets are delivered here");
+    ensure!(
+        theirs.hears(5)?,
+        "monitored unsolicited packets are not delivered"
+    );
     ensure!(second.end()?.success(), "{}", second.said());
     drop(second);
 

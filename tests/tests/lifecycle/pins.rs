@@ -20,7 +20,7 @@ use guard_common::{
     outcome::{Family, Outcome::PassKnownFlow},
 };
 use guard_tests::{
-    bad_input::{Host, Twist},
+    bad_input::{Host, Mutation},
     build,
     frames::P,
     guard::Guard,
@@ -99,7 +99,10 @@ fn f16_pins_that_others_remove_are_put_back() -> Result<()> {
         })?;
         // It is all there is to take over.
         guard.kill()?;
-        ensure!(lab.scan(10)? == 0, "{flags:?}: strangers are heard");
+        ensure!(
+            lab.scan(10)? == 0,
+            "{flags:?}: unsolicited packets are delivered"
+        );
         guard.start_again(&flags)?;
         guard.expect([(PassKnownFlow, 1)], || {
             talk.speak()?;
@@ -112,7 +115,7 @@ fn f16_pins_that_others_remove_are_put_back() -> Result<()> {
     Ok(())
 }
 
-/// The kernel frees a link after whoever held it last, and until then the program is attached.
+/// The kernel frees a link after anyone who held it last, and until then the program is attached.
 #[test]
 fn f16_a_link_that_is_being_freed_is_waited_for() -> Result<()> {
     // https://github.com/torvalds/linux/commit/e420bed02507
@@ -228,9 +231,9 @@ fn f11_a_bpffs_that_goes_with_the_guard_is_named() -> Result<()> {
     let daemon = host.run(&[]).keeps_guarding()?;
     ensure!(!daemon.said().contains(SAID), "{}", daemon.said());
     daemon.stop()?;
-    let bpffs = || Twist::path("/sys/fs/bpf");
+    let bpffs = || Mutation::path("/sys/fs/bpf");
     host.run(&[])
-        .with(Twist::Unmounted(bpffs()))
+        .with(Mutation::Unmounted(bpffs()))
         .says(SAID)?
         .stop()?;
     let unshared = ["-m", "sh", "-c", MOUNTED];
@@ -242,7 +245,7 @@ fn f11_a_bpffs_that_goes_with_the_guard_is_named() -> Result<()> {
     ensure!(!printed.contains(SAID), "{printed}");
     let (code, printed) = host
         .attempt(&check)
-        .with(Twist::Unmounted(bpffs()))
+        .with(Mutation::Unmounted(bpffs()))
         .output()?;
     ensure!(code == Some(0) && printed.contains(SAID), "{printed}");
     Ok(())

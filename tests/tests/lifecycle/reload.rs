@@ -89,7 +89,7 @@ fn a_reload_takes_effect_and_a_bad_one_does_not() -> Result<()> {
         guard.expect([(DropNoFlow, 2)], || {
             ensure!(
                 lab.scan(1)? == 0,
-                "{what}: strangers are heard: {}",
+                "{what}: unsolicited packets are delivered: {}",
                 guard.said()
             );
             Ok(())
@@ -97,7 +97,10 @@ fn a_reload_takes_effect_and_a_bad_one_does_not() -> Result<()> {
     };
     let open = |guard: &Guard, reason, what: &str| {
         guard.expect([(reason, 2)], || {
-            ensure!(lab.hears(1)?, "{what}: strangers are not heard");
+            ensure!(
+                lab.hears(1)?,
+                "{what}: unsolicited packets are not delivered"
+            );
             Ok(())
         })
     };
@@ -432,7 +435,7 @@ fn portguard(guard: &Guard, lab: &Lab, words: &[&str]) -> Result<(Option<i32>, S
 }
 
 #[test]
-fn whoever_asks_for_a_reload_is_told_what_came_of_it() -> Result<()> {
+fn anyone_who_asks_for_a_reload_is_told_what_came_of_it() -> Result<()> {
     let lab = Lab::new()?;
     let config = Config::new(&lab)?;
     let path = config.0.display().to_string();
@@ -484,7 +487,7 @@ fn whoever_asks_for_a_reload_is_told_what_came_of_it() -> Result<()> {
         .matches("reload: asked for by uid 0, pid ")
         .count();
     ensure!(times == table.len(), "{times}: {}", guard.said());
-    ensure!(lab.scan(1)? == 0, "strangers are heard");
+    ensure!(lab.scan(1)? == 0, "unsolicited packets are delivered");
     Ok(())
 }
 

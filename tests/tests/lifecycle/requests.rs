@@ -86,7 +86,7 @@ impl Requests {
         Ok(())
     }
 
-    /// Checks that no stranger was heard.
+    /// Checks that nothing unsolicited was delivered.
     pub fn none_leaked(&self) -> Result<()> {
         let leaked = self.leaked.load(Ordering::Relaxed);
         ensure!(leaked == 0, "{leaked} frames leaked");

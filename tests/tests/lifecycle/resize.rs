@@ -29,7 +29,10 @@ fn f02_flows_are_carried_into_maps_of_another_size() -> Result<()> {
                 50,
             )?);
         }
-        ensure!(lab.scan(10)? == 0, "{flags:?}: strangers are heard");
+        ensure!(
+            lab.scan(10)? == 0,
+            "{flags:?}: unsolicited packets are delivered"
+        );
         for (number, size) in ["8192", "1024"].into_iter().enumerate() {
             if number == 0 {
                 guard.kill()?;
@@ -54,7 +57,10 @@ fn f02_flows_are_carried_into_maps_of_another_size() -> Result<()> {
             let moved = guard.packets()?.since(&before);
             ensure!(moved.of(PassKnownFlow) == 100, "{flags:?}:{moved}");
             ensure!(moved.of(DropNoFlow) == 0, "{flags:?}:{moved}");
-            ensure!(lab.scan(10)? == 0, "{flags:?}: strangers are heard");
+            ensure!(
+                lab.scan(10)? == 0,
+                "{flags:?}: unsolicited packets are delivered"
+            );
         }
     }
     Ok(())

@@ -74,7 +74,7 @@ fn many_interfaces_leave_room_for_what_matters() -> Result<()> {
     Ok(())
 }
 
-/// Whoever asks a daemon that is stopped hears of it soon.
+/// Anyone who asks a daemon that is stopped hears of it soon.
 #[test]
 fn a_stopped_daemon_is_given_up_soon() -> Result<()> {
     let lab = Lab::new()?;

@@ -9,12 +9,12 @@ use std::{
 
 use anyhow::{Result, ensure};
 use guard_tests::{
+    capabilities,
     crowd::Crowd,
     frames::P,
     guard::Guard,
     metrics,
     netns::Direct,
-    powers,
     wire::{Acceptor, Listener, Wire},
 };
 
@@ -83,7 +83,7 @@ fn y04_half_a_million_descriptors_delay_nothing() -> Result<()> {
     let _crowd = Crowd::of_descriptors(520_000)?;
     let flags = ["--xdp-mode", "generic"];
     let guard = Guard::start(&topology.guarded, topology.interface(), &flags)?;
-    // Whoever has this one is younger than the crowd, and so found first; this test is not.
+    // Anyone who has this one is younger than the crowd, and so found first; this test is not.
     let acceptor = Acceptor::new(&topology.guarded, 41_000)?;
     let began = Instant::now();
     let ranges = ("50000 60999", "32768 60999");
@@ -129,6 +129,6 @@ fn y04_half_a_million_descriptors_delay_nothing() -> Result<()> {
 
 /// For how long processors were busy with what the guard has started.
 fn busy(guard: &Guard) -> Duration {
-    let processes = powers::descendants(guard.pid());
-    processes.into_iter().filter_map(powers::busy).sum()
+    let processes = capabilities::descendants(guard.pid());
+    processes.into_iter().filter_map(capabilities::busy).sum()
 }

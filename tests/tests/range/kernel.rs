@@ -78,7 +78,7 @@ fn y01_a_tunnel_is_exposed_where_it_receives_while_it_does() -> Result<()> {
         set_up(host)?;
         let guard = Guard::start(host, topology.interface(), &["--xdp-mode", mode])?;
 
-        // Of its own family alone, whoever has the port of the other.
+        // Of its own family alone, no matter who has the port of the other.
         let row = |what: &str| format!("Y01, {mode}, {what}");
         for (family, outcome) in [(Family::Ipv4, PassExempt), (Family::Ipv6, DropNoFlow)] {
             guard
@@ -127,7 +127,7 @@ fn set_up(host: &Namespace) -> Result<()> {
     }
 }
 
-/// Whoever has a socket open that /proc does not show.
+/// Anyone who has a socket open that /proc does not show.
 enum Hidden {
     Thread(Sender<()>, Option<JoinHandle<()>>),
     Process(libc::pid_t),

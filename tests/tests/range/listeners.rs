@@ -1,4 +1,4 @@
-//! Y01: whoever listens in the range is found, and treated as the administrator says.
+//! Y01: anyone who listens in the range is found, and treated as the administrator says.
 
 use std::{
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
@@ -23,7 +23,7 @@ use crate::{FAMILIES, MODES, RANGE, blocked, crowded::DESCRIPTORS};
 
 const PORT: u16 = 40_000;
 
-/// Whether a stranger gets through to a port.
+/// Whether an unsolicited sender gets through to a port.
 fn reached(peer: &Namespace, address: IpAddr) -> bool {
     let address = SocketAddr::new(address, PORT);
     peer.run(|| TcpStream::connect_timeout(&address, QUIET))
@@ -66,7 +66,7 @@ fn y01_a_listener_is_named_and_counted_and_cut_off() -> Result<()> {
             for address in [IpAddr::V4(G.ipv4), IpAddr::V6(G.ipv6)] {
                 moves(&guard, &[DropNoFlow], &[], || {
                     let reached = reached(&topology.peer, address);
-                    ensure!(!reached, "a stranger gets through to {address}");
+                    ensure!(!reached, "an unsolicited sender gets through to {address}");
                     Ok(())
                 })
                 .with_context(|| format!("Y01, {mode}, {policy}"))?;
@@ -128,7 +128,7 @@ fn y01_a_listener_forbids_the_start_where_that_is_asked_for() -> Result<()> {
 #[test]
 fn y01_nobody_who_is_being_served_is_cut_off_by_the_start() -> Result<()> {
     for mode in MODES {
-        for (own, stranger) in [
+        for (own, unsolicited) in [
             (IpAddr::V4(G.ipv4), IpAddr::V4(P.ipv4)),
             (IpAddr::V6(G.ipv6), IpAddr::V6(P.ipv6)),
         ] {
@@ -139,7 +139,7 @@ fn y01_nobody_who_is_being_served_is_cut_off_by_the_start() -> Result<()> {
             let listener = guest.run(|| TcpListener::bind((own, PORT)))?;
             let far = host.run(|| TcpStream::connect((own, PORT)))?;
             let (near, from) = listener.accept()?;
-            ensure!(from.ip() == stranger, "{from} is not the peer");
+            ensure!(from.ip() == unsolicited, "{from} is not the peer");
             let mut session = Connection {
                 client: near,
                 server: far,
@@ -149,7 +149,7 @@ fn y01_nobody_who_is_being_served_is_cut_off_by_the_start() -> Result<()> {
             let said = refusal(&topology, &["--xdp-mode", mode])?;
             let right = said.contains("exit status: 78")
                 && said.contains("--expose 40000/tcp")
-                && said.contains(&stranger.to_string());
+                && said.contains(&unsolicited.to_string());
             ensure!(right, "{}: {said}", row());
             let open = host
                 .run(|| TcpStream::connect_timeout(&(own, PORT + 1).into(), QUIET))
@@ -168,7 +168,7 @@ fn y01_nobody_who_is_being_served_is_cut_off_by_the_start() -> Result<()> {
             let cut_off = host
                 .run(|| TcpStream::connect_timeout(&(own, PORT + 1).into(), QUIET))
                 .is_err();
-            ensure!(cut_off, "{}: strangers get through", row());
+            ensure!(cut_off, "{}: unsolicited senders get through", row());
             drop(acceptor);
         }
     }

@@ -106,7 +106,7 @@ fn y10_a_range_that_grows_over_a_session_leaves_its_port_open() -> Result<()> {
             .with_context(row)?;
             moves(&guard, &[DropNoFlow], &[PassExempt], || {
                 let reached = reached(host, address, 2223);
-                ensure!(!reached, "whoever listens is left open");
+                ensure!(!reached, "the listener is left open");
                 Ok(())
             })
             .with_context(row)?;
@@ -123,7 +123,7 @@ fn y10_a_range_that_grows_over_a_session_leaves_its_port_open() -> Result<()> {
                 .with_context(|| format!("{}, after a crash", row()))?;
             ensure!(
                 !reached(host, address, 2223),
-                "{}: whoever listens is left open by a crash",
+                "{}: the listener is left open by a crash",
                 row()
             );
         }

@@ -68,7 +68,7 @@ fn y01_what_sends_is_a_client_and_what_waits_has_one_line_a_program() -> Result<
     let topology = Direct::new()?;
     let host = &topology.guarded;
     let guard = Guard::start(host, topology.interface(), &[])?;
-    // Two processes that wait, and one socket that sends to whoever does not answer.
+    // Two processes that wait, and one socket that sends to anyone who does not answer.
     let _servers = [
         Program::start(host, "socat -u UDP6-RECV:45200 STDOUT")?,
         Program::start(host, "socat -u UDP6-RECV:45204 STDOUT")?,

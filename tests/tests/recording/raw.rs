@@ -120,7 +120,7 @@ fn packet_sockets(way: Way) -> Result<()> {
         let guard = Guard::start(host, topology.interface(), &["--xdp-mode", mode])?;
         for family in FAMILIES {
             let name = || format!("{way:?}, {mode}, {family:?}");
-            let (recorded, judged): (&[_], _) = match way {
+            let (recorded, decided): (&[_], _) = match way {
                 Way::Plain | Way::Ring => (&[(PassNewFlow, 1)], PassKnownFlow),
                 Way::PastTc => (&[], DropNoFlow),
             };
@@ -128,7 +128,7 @@ fn packet_sockets(way: Way) -> Result<()> {
                 .expect(recorded.iter().copied(), || query(40_001, family))
                 .with_context(name)?;
             guard
-                .expect([(judged, 1)], || answer(40_001, family))
+                .expect([(decided, 1)], || answer(40_001, family))
                 .with_context(name)?;
             let arrived = heard(40_001, family);
             ensure!(arrived == (way != Way::PastTc), "{}: {arrived}", name());

@@ -43,7 +43,7 @@ fn idle_beside_a_tunnel(flags: &[&str]) -> Result<(usize, Packets)> {
     host.run(|| -> Result<()> {
         let socket = UdpSocket::bind("192.0.2.2:0")?;
         for port in 1..=INSIDE {
-            // Whoever sends once is the first to be forgotten.
+            // Anyone who sends once is the first to be forgotten.
             for _ in 0..SENT {
                 // An earlier one may be reported as refused.
                 let _ = socket.send_to(b"inside", ("192.0.2.1", port));

@@ -1,5 +1,5 @@
 //! The daemon is killed and started again, while clients connect, idle connections are spoken
-//! to, and a stranger tries every port.
+//! to, and an unsolicited sender tries every port.
 
 use std::{
     thread,
@@ -25,7 +25,7 @@ const CONNECTIONS: u64 = 200_000;
 const PER_SECOND: u64 = 2_000;
 /// Queries in a second.
 const QUERIES: u64 = 500;
-/// Frames of a stranger in a second.
+/// Frames of an unsolicited sender in a second.
 const STRANGE: u64 = 100_000;
 /// Idle connections, and connected sockets of UDP, each.
 const IDLE: usize = 50;
@@ -52,8 +52,8 @@ fn rest(load: &Load, time: Option<Duration>) {
     }
 }
 
-/// What the clients are like without a guard, and that the stranger is heard. On hosts of its
-/// own: a guard has to let in whoever was half connected when it came.
+/// What the clients are like without a guard, and that the unsolicited packet is delivered. On hosts of its
+/// own: a guard has to let in anyone who was half connected when it came.
 fn baseline() -> Result<()> {
     let lab = Lab::new()?;
     let load = load(Budget::count(UNGUARDED));
@@ -63,7 +63,10 @@ fn baseline() -> Result<()> {
     })?;
     println!("crash, without a guard: {figures}");
     ensure!(figures.failed == 0 && figures.late == 0, "{figures}");
-    ensure!(figures.leaked > 0, "strangers are not heard: {figures}");
+    ensure!(
+        figures.leaked > 0,
+        "unsolicited packets are not delivered: {figures}"
+    );
     Ok(())
 }
 
@@ -114,7 +117,10 @@ fn l10_crashes_cost_no_connection_and_leak_nothing() -> Result<()> {
     flawless(&figures)?;
     // The link may have lost some.
     let reached = figures.dropped > figures.strange / 2;
-    ensure!(reached, "the stranger was hardly dropped: {figures}");
+    ensure!(
+        reached,
+        "hardly anything unsolicited was dropped: {figures}"
+    );
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use crate::{
     report,
 };
 
-/// All of them hold the ports that the stranger tries.
+/// All of them hold the ports that the unsolicited sender tries.
 const RANGES: [&str; 4] = ["32768 60999", "40000 50000", "41000 65535", "32768 47000"];
 const STRANGE_PORTS: std::ops::RangeInclusive<u16> = 41_000..=47_000;
 const SHORT: Duration = Duration::from_secs(4);
@@ -79,7 +79,10 @@ fn baseline() -> Result<()> {
     let (_, figures) = run(&lab, idle_connections(&lab)?, UNGUARDED)?;
     println!("flaps, without a guard: {figures}");
     ensure!(figures.failed == 0 && figures.late == 0, "{figures}");
-    ensure!(figures.leaked > 0, "strangers are not heard: {figures}");
+    ensure!(
+        figures.leaked > 0,
+        "unsolicited packets are not delivered: {figures}"
+    );
     Ok(())
 }
 

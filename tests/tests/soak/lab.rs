@@ -1,4 +1,4 @@
-//! Two hosts, clients on the one and servers on the other, and a stranger between them.
+//! Two hosts, clients on the one and servers on the other, and an unsolicited sender between them.
 
 use std::{
     ops::RangeInclusive,
@@ -12,7 +12,7 @@ use guard_tests::{
     frames::N,
     guard::Guard,
     netns::Direct,
-    soak::{self, Budget, Farm, Figures, Stranger, Tally, Tap},
+    soak::{self, Budget, Farm, Figures, Tally, Tap, UnsolicitedSender},
     wire::{Acceptor, Listener, QUIET},
 };
 
@@ -31,7 +31,7 @@ pub struct Load {
     pub connections: Budget,
     /// Queries that are answered.
     pub queries: Budget,
-    /// Frames of a stranger.
+    /// Frames of an unsolicited sender.
     pub strange: Budget,
     /// The ports that they go to, which are guarded all the while.
     pub ports: RangeInclusive<u16>,
@@ -61,7 +61,7 @@ impl Lab {
         soak::allow_open_files()?;
         let topology = Direct::new()?;
         let host = &topology.guarded;
-        // Who answers the stranger need not ask for it.
+        // Who answers the unsolicited sender need not ask for it.
         for address in [N.ipv4.to_string(), N.ipv6.to_string()] {
             host.ip(&format!(
                 "neigh replace {address} lladdr 02:00:00:00:00:03 dev vg nud permanent"
@@ -93,7 +93,7 @@ impl Lab {
         let began = Instant::now();
         let (host, peer) = (&self.topology.guarded, &self.topology.peer);
         let passed = self.tap.passed()?;
-        let mut stranger = Stranger::new(
+        let mut unsolicited = UnsolicitedSender::new(
             (peer, self.topology.peer_interface()),
             load.ports.clone(),
             &TARGETS,
@@ -102,10 +102,15 @@ impl Lab {
         let (acted, strange) = thread::scope(|scope| {
             scope.spawn(|| soak::connect(host, &load.connections, CLIENTS, &tally));
             scope.spawn(|| soak::query(host, &load.queries, 1, &tally));
-            let strange = scope.spawn(|| stranger.send(&load.strange));
+            let strange = scope.spawn(|| unsolicited.send(&load.strange));
             let acted = act();
             load.end();
-            (acted, strange.join().expect("a stranger does not panic"))
+            (
+                acted,
+                strange
+                    .join()
+                    .expect("an unsolicited sender does not panic"),
+            )
         });
         acted?;
 

@@ -1,7 +1,7 @@
 //! Loads that go on for long: rows L2, L5, L10 and L12 of the acceptance matrix.
 //!
 //! `cargo xtask test` runs them for seconds, `cargo xtask soak` for minutes. Each scenario first
-//! runs its load without a guard: what fails there is no fault of the guard's, and a stranger who
+//! runs its load without a guard: what fails there is no fault of the guard's, and an unsolicited sender who
 //! is not heard there proves nothing. Each one has a control, in which what it counts is not 0.
 
 mod lab;

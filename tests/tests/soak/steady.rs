@@ -89,7 +89,7 @@ fn run(
     })
 }
 
-/// The load without a guard, on hosts of its own: a guard has to let in whoever was half
+/// The load without a guard, on hosts of its own: a guard has to let in anyone who was half
 /// connected when it came.
 fn baseline() -> Result<()> {
     let lab = Lab::new()?;
@@ -97,7 +97,10 @@ fn baseline() -> Result<()> {
     let figures = run(&lab, &mut idle, UNGUARDED, || Ok(()))?;
     println!("steady, without a guard: {figures}");
     ensure!(figures.failed == 0 && figures.late == 0, "{figures}");
-    ensure!(figures.leaked > 0, "strangers are not heard: {figures}");
+    ensure!(
+        figures.leaked > 0,
+        "unsolicited packets are not delivered: {figures}"
+    );
     Ok(())
 }
 

@@ -76,7 +76,7 @@ fn s01_both_sides_open_at_once() -> Result<()> {
                 }
                 let packets = guard.packets()?;
                 ensure!(packets.of(PassKnownFlow) >= 2, "{what}:{packets}");
-                // Who calls a host that has not called yet is a stranger, until it has.
+                // Who calls a host that has not called yet is an unsolicited sender, until it has.
                 let strange = u64::from(!host_first);
                 ensure!(packets.of(DropNoFlow) == strange, "{what}:{packets}");
             }

@@ -104,8 +104,8 @@ fn without_rescue_eviction_cuts_them() -> Result<()> {
     Ok(())
 }
 
-/// A packet that is no connected socket's is not rescued: whoever listens is not shown to
-/// strangers by it.
+/// A packet that is no connected socket's is not rescued: a listener is not shown to
+/// unsolicited senders by it.
 #[test]
 fn a_listener_on_a_busy_port_is_not_rescued() -> Result<()> {
     let topology = Direct::new()?;
@@ -113,13 +113,16 @@ fn a_listener_on_a_busy_port_is_not_rescued() -> Result<()> {
     let guard = guard(&topology, "native", &[])?;
     let mut talks = Exchange::open(host, peer, (P.address(Family::Ipv4), 8081), false, 1)?;
     let port = talks[0].client.local_addr()?.port();
-    let stranger = peer.run(|| std::net::UdpSocket::bind(("0.0.0.0", 9000)))?;
+    let unsolicited = peer.run(|| std::net::UdpSocket::bind(("0.0.0.0", 9000)))?;
     guard.expect([(DropNoFlow, 1)], || {
-        stranger.send_to(b"news", (guard_tests::frames::G.ipv4, port))?;
+        unsolicited.send_to(b"news", (guard_tests::frames::G.ipv4, port))?;
         Ok(())
     })?;
     let heard = talks[0].hears(Duration::from_millis(100));
-    ensure!(!heard, "a stranger was heard on a port in use");
+    ensure!(
+        !heard,
+        "an unsolicited packet was delivered on a port in use"
+    );
     ensure!(alive(&mut talks, PATIENCE)? == 1, "the peer is not heard");
     Ok(())
 }

@@ -53,7 +53,7 @@ const TRANSPORTS: [(Use, Make, Make); 2] = [
 ];
 
 #[test]
-fn a_port_of_one_peer_is_no_stranger_s_and_becomes_that_of_two() -> Result<()> {
+fn a_port_of_one_peer_is_no_unsolicited_sender_s_and_becomes_that_of_two() -> Result<()> {
     for family in FAMILIES {
         let topology = Direct::new()?;
         let mut guard = altered(&topology, &[], &[])?;
@@ -107,7 +107,7 @@ fn a_port_of_one_peer_is_no_stranger_s_and_becomes_that_of_two() -> Result<()> {
 }
 
 /// Each port changes hands every few seconds, when the flow of before has expired and sweeps have
-/// seen that: who was just spoken with is never a stranger.
+/// seen that: who was just spoken with is never an unsolicited sender.
 #[test]
 fn ports_that_change_hands_lose_nobody() -> Result<()> {
     const PORTS: u16 = 64;

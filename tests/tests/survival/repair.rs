@@ -102,7 +102,7 @@ fn bound_sockets_outlive_their_timers() -> Result<()> {
     Ok(())
 }
 
-/// Whoever waits at the port of such a socket, as anybody may: on loopback, and on every address of
+/// Anyone who waits at the port of such a socket, as anybody may: on loopback, and on every address of
 /// the other family.
 fn bystanders(
     host: &Namespace,
@@ -412,10 +412,10 @@ fn without_repair_bound_sockets_are_cut_by_eviction() -> Result<()> {
     Ok(())
 }
 
-/// A server on a guarded port, whom strangers reach by another interface: what they open takes no
+/// A server on a guarded port, whom unsolicited senders reach by another interface: what they open takes no
 /// room in the maps, where it could cost this host's own flows theirs.
 #[test]
-fn what_strangers_have_opened_is_not_put_back() -> Result<()> {
+fn what_unsolicited_senders_have_opened_is_not_put_back() -> Result<()> {
     let TwoLinks(topology) = TwoLinks::new()?;
     let (host, peer) = (&topology.guarded, &topology.peer);
     let guard = altered(&topology, &[], &[])?;
@@ -438,7 +438,7 @@ fn what_strangers_have_opened_is_not_put_back() -> Result<()> {
     let flows = metrics::sum(&guard.scrape()?, "portguard_flows", &[("protocol", "tcp")]);
     ensure!(flows == 1, "{flows} flows, one of which is this host's own");
 
-    // Nobody waits for strangers there any more: what is left is this host's own choice, and no
+    // Nobody waits for unsolicited senders there any more: what is left is this host's own choice, and no
     // more than the sockets that it keeps.
     drop(listener);
     wait_for_sweeps(&topology, &guard)?;

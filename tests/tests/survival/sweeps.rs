@@ -179,7 +179,7 @@ fn what_sweeps_cannot_see_they_do_not_forget() -> Result<()> {
 }
 
 #[test]
-fn without_the_marks_of_tuples_both_look_like_strangers() -> Result<()> {
+fn without_the_marks_of_tuples_both_look_like_unsolicited_senders() -> Result<()> {
     let (heard, rescued, dropped) = idle_connection(&["repair", "tuple-marks"])?;
     ensure!(
         !heard,

@@ -164,10 +164,10 @@ fn a_sweep_of_a_million_flows_misses_none() -> Result<()> {
     maps.fill(SINGLES.0, &singles, Flow::new(Phase::Datagram, now))?;
 
     let crowded = [(MASS.0, Transport::Tcp), (SINGLES.0, Transport::Udp)];
-    beside_a_crowd(&maps, &crowded, |passed| judge(&host, &maps, passed))
+    beside_a_crowd(&maps, &crowded, |passed| check(&host, &maps, passed))
 }
 
-fn judge(host: &Namespace, maps: &PinnedMaps, passed: &AtomicU64) -> Result<()> {
+fn check(host: &Namespace, maps: &PinnedMaps, passed: &AtomicU64) -> Result<()> {
     let state = maps.state();
     let mut sweeper = maps.sweeper(Parts::default())?;
     ensure!(free(&state) == PORTS.len(), "marked before the sweep");

@@ -40,10 +40,13 @@ fn everything_works(mode: &str, first: &[&str], flags: &[&str]) -> Result<()> {
     let (host, peer) = (&topology.guarded, &topology.peer);
     let wire = Wire::open(peer, "vp2")?;
     let listener = Listener::new(host, 41_000)?;
-    let stranger = addressed(udp(53, 41_000).received(Family::Ipv4), host)?;
-    wire.send(&stranger)?;
+    let unsolicited = addressed(udp(53, 41_000).received(Family::Ipv4), host)?;
+    wire.send(&unsolicited)?;
     let heard = listener.delivered(QUIET * 4);
-    ensure!(heard == 1, "a stranger is not heard without a guard");
+    ensure!(
+        heard == 1,
+        "an unsolicited packet is not delivered without a guard"
+    );
     let flags: Vec<&str> = ["--xdp-mode", mode, "--no-rescue"]
         .iter()
         .chain(flags)
@@ -58,19 +61,19 @@ fn everything_works(mode: &str, first: &[&str], flags: &[&str]) -> Result<()> {
         ensure!(alive(&mut exchanges, PATIENCE)? == 5, "{mode}, {flags:?}");
         let packets = guard.packets()?;
         ensure!(packets.of(DropNoFlow) == 0, "{mode}, {flags:?}:{packets}");
-        // The second link's interface is the one that judges.
-        let judged = guard_tests::metrics::sum(
+        // The second link's interface is the one that decides.
+        let decided = guard_tests::metrics::sum(
             &guard.scrape()?,
             "portguard_packets_total",
             &[("device", "vg2"), ("reason", PassKnownFlow.reason())],
         );
-        ensure!(judged >= 10, "{mode}, {flags:?}: {judged} by vg2");
+        ensure!(decided >= 10, "{mode}, {flags:?}: {decided} by vg2");
     }
     let before = guard.packets()?.of(DropNoFlow);
-    wire.send(&stranger)?;
+    wire.send(&unsolicited)?;
     ensure!(
         listener.delivered(QUIET) == 0,
-        "{mode}: a stranger is heard"
+        "{mode}: an unsolicited packet is delivered"
     );
     let after = guard.packets()?.of(DropNoFlow);
     ensure!(after == before + 1, "{mode}: {before} and {after} drops");

@@ -41,7 +41,7 @@ fn ping(host: &Namespace, address: IpAddr) -> Result<()> {
 }
 
 #[test]
-fn o02_masqueraded_containers_work_and_hear_no_stranger() -> Result<()> {
+fn o02_masqueraded_containers_work_and_hear_no_unsolicited_sender() -> Result<()> {
     for mode in MODES {
         let behind = Behind::masqueraded()?;
         let (host, peer) = (&behind.topology.guarded, &behind.topology.peer);
@@ -67,13 +67,16 @@ fn o02_masqueraded_containers_work_and_hear_no_stranger() -> Result<()> {
             let moved = guard.packets()?.since(&before);
             ensure!(moved.of(DropNoFlow) == 0, "{mode}, {family:?}:{moved}");
             ensure!(moved.of(PassNewFlow) == 3, "{mode}, {family:?}:{moved}");
-            // A stranger, to the port that stands for the container's. Without a guard it would
+            // An unsolicited sender, to the port that stands for the container's. Without a guard it would
             // reach no socket either: the host's translation is for the peer alone.
             let mapped = exchange[0].peer().port();
             guard.expect([(DropNoFlow, 1)], || {
                 wire.send(&udp(999, mapped).received(family))
             })?;
-            ensure!(!exchange[0].hears(QUIET), "{mode}: a stranger is heard");
+            ensure!(
+                !exchange[0].hears(QUIET),
+                "{mode}: an unsolicited packet is delivered"
+            );
             ensure!(alive(&mut exchange, PATIENCE)? == 1, "{mode}: UDP after");
         }
     }
@@ -96,7 +99,7 @@ fn o03_routed_containers_are_nobodys_business() -> Result<()> {
         let heard = own.delivered(QUIET * 4);
         ensure!(
             heard == 2,
-            "{mode}: strangers are not heard without a guard"
+            "{mode}: unsolicited packets are not delivered without a guard"
         );
         let guard = behind.guard(mode, &[])?;
         // Neighbours are found first, which is counted.
@@ -139,7 +142,10 @@ fn o03_routed_containers_are_nobodys_business() -> Result<()> {
             guard.expect([(DropNoFlow, 1)], || {
                 wire.send(&udp(53, 41_000).received(family))
             })?;
-            ensure!(own.delivered(QUIET) == 0, "{mode}: a stranger is heard");
+            ensure!(
+                own.delivered(QUIET) == 0,
+                "{mode}: an unsolicited packet is delivered"
+            );
             let mut talk = Exchange::open(host, peer, (P.address(family), 8082), false, 1)?;
             guard.expect([(PassKnownFlow, 1)], || {
                 ensure!(alive(&mut talk, PATIENCE)? == 1, "{mode}: the host's own");

@@ -108,9 +108,9 @@ fn f01_without_conntrack_all_of_it_is_cut() -> Result<()> {
     Ok(())
 }
 
-/// What strangers have begun is tracked as well, and opens nothing.
+/// What unsolicited senders have begun is tracked as well, and opens nothing.
 #[test]
-fn f01_what_strangers_have_begun_is_not_learned() -> Result<()> {
+fn f01_what_unsolicited_senders_have_begun_is_not_learned() -> Result<()> {
     for mode in MODES {
         let behind = Behind::masqueraded()?;
         let (host, peer) = (&behind.topology.guarded, &behind.topology.peer);
@@ -119,13 +119,13 @@ fn f01_what_strangers_have_begun_is_not_learned() -> Result<()> {
         for family in FAMILIES {
             // It has had an answer, too.
             let own = SocketAddr::new(G.address(family), 40_000);
-            let stranger = peer.run(|| UdpSocket::bind((P.address(family), 5_000)))?;
-            stranger.set_read_timeout(Some(PATIENCE))?;
-            stranger.send_to(b"hello", own)?;
+            let unsolicited = peer.run(|| UdpSocket::bind((P.address(family), 5_000)))?;
+            unsolicited.set_read_timeout(Some(PATIENCE))?;
+            unsolicited.send_to(b"hello", own)?;
             ensure!(listener.delivered(QUIET * 4) == 1, "{mode}: not delivered");
             let known = SocketAddr::new(P.address(family), 5_000);
             listener.socket().send_to(b"hello", known)?;
-            stranger.recv_from(&mut [0; 16]).context("no answer")?;
+            unsolicited.recv_from(&mut [0; 16]).context("no answer")?;
             called(host, peer, family)?;
         }
         let answers = |family| -> Result<(usize, usize)> {
@@ -145,7 +145,10 @@ fn f01_what_strangers_have_begun_is_not_learned() -> Result<()> {
         let guard = behind.guard(mode, &["--no-rescue"])?;
         let said = guard.said();
         ensure!(said.contains(" 0 from conntrack"), "{mode}: {said}");
-        ensure!(known(&guard)? == 0, "{mode}: strangers have flows");
+        ensure!(
+            known(&guard)? == 0,
+            "{mode}: unsolicited senders have flows"
+        );
         for family in FAMILIES {
             guard.expect([(DropNoFlow, 2)], || {
                 let found = answers(family)?;
@@ -157,7 +160,7 @@ fn f01_what_strangers_have_begun_is_not_learned() -> Result<()> {
     Ok(())
 }
 
-/// A stranger connects from 5001 to 40001, and it is over: the kernel has no socket of it.
+/// An unsolicited sender connects from 5001 to 40001, and it is over: the kernel has no socket of it.
 fn called(host: &Namespace, peer: &Namespace, family: Family) -> Result<()> {
     let address = SocketAddr::new(G.address(family), 40_001);
     let listener = host.run(|| TcpListener::bind(address))?;

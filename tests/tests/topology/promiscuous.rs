@@ -72,11 +72,11 @@ fn guests_with_link_addresses_of_their_own_are_other_hosts() -> Result<()> {
                 Ok(())
             })?;
             // What the guest says opens nothing, and this host is guarded all the same.
-            let stranger = |frame: Frame| wire.send(&frame.received(family));
+            let unsolicited = |frame: Frame| wire.send(&frame.received(family));
             guard.expect([(DropNoFlow, 2)], || {
                 guest.send(&udp(45_000, 53).from(GUEST).sent(family))?;
-                stranger(udp(53, 45_000))?;
-                stranger(tcp(443, 45_000).syn())
+                unsolicited(udp(53, 45_000))?;
+                unsolicited(tcp(443, 45_000).syn())
             })?;
             // The peer says that nobody is there.
             guard.expect([(PassNewFlow, 1), (PassIcmpRelated, 1)], || {

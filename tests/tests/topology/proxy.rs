@@ -113,7 +113,7 @@ fn h8_clients_of_a_transparent_proxy_are_served() -> Result<()> {
         let served = |family| {
             let client = peer
                 .run(|| TcpStream::connect_timeout(&asked(family), Duration::from_millis(1_500)));
-            // Whoever is served is told so by the address that was asked.
+            // Anyone who is served is told so by the address that was asked.
             client.is_ok_and(|client| client.peer_addr().is_ok_and(|one| one == asked(family)))
         };
         for family in FAMILIES {

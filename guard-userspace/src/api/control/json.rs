@@ -96,7 +96,7 @@ pub struct ListenerJson {
 pub struct InterfaceJson {
     /// The interface.
     pub name: String,
-    /// Whether strangers are to be dropped here, or what is sent is only to be recorded.
+    /// Whether unsolicited packets are to be dropped here, or what is sent is only to be recorded.
     #[serde(default = "yes")]
     pub guarded: bool,
     /// `native`, `generic`, or nothing where no XDP program is attached.

@@ -31,7 +31,7 @@ impl StateMemory {
     /// marked.
     pub fn doubt_filter(&self) {
         self.set_doubts(self.invalidations().wrapping_add(1));
-        // Whoever trusts the filter at this moment must see this doubt, or be seen by it.
+        // Anyone who trusts the filter at this moment must see this doubt, or be seen by it.
         atomic::fence(Ordering::SeqCst);
         self.change_size(BloomSize::invalidated);
     }
@@ -129,7 +129,7 @@ impl Tuples {
             } else {
                 continue;
             };
-            // Whoever marks it in this moment wins.
+            // Anyone who marks it in this moment wins.
             let _ = mark.compare_exchange(found, aged, Ordering::Relaxed, Ordering::Relaxed);
         }
     }

@@ -27,7 +27,7 @@ pub struct PacketTotals {
 pub struct FrameCount {
     /// The interface's name.
     pub device: String,
-    /// What they were judged to be.
+    /// What they were decided to be.
     pub decision: Decision,
     /// What was done with them: in monitor mode, drops pass.
     pub verdict: Verdict,
@@ -85,7 +85,7 @@ pub struct Shortage {
 
 /// What observers read, opened from the pins of one network namespace.
 ///
-/// Its own descriptors and memory: whoever reads never waits for the daemon, nor it for them.
+/// Its own descriptors and memory: anyone who reads never waits for the daemon, nor it for them.
 pub struct Readings {
     state: StateMemory,
     counters: PerCpuArray<MapData, Counters>,

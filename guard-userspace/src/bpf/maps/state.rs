@@ -128,7 +128,7 @@ impl StateMemory {
             .store(in_force.word(), Ordering::Release);
     }
 
-    /// Changes which marks of the filter count. The sweeper and whoever doubts the filter may do so
+    /// Changes which marks of the filter count. The sweeper and anyone who doubts the filter may do so
     /// at once.
     pub(super) fn change_size(&self, change: impl Fn(BloomSize) -> BloomSize) {
         let word = self.long(offset_of!(State, config.filter.size));
@@ -144,7 +144,7 @@ impl StateMemory {
     fn expect_users(&self, next: &Page) {
         let in_force = self.in_force();
         if in_force.range().is_none() {
-            // A new map: nobody enforces it yet, and whoever connects from now on is recorded.
+            // A new map: nobody enforces it yet, and anyone who connects from now on is recorded.
             return;
         }
         let epoch = self.epoch() as u8;
@@ -196,7 +196,7 @@ impl StateMemory {
     }
 
     fn write(&self) -> MutexGuard<'_, ()> {
-        // Whoever panicked while holding the lock has left every word whole.
+        // Anyone who panicked while holding the lock has left every word whole.
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -74,7 +74,7 @@ struct Said {
 }
 
 impl PortsInForce {
-    /// Reads the ports, and judges the listeners on them, beside what an `earlier` run has left in
+    /// Reads the ports, and checks the listeners on them, beside what an `earlier` run has left in
     /// force.
     ///
     /// # Errors
@@ -146,7 +146,7 @@ impl PortsInForce {
         GuardedPorts::new(&self.local, self.configured.iter().copied().chain(kept))
     }
 
-    /// What strangers may reach, whoever said so.
+    /// What unsolicited senders may reach, no matter who said so.
     pub fn exposed(&self) -> Vec<Exposed> {
         let configured = self
             .configured
@@ -244,7 +244,7 @@ impl PortsInForce {
         Ok(true)
     }
 
-    /// Judges the listeners as if their ports had only now become guarded.
+    /// Checks the listeners as if their ports had only now become guarded.
     pub async fn grow(
         &mut self,
         settings: &Settings,
@@ -427,7 +427,7 @@ impl PortsInForce {
         self.blocked = verdict.blocked;
     }
 
-    /// Whoever opens sockets without end fills neither the log nor the memory.
+    /// Anyone who opens sockets without end fills neither the log nor the memory.
     fn say(&mut self, warning: ListenerWarning) {
         if !self.said.contains_key(&warning.about) && self.said.len() == MOST_SAID {
             return;

@@ -1,4 +1,4 @@
-//! Lines that wait for whoever reads stderr. A daemon must not stand still because a pipe, a terminal or
+//! Lines that wait for anyone who reads stderr. A daemon must not stand still because a pipe, a terminal or
 //! the journal takes no more.
 
 use std::{
@@ -51,7 +51,7 @@ struct Lines {
 }
 
 impl Queue {
-    /// One with nothing in it, which has whoever adds a line wait until it is written.
+    /// One with nothing in it, which has anyone who adds a line wait until it is written.
     pub const fn new() -> Self {
         Self {
             lines: Mutex::new(Lines {
@@ -86,7 +86,7 @@ impl Queue {
         let mut lines = self.lock();
         match lines.manner {
             Manner::Wait => {
-                // Whoever has closed stderr wants no lines.
+                // Anyone who has closed stderr wants no lines.
                 let _ = io::stderr().write_all(line.as_bytes());
             }
             Manner::Attempt => {
@@ -200,7 +200,7 @@ impl Lines {
                     self.waiting.push_front(line);
                     return;
                 }
-                // Whoever has closed stderr wants no lines.
+                // Anyone who has closed stderr wants no lines.
                 Err(_) => {}
             }
         }

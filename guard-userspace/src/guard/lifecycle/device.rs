@@ -44,7 +44,7 @@ pub(super) struct GuardedDevice {
     /// 0 while there is no such interface.
     pub(super) index: u32,
     pub(super) slot: u32,
-    /// Whether strangers are dropped here, or what is sent is only recorded.
+    /// Whether unsolicited packets are dropped here, or what is sent is only recorded.
     pub(super) guarded: bool,
     pub(super) xdp: Option<Attached>,
     pub(super) xdp_hook: Option<XdpHook>,

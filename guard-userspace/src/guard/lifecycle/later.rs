@@ -80,7 +80,7 @@ impl Later {
     /// Lets it begin.
     pub(super) fn go(&self) {
         if let Some(go) = &self.go {
-            // Whoever does not listen has ended, which shows where its results are waited for.
+            // Anyone who does not listen has ended, which shows where its results are waited for.
             let _ = go.send(());
         }
     }

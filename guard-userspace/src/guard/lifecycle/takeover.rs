@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// How long both egress programs record side by side where flows cannot be copied. Whoever has
+/// How long both egress programs record side by side where flows cannot be copied. Anyone who has
 /// asked before the second one did, and is no connected socket, has its answer by then or asks
 /// again: the C library's resolver does after as long (`RES_TIMEOUT`, resolv.h).
 pub(super) const SIDE_BY_SIDE: Duration = Duration::from_secs(5);
@@ -54,7 +54,7 @@ impl Takeover {
             if other.exist() {
                 earlier.push(other);
             } else {
-                // Whoever has emptied it was killed before it could remove it.
+                // Anyone who has emptied it was killed before it could remove it.
                 other.remove_maps()?;
             }
         }

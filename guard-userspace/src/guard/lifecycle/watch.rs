@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// How long an alarm about a program that was taken off stays up at least, so that whoever asks every
+/// How long an alarm about a program that was taken off stays up at least, so that anyone who asks every
 /// few seconds hears of it.
 const ROBBED_FOR: Duration = Duration::from_secs(3);
 

@@ -212,7 +212,7 @@ fn list(runs: &[PortRange]) -> String {
     format!("{}{more}", shown.join(", "))
 }
 
-/// Says by which flags strangers get in.
+/// Says by which flags unsolicited senders get in.
 fn lets_them(listeners: &[&Listener]) -> String {
     let flags = flags(listeners);
     match flags.as_slice() {

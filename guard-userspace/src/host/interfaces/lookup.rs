@@ -30,7 +30,7 @@ pub enum NextHop {
     Discarded,
 }
 
-/// Look-ups in the routes of the network namespace of whoever has opened it.
+/// Look-ups in the routes of the network namespace of its opener.
 pub struct RouteLookup {
     questions: Questions,
     /// What was answered about destinations.

@@ -51,7 +51,7 @@ impl Trial {
                 const XDP_DROP: u32 = 1;
                 const XDP_PASS: u32 = 2;
 
-                let (due, _) = self.decision.context("nothing was judged")?;
+                let (due, _) = self.decision.context("nothing was decided")?;
                 let verdict = kernel.receive(frame)?;
                 let expected = if due.verdict == "drop" {
                     XDP_DROP

@@ -154,19 +154,19 @@ fn only_what_was_opened_here_counts() {
             outside,
         ),
         (
-            "a stranger's",
+            "an unsolicited sender's",
             ["10.9.0.1:1234", host],
             ["10.9.0.1:1234", host],
             others,
         ),
         (
-            "a stranger's, IPv6",
+            "an unsolicited sender's, IPv6",
             ["[fd09::1]:1234", host6],
             ["[fd09::1]:1234", host6],
             others,
         ),
         (
-            "a stranger's to a container",
+            "an unsolicited sender's to a container",
             ["10.9.0.1:1234", host],
             ["10.9.0.1:1234", container],
             others,
@@ -196,7 +196,7 @@ fn only_what_was_opened_here_counts() {
             others,
         ),
         (
-            "a stranger's from such a pool",
+            "an unsolicited sender's from such a pool",
             ["192.0.2.9:1234", host],
             ["192.0.2.9:1234", container],
             others,

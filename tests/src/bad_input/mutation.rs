@@ -36,7 +36,7 @@ impl Capability {
 
 /// Something amiss with a process, or with the files it sees. The test itself is not touched.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Twist {
+pub enum Mutation {
     /// It runs as nobody.
     Nobody,
     /// Root lacks these.
@@ -59,7 +59,7 @@ pub enum Twist {
     Replaced(CString, CString),
 }
 
-impl Twist {
+impl Mutation {
     /// A file's name, as the variants take it.
     pub fn path(path: impl Into<Vec<u8>>) -> CString {
         CString::new(path).expect("a path holds no zero byte")

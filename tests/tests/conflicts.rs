@@ -18,7 +18,7 @@ use aya::{
     programs::{Xdp, XdpMode},
 };
 use guard_tests::{
-    bad_input::{Host, Twist},
+    bad_input::{Host, Mutation},
     build, metrics,
     netns::Direct,
 };
@@ -65,7 +65,7 @@ fn a_foreign_program_is_named_and_left() -> Result<()> {
 }
 
 /// The kernel takes a filter for what is sent on the qdisc `ingress` too, and runs it on what is
-/// received: strangers would open flows, and no answer would come in.
+/// received: unsolicited senders would open flows, and no answer would come in.
 #[test]
 fn a_qdisc_in_the_place_of_clsact_is_named_and_left() -> Result<()> {
     let host = Host::new()?;
@@ -219,7 +219,7 @@ fn few_open_files_are_refused_with_the_remedy() -> Result<()> {
             &["flows"],
             &["detach"],
         ] {
-            let mut attempt = host.attempt(words).with(Twist::Files(files));
+            let mut attempt = host.attempt(words).with(Mutation::Files(files));
             if words[0] == "run" || words[0] == "detach" {
                 attempt = attempt.flags(&["--pin-dir"]).flags(&[host.pins()]);
             }
@@ -235,7 +235,7 @@ fn few_open_files_are_refused_with_the_remedy() -> Result<()> {
         }
     }
     host.require_clean()?;
-    host.run(&[]).with(Twist::Files(128)).guards()
+    host.run(&[]).with(Mutation::Files(128)).guards()
 }
 
 /// How many files a run needs is known to `check`.
@@ -249,7 +249,7 @@ fn check_knows_how_many_files_a_run_may_open() -> Result<()> {
             &[command, "--iface", "vg", "--pin-dir", &pins][..],
             &["--control-socket", &socket],
         ];
-        let attempt = host.attempt(&words.concat()).with(Twist::Files(files));
+        let attempt = host.attempt(&words.concat()).with(Mutation::Files(files));
         if command == "check" {
             return Ok(attempt.output()?.0);
         }
@@ -284,17 +284,23 @@ fn check_tries_the_folders_that_a_run_makes() -> Result<()> {
     let below = below.display().to_string();
     let dotted = format!("{}.dotted", host.pins().display());
     let pins = host.pins().display().to_string();
-    let run = || Twist::path("/run");
+    let run = || Mutation::path("/run");
     // What is amiss, the control socket, the folder for pins, the code, what is said
-    let table: [(Option<Twist>, &str, &str, i32, &str); 5] = [
+    let table: [(Option<Mutation>, &str, &str, i32, &str); 5] = [
         (
-            Some(Twist::ReadOnly(run())),
+            Some(Mutation::ReadOnly(run())),
             &socket,
             &pins,
             1,
             "/run/portguard",
         ),
-        (Some(Twist::Full(run())), &socket, &pins, 1, "No space left"),
+        (
+            Some(Mutation::Full(run())),
+            &socket,
+            &pins,
+            1,
+            "No space left",
+        ),
         (
             None,
             "/proc/new/control.sock",

@@ -16,11 +16,11 @@ use guard_common::outcome::{
 };
 use guard_tests::{
     bad_input::Capability,
+    capabilities::{self, Capabilities},
     frames::{P, udp},
     guard::Guard,
     netns::Namespace,
     peers::{Exchange, Talk},
-    powers::{self, Powers},
     wire::Wire,
 };
 use guard_userspace::api::control::{self, Client};
@@ -67,8 +67,11 @@ fn says(guard: &Guard, part: &str, patience: Duration) -> Result<()> {
 /// No thread has anything but what it takes to attach.
 fn is_humble(guard: &Guard) -> Result<()> {
     let kept = Capability::NetAdmin.bit() | Capability::Bpf.bit();
-    for powers in Powers::of_threads(guard.pid())? {
-        ensure!(powers.permitted == kept, "it may do more: {powers:x?}");
+    for capabilities in Capabilities::of_threads(guard.pid())? {
+        ensure!(
+            capabilities.permitted == kept,
+            "it may do more: {capabilities:x?}"
+        );
     }
     Ok(())
 }
@@ -86,7 +89,7 @@ fn a_humble_daemon_does_all_that_it_is_there_for() -> Result<()> {
         is_humble(&guard)?;
         let row = |what: &str| format!("{hook}: {what}");
 
-        // Whoever comes later, of root's and of somebody else's.
+        // Anyone who comes later, of root's and of somebody else's.
         let later = [(0, 41_000), (NOBODY, 41_001)];
         let start = |&(user, port)| Ok((Listening::start(host, port, user)?, port));
         for (program, port) in later.iter().map(start).collect::<Result<Vec<_>>>()? {
@@ -174,10 +177,10 @@ fn who_names_listeners_is_started_again() -> Result<()> {
     for (port, name) in (41_000..).zip([names[0], names[1], names[1], names[0]]) {
         let deadline = Instant::now() + NOTICED;
         let (killed, other) = loop {
-            let all = powers::descendants(guard.pid());
+            let all = capabilities::descendants(guard.pid());
             let (killed, other): (Vec<u32>, Vec<u32>) = all
                 .into_iter()
-                .partition(|process| powers::name(*process).as_deref() == Some(name));
+                .partition(|process| capabilities::name(*process).as_deref() == Some(name));
             if killed.len() == 1 && other.len() == 1 {
                 break (killed, other);
             }
@@ -185,18 +188,18 @@ fn who_names_listeners_is_started_again() -> Result<()> {
             thread::sleep(Duration::from_millis(5));
         };
         ensure!(
-            powers::children(guard.pid()).len() == 1,
+            capabilities::children(guard.pid()).len() == 1,
             "{name}: {killed:?}, {other:?}"
         );
         signal(&killed, libc::SIGKILL);
         let program = Listening::start(host, port, 0)?;
         knows(&guard, port, program.0.id()).with_context(|| name.to_owned())?;
     }
-    let left = powers::descendants(guard.pid());
+    let left = capabilities::descendants(guard.pid());
     ensure!(left.len() == 2, "{left:?}");
     ensure!(guard.end()?.success(), "{}", guard.said());
     ensure!(
-        !left.iter().any(|process| powers::runs(*process)),
+        !left.iter().any(|process| capabilities::runs(*process)),
         "{left:?}"
     );
     Ok(())
@@ -209,7 +212,7 @@ fn a_daemon_that_can_name_nobody_guards_on() -> Result<()> {
     let host = &lab.topology.guarded;
     let mut guard = lab.guard(&[])?;
     // So that none of them can start another.
-    let processes = powers::descendants(guard.pid());
+    let processes = capabilities::descendants(guard.pid());
     signal(&processes, libc::SIGSTOP);
     signal(&processes, libc::SIGKILL);
     let _program = Listening::start(host, 41_000, 0)?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 /// What one thread may do: capabilities as a bit each, by their numbers in
 /// include/uapi/linux/capability.h.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Powers {
+pub struct Capabilities {
     /// In force.
     pub effective: u64,
     /// What it can put in force.
@@ -22,7 +22,7 @@ pub struct Powers {
     pub no_new: bool,
 }
 
-impl Powers {
+impl Capabilities {
     /// Those of the thread that asks.
     pub fn own() -> Result<Self> {
         Self::read(Path::new("/proc/thread-self"))

@@ -35,7 +35,7 @@ struct Figure {
 
 /// What has become of figures.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Judgement {
+pub struct Assessment {
     worse: Vec<Figure>,
     kept: usize,
     /// Recorded, and not measured.
@@ -49,10 +49,10 @@ pub struct Judgement {
     slow: Option<(f64, f64)>,
 }
 
-impl Judgement {
+impl Assessment {
     /// Compares a run with what was recorded.
     pub fn new(recorded: &Recorded, now: &Recorded, extent: Extent) -> Self {
-        let mut judgement = Self {
+        let mut assessment = Self {
             worse: Vec::new(),
             kept: 0,
             missing: Vec::new(),
@@ -63,19 +63,19 @@ impl Judgement {
             slow: (!now.costs.is_empty() && now.bare > recorded.bare * SLOW)
                 .then_some((recorded.bare, now.bare)),
         };
-        judgement.compare(
+        assessment.compare(
             (&recorded.costs, &now.costs),
             "ns",
             |recorded| recorded + SLACK.max(recorded * GROWTH),
             |measured, most| measured <= most,
         );
-        judgement.compare(
+        assessment.compare(
             (&recorded.ratios, &now.ratios),
             "of the limit",
             |recorded| recorded * (1.0 - LOSS),
             |measured, least| measured >= least,
         );
-        judgement
+        assessment
     }
 
     fn compare(
@@ -139,7 +139,7 @@ impl fmt::Display for Figure {
     }
 }
 
-impl fmt::Display for Judgement {
+impl fmt::Display for Assessment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(elsewhere) = &self.elsewhere {
             writeln!(f, "recorded on another machine: {elsewhere}")?;
@@ -186,9 +186,9 @@ mod tests {
         }
     }
 
-    fn judge(recorded: (f64, f64), now: (f64, f64)) -> Judgement {
+    fn check(recorded: (f64, f64), now: (f64, f64)) -> Assessment {
         let figures = |(cost, ratio)| figures(&[("drop", cost)], &[("spray", ratio)]);
-        Judgement::new(&figures(recorded), &figures(now), Extent::Whole)
+        Assessment::new(&figures(recorded), &figures(now), Extent::Whole)
     }
 
     #[test]
@@ -216,16 +216,16 @@ mod tests {
                 false,
             ),
         ] {
-            assert_eq!(judge(recorded, now).holds(), holds, "{name}");
+            assert_eq!(check(recorded, now).holds(), holds, "{name}");
         }
     }
 
     #[test]
     fn what_is_worse_is_named_with_both_figures() {
-        let judgement = judge((6.0, 0.5), (40.5, 0.25));
-        assert!(judgement.is_worse("drop") && judgement.is_worse("spray"));
-        assert!(!judgement.is_worse("pass"));
-        let said = judgement.to_string();
+        let assessment = check((6.0, 0.5), (40.5, 0.25));
+        assert!(assessment.is_worse("drop") && assessment.is_worse("spray"));
+        assert!(!assessment.is_worse("pass"));
+        let said = assessment.to_string();
         assert!(
             said.contains("WORSE    drop: 40.5 ns, recorded 6, allowed 11"),
             "{said}"
@@ -243,9 +243,9 @@ mod tests {
             (&one, &both, "NEW      pass"),
         ] {
             for (extent, holds) in [(Extent::Whole, false), (Extent::Part, true)] {
-                let judgement = Judgement::new(recorded, now, extent);
-                assert_eq!(judgement.holds(), holds, "{extent:?}");
-                assert!(judgement.to_string().contains(word), "{judgement}");
+                let assessment = Assessment::new(recorded, now, extent);
+                assert_eq!(assessment.holds(), holds, "{extent:?}");
+                assert!(assessment.to_string().contains(word), "{assessment}");
             }
         }
     }
@@ -254,8 +254,8 @@ mod tests {
     fn a_run_that_compares_nothing_fails() {
         let recorded = figures(&[("drop", 6.0)], &[]);
         for extent in [Extent::Whole, Extent::Part] {
-            let judgement = Judgement::new(&recorded, &Recorded::default(), extent);
-            assert!(!judgement.holds(), "{extent:?}");
+            let assessment = Assessment::new(&recorded, &Recorded::default(), extent);
+            assert!(!assessment.holds(), "{extent:?}");
         }
     }
 
@@ -265,7 +265,7 @@ mod tests {
             bare,
             ..figures(&[("drop", 6.0)], &[])
         };
-        let said = |bare| Judgement::new(&at(11.5), &at(bare), Extent::Whole).to_string();
+        let said = |bare| Assessment::new(&at(11.5), &at(bare), Extent::Whole).to_string();
         assert!(said(26.0).contains("takes 26 ns, recorded 11.5"));
         assert!(!said(12.0).contains("slow"));
     }
@@ -277,7 +277,7 @@ mod tests {
             ..figures(&[("drop", 6.0)], &[])
         };
         let there = figures(&[("drop", 6.0)], &[]);
-        let said = |recorded| Judgement::new(recorded, &here, Extent::Whole).to_string();
+        let said = |recorded| Assessment::new(recorded, &here, Extent::Whole).to_string();
         assert!(said(&there).starts_with("recorded on another machine: "));
         assert!(!said(&here).contains("another machine"));
     }
