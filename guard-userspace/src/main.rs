@@ -1,15 +1,15 @@
 //! The command `portguard`.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
 use guard_userspace::{
     base::failure::{Exit, Failure},
     cli::{
         arguments::{self, AuditFlags, CheckFlags, Cli, Command, HardenFlags},
-        audit, check, detach,
+        audit, check, detach, generated,
         harden::{self, Harden, Places},
-        report,
+        ports, report,
     },
     daemon::{
         event_loop::RunRequest,
@@ -47,6 +47,9 @@ fn main() -> ExitCode {
         Command::Reload(flags) => report::reload(&flags.control_socket),
         Command::Detach(flags) => block_on(detach::run(&flags.pin_dir)),
         Command::Harden(flags) => harden(&flags),
+        Command::Ports(flags) => ports::run(Duration::from_secs(flags.seconds.into()), flags.json),
+        Command::Completions(flags) => generated::completions(flags.shell),
+        Command::Man(flags) => generated::man(flags.folder.as_deref()),
     };
 
     match done {

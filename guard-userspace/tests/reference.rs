@@ -62,11 +62,14 @@ fn is_switch(flag: &Arg) -> bool {
     !flag.get_action().takes_values() || values.iter().any(|value| value.get_name() == "true")
 }
 
-/// Such as `--mode enforce|monitor`.
+/// Such as `--mode enforce|monitor`, or `DIR` of what is told by its place alone.
 fn spelled(flag: &Arg) -> String {
-    let name = format!("--{}", flag.get_long().expect("every flag has a long name"));
+    let name = match flag.get_long() {
+        Some(name) => format!("--{name} "),
+        None => String::new(),
+    };
     if is_switch(flag) {
-        return name;
+        return name.trim_end().to_owned();
     }
     let words: Vec<_> = flag
         .get_possible_values()
@@ -78,7 +81,7 @@ fn spelled(flag: &Arg) -> String {
     } else {
         words.join("|")
     };
-    format!("{name} {value}")
+    format!("{name}{value}")
 }
 
 /// The default, which optional flags tell in their help alone.
@@ -98,7 +101,9 @@ fn default(flag: &Arg) -> String {
 
 /// Checks the table of a command against its flags, and returns its rows.
 fn compare<'a>(name: &str, flags: impl Iterator<Item = &'a Arg>) -> Vec<Vec<String>> {
-    let documented = rows(section(&format!("portguard {name}")), "`--");
+    let mut documented = rows(section(&format!("portguard {name}")), "`");
+    // Timers are no flags, and have a name and a meaning alone.
+    documented.retain(|row| row.len() > 2);
     let found: BTreeMap<_, _> = documented
         .iter()
         .map(|row| (row[0].clone(), row[1].clone()))

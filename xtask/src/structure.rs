@@ -48,6 +48,7 @@ const CRATES: &[Layered] = &[
             "config",
             "bpf",
             "guard",
+            "views",
             "api",
             "daemon",
             "cli",

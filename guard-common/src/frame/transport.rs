@@ -4,7 +4,7 @@ use crate::{frame::headers::protocol, outcome::Protocol};
 
 /// A protocol whose local ports are guarded. Counted like [`Use`](crate::ports::occupancy::Use) and
 /// [`Protocol`], so that neither costs a comparison.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum Transport {
     /// TCP.

@@ -6,6 +6,7 @@ use clap::{
     Args, Parser, Subcommand,
     error::{ContextKind, ContextValue, ErrorKind},
 };
+use clap_complete::Shell;
 
 use crate::{
     cli::harden::{PortList, SYSCTL_FOLDER},
@@ -177,6 +178,12 @@ pub enum Command {
     Harden(HardenFlags),
     /// Say what others can reach in the port range, and what weakens the guard
     Audit(AuditFlags),
+    /// Show how much of the port range is in use, towards whom, by whom, and when it runs out
+    Ports(PortsFlags),
+    /// Print what has a shell complete command lines of portguard
+    Completions(CompletionsFlags),
+    /// Print the man page, or write one of each command
+    Man(ManFlags),
 }
 
 /// The flags of a run.
@@ -281,6 +288,34 @@ pub struct AuditFlags {
     pub control_socket: PathBuf,
 }
 
+/// The flags of `ports`.
+#[derive(Clone, Debug, Args)]
+pub struct PortsFlags {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Watch for so long how fast ports are taken
+    #[arg(long, value_name = "N", default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub seconds: u16,
+}
+
+/// The flags of `completions`.
+#[derive(Clone, Debug, Args)]
+pub struct CompletionsFlags {
+    /// The shell
+    pub shell: Shell,
+}
+
+/// The flags of `man`.
+#[derive(Clone, Debug, Args)]
+pub struct ManFlags {
+    /// Folder to write a page of each command to
+    #[arg(value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -378,6 +413,12 @@ mod tests {
             ("harden --range 1-2 --revert", Some(2)),
             ("harden --revert --reserve 5", Some(2)),
             ("harden --range 1-2 --reserve x", Some(2)),
+            ("ports --json --seconds 5", None),
+            ("ports --seconds 0", Some(2)),
+            ("completions bash", None),
+            ("completions csh", Some(2)),
+            ("man", None),
+            ("man /x", None),
             ("--version", Some(0)),
             ("run --help", Some(0)),
             ("", Some(2)),

@@ -1,20 +1,16 @@
 //! What `portguard status` and `portguard flows` print.
 
-mod table;
+use std::{cmp::Reverse, fmt, io::Write, path::Path};
 
-use std::{
-    cmp::Reverse,
-    fmt,
-    io::{self, BufWriter, ErrorKind, Write},
-    path::Path,
-};
-
-use self::table::{Column, Table};
 use crate::{
     api::control::{Client, FlowJson, InterfaceJson, ListenerJson, Question, StatusJson},
     base::{
-        failure::{Exit, Failure},
+        failure::Failure,
         text::{one_line, plain},
+    },
+    cli::{
+        output::{Output, finish, print},
+        table::{Column, Table},
     },
     config::Mode,
 };
@@ -60,53 +56,10 @@ pub fn reload(socket: &Path) -> Result<(), Failure> {
 
 /// Prints the answer as it was received, with a line end.
 fn copy(client: &Client, question: Question) -> Result<(), Failure> {
-    let mut out = Output::new();
+    let mut out = Output::open();
     client.copy(question, &mut out)?;
 
-    written(out.write_all(b"\n").and_then(|()| out.flush()))
-}
-
-fn print(text: impl FnOnce(&mut Output) -> io::Result<()>) -> Result<(), Failure> {
-    let mut out = Output::new();
-
-    written(text(&mut out).and_then(|()| out.flush()))
-}
-
-fn written(result: io::Result<()>) -> Result<(), Failure> {
-    result.map_err(|error| {
-        let error = anyhow::Error::new(error).context("cannot write to standard output");
-        Failure::new(Exit::Runtime, error)
-    })
-}
-
-/// Standard output, on which a reader that has seen enough, such as `head`, is no failure.
-struct Output(BufWriter<io::StdoutLock<'static>>);
-
-impl Output {
-    fn new() -> Self {
-        Self(BufWriter::new(io::stdout().lock()))
-    }
-}
-
-impl Write for Output {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_all(bytes).map(|()| bytes.len())
-    }
-
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        forgive(self.0.write_all(bytes))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        forgive(self.0.flush())
-    }
-}
-
-fn forgive(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        result => result,
-    }
+    finish(out.write_all(b"\n").and_then(|()| out.flush()))
 }
 
 /// Prints a daemon's answer into nothing, whichever of the two it is.

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A column's heading, and the side its cells keep to.
 #[derive(Clone, Copy)]
-pub(super) enum Column {
+pub(crate) enum Column {
     Left(&'static str),
     Right(&'static str),
 }
@@ -20,9 +20,9 @@ impl Column {
 /// Rows under headings; displays with a line end after each.
 ///
 /// The rows are made twice, to measure and to print them, so that a million are never in memory.
-pub(super) struct Table<const N: usize, Rows> {
-    pub(super) columns: [Column; N],
-    pub(super) rows: Rows,
+pub(crate) struct Table<const N: usize, Rows> {
+    pub(crate) columns: [Column; N],
+    pub(crate) rows: Rows,
 }
 
 impl<const N: usize, Rows: Iterator<Item = [String; N]> + Clone> Table<N, Rows> {
