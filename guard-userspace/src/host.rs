@@ -9,6 +9,7 @@ pub mod lock;
 pub mod namespace;
 pub mod netlink;
 pub mod privileges;
+pub mod process_usage;
 pub mod range;
 pub mod socket_owners;
 pub mod sockets;

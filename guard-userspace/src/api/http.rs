@@ -15,7 +15,7 @@ use axum::{
     Router,
     extract::State,
     http::{StatusCode, header::CONTENT_TYPE},
-    response::{IntoResponse, Response},
+    response::{Html, IntoResponse, Response},
     routing::get,
 };
 use tokio::net::{TcpListener, TcpSocket};
@@ -85,7 +85,7 @@ fn limits(room: usize) -> Limits {
     }
 }
 
-/// Serves `/metrics`, `/healthz` and `/readyz` until `stop`; then returns within 100 ms.
+/// Serves `/`, `/metrics`, `/healthz` and `/readyz` until `stop`; then returns within 100 ms.
 pub async fn run(listener: TcpListener, shared: Shared, stop: impl Future<Output = ()>) {
     let limits = limits(descriptors::room(connections::MOST_ROOM));
     let routes = routes(shared);
@@ -94,10 +94,21 @@ pub async fn run(listener: TcpListener, shared: Shared, stop: impl Future<Output
 
 pub(crate) fn routes(shared: Shared) -> Router {
     Router::new()
+        .route("/", get(landing_page))
         .route("/metrics", get(metrics))
         .route("/healthz", get(health))
         .route("/readyz", get(health))
         .with_state(shared)
+}
+
+/// What a browser finds at the address: links to the rest, and nothing about the host.
+async fn landing_page() -> Html<&'static str> {
+    Html(
+        "<!doctype html><html lang=\"en\"><title>portguard</title><h1>portguard</h1><ul>\
+         <li><a href=\"/metrics\">/metrics</a>: counters for Prometheus\
+         <li><a href=\"/healthz\">/healthz</a>: whether every interface is guarded\
+         <li><a href=\"/readyz\">/readyz</a>: the same</ul></html>\n",
+    )
 }
 
 async fn metrics(State(shared): State<Shared>) -> Response {

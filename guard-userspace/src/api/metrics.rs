@@ -13,7 +13,7 @@ use prometheus_client::{
 };
 
 use self::series::FrameSums;
-use crate::api::snapshot::Snapshot;
+use crate::{api::snapshot::Snapshot, config::Mode, host::process_usage::ProcessUsage};
 
 /// The content type of what [`exposition`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -91,6 +91,15 @@ impl Collector for Scrape {
             "portguard_read_failures",
             "Maps that could not be read for a scrape or a status",
             &ConstCounter::new(*read_failures),
+        )?;
+        if let Some(process) = &observation.process {
+            encode_process(process, &mut encoder)?;
+        }
+        gauges(
+            &mut encoder,
+            "portguard_mode_info",
+            "Always 1; the label names what is done with what would be dropped",
+            [([("mode", mode(observation.mode))], 1)],
         )?;
         gauges(
             &mut encoder,
@@ -236,6 +245,64 @@ fn encode_attachments(observation: &Snapshot, encoder: &mut DescriptorEncoder<'_
             ))
         }),
     )
+}
+
+/// What is done with what would be dropped, as `mode` names it.
+const fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Enforce => "enforce",
+        Mode::Monitor => "monitor",
+    }
+}
+
+/// The names are those of Prometheus' own libraries.
+fn encode_process(process: &ProcessUsage, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    single(
+        encoder,
+        "process_cpu_seconds",
+        "Processor time of the daemon, in seconds",
+        &ConstCounter::new(process.cpu_seconds),
+    )?;
+    single(
+        encoder,
+        "process_start_time_seconds",
+        "When the daemon was started, in seconds since 1970",
+        &ConstGauge::new(process.start_seconds),
+    )?;
+    let gauges = [
+        (
+            "process_resident_memory_bytes",
+            "Memory of the daemon in RAM, without maps of the programs",
+            Some(process.resident_bytes),
+        ),
+        (
+            "process_virtual_memory_bytes",
+            "Address space of the daemon",
+            Some(process.virtual_bytes),
+        ),
+        (
+            "process_open_fds",
+            "Descriptors that the daemon has open",
+            Some(process.open_fds),
+        ),
+        (
+            "process_max_fds",
+            "Descriptors that the daemon may have open",
+            process.max_fds,
+        ),
+        (
+            "process_threads",
+            "Threads of the daemon",
+            Some(process.threads),
+        ),
+    ];
+    for (name, help, value) in gauges {
+        if let Some(value) = value {
+            single(encoder, name, help, &ConstGauge::new(value))?;
+        }
+    }
+
+    Ok(())
 }
 
 /// A family of one, without labels.

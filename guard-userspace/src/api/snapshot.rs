@@ -7,7 +7,7 @@ use crate::{
     bpf::maps::{FlowCount, FlowRow, FrameCount, Tallies},
     config::{Exposed, Mode},
     guard::{alarms::Alarm, attachment::Attachment},
-    host::range::PortRange,
+    host::{process_usage::ProcessUsage, range::PortRange},
 };
 
 /// A socket that listens on a guarded port, and that unsolicited packets do not reach.
@@ -24,7 +24,7 @@ pub struct BlockedListener {
 }
 
 /// Everything but the single flows.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Snapshot {
     /// Whether would-be drops pass.
     pub mode: Mode,
@@ -54,6 +54,8 @@ pub struct Snapshot {
     pub alarms: Vec<Alarm>,
     /// What is counted beside the frames.
     pub tallies: Tallies,
+    /// What the daemon takes of the host, where that could be read.
+    pub process: Option<ProcessUsage>,
     /// Maps that could not be read for this observation.
     pub read_failures: u64,
 }

@@ -18,6 +18,7 @@ use crate::{
     config::{Exposed, Mode},
     guard::{alarms::Alarms, attachment::Attachment, listeners::Listener},
     host::{
+        process_usage::ProcessUsage,
         range::{LocalPorts, PortRange},
         socket_owners::SocketOwner,
     },
@@ -169,6 +170,7 @@ impl Observe for Observer {
             frames,
             flows,
             tallies,
+            process: ProcessUsage::read().ok(),
             read_failures,
         }
     }

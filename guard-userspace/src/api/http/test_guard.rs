@@ -27,6 +27,7 @@ use crate::{
         attachment::{Attachment, Chain, Proof},
         evidence::Evidence,
     },
+    host::process_usage::ProcessUsage,
 };
 
 /// A guard whose walks are counted and take a while.
@@ -234,6 +235,15 @@ pub(crate) fn observation(mode: Mode) -> Snapshot {
             capacity: 65_536,
         })
         .into(),
+        process: Some(ProcessUsage {
+            cpu_seconds: 1.5,
+            start_seconds: 1_800_000_000.25,
+            resident_bytes: 12_000_000,
+            virtual_bytes: 40_000_000,
+            open_fds: 60,
+            max_fds: Some(1024),
+            threads: 4,
+        }),
         read_failures: 1,
     }
 }

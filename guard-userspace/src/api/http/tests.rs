@@ -94,7 +94,7 @@ async fn answers_by_path_and_method() {
             b"GET /readyz HTTP/1.1\r\n\r\n",
             "HTTP/1.1 503 Service Unavailable",
         ),
-        (b"GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 404 Not Found"),
+        (b"GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK"),
         (b"GET /metrics/ HTTP/1.1\r\n\r\n", "HTTP/1.1 404 Not Found"),
         (b"GET /status HTTP/1.1\r\n\r\n", "HTTP/1.1 404 Not Found"),
         (

@@ -71,6 +71,30 @@ portguard_failed_sweeps_total 0
 # HELP portguard_read_failures Maps that could not be read for a scrape or a status
 # TYPE portguard_read_failures counter
 portguard_read_failures_total 3
+# HELP process_cpu_seconds Processor time of the daemon, in seconds
+# TYPE process_cpu_seconds counter
+process_cpu_seconds_total 1.5
+# HELP process_start_time_seconds When the daemon was started, in seconds since 1970
+# TYPE process_start_time_seconds gauge
+process_start_time_seconds 1800000000.25
+# HELP process_resident_memory_bytes Memory of the daemon in RAM, without maps of the programs
+# TYPE process_resident_memory_bytes gauge
+process_resident_memory_bytes 12000000
+# HELP process_virtual_memory_bytes Address space of the daemon
+# TYPE process_virtual_memory_bytes gauge
+process_virtual_memory_bytes 40000000
+# HELP process_open_fds Descriptors that the daemon has open
+# TYPE process_open_fds gauge
+process_open_fds 60
+# HELP process_max_fds Descriptors that the daemon may have open
+# TYPE process_max_fds gauge
+process_max_fds 1024
+# HELP process_threads Threads of the daemon
+# TYPE process_threads gauge
+process_threads 4
+# HELP portguard_mode_info Always 1; the label names what is done with what would be dropped
+# TYPE portguard_mode_info gauge
+portguard_mode_info{{mode="enforce"}} 1
 # HELP portguard_build_info Always 1; the label names the running version
 # TYPE portguard_build_info gauge
 portguard_build_info{{version="{version}"}} 1
