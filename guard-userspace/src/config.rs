@@ -19,12 +19,13 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 pub use self::{
-    choices::{EgressMode, ListenersPolicy, LogFormat, LogLevel, Mode, UdpFilter, XdpMode},
+    choices::{ListenersPolicy, LogFormat, LogLevel, Mode, UdpFilter},
     layer::{ConfigLayer, RunSettings},
     timeouts::{AdaptiveTimeouts, Seconds, Timeout, TimeoutSettings},
     values::{Exposed, Listen, MaxFlows, PortNumber, Trusted, is_plain},
     warnings::{headline, warnings},
 };
+pub use crate::host::hooks::{EgressMode, XdpMode};
 use crate::{base::failure::Failure, host::range::PortRange};
 
 /// Where the CLI finds the daemon unless told otherwise.

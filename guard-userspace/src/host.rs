@@ -4,6 +4,7 @@ pub mod conntrack;
 pub mod descriptors;
 pub mod driver;
 pub mod features;
+pub mod hooks;
 pub mod interfaces;
 pub mod lock;
 pub mod namespace;

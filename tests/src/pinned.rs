@@ -18,9 +18,8 @@ use guard_common::{
 use guard_userspace::{
     bpf::{
         clock::Clock,
-        maps::{FlowMap, StateMemory},
+        maps::{FLOW_MAPS, FlowMap, StateMemory},
         pins::{MAPS, Pins},
-        programs::FLOW_MAPS,
     },
     config::{ConfigLayer, Settings},
     guard::{
@@ -59,7 +58,7 @@ impl PinnedMaps {
         for name in MAPS {
             loader.map_pin_path(name, pins.map(name));
         }
-        for name in FLOW_MAPS {
+        for (name, _, _) in FLOW_MAPS {
             let asked = capacities.iter().find(|(asked, _)| *asked == name);
             loader.map_max_entries(name, asked.map_or(FEW, |(_, entries)| *entries));
         }

@@ -66,6 +66,21 @@ macro_rules! timers {
         }
 
         impl Timeouts {
+            /// All lengths, in the order in which they lie in memory.
+            pub const fn words(&self) -> [u32; Timer::ALL.len() + 1] {
+                [$(self.$field,)+ self.fragment]
+            }
+
+            /// The timers whose lengths lie in memory like this.
+            pub const fn of_words(words: [u32; Timer::ALL.len() + 1]) -> Self {
+                let [$($field,)+ fragment] = words;
+
+                Self {
+                    $($field,)+
+                    fragment,
+                }
+            }
+
             /// Timers of these lengths, and this one for fragments.
             pub fn each(mut length: impl FnMut(Timer) -> u32, fragment: u32) -> Self {
                 Self {

@@ -9,7 +9,6 @@ mod detach;
 mod egress;
 mod errors;
 mod filter;
-mod hooks;
 mod qdisc;
 mod xdp;
 
@@ -27,14 +26,14 @@ pub use self::{
         refused_behind, release_egress, release_links, settle_egress,
     },
     filter::{has_filter, has_program},
-    hooks::{EgressHook, XdpHook},
     qdisc::require_room_for_clsact,
-    xdp::{Plan, hook_of, xdp, xdp_hook},
+    xdp::{Plan, xdp, xdp_hook},
 };
 use crate::bpf::{
     pins::{Hook, Pins},
     syscalls::{self, LinkTarget},
 };
+pub use crate::host::hooks::{EgressHook, XdpHook};
 
 /// A program on an interface, and how to take it off again.
 #[derive(Debug)]
@@ -86,19 +85,16 @@ impl Link {
 /// The XDP programs of ours that are pinned for the interface with this index: in the folder of
 /// this layout, and in the others of the namespace.
 pub fn pinned_xdp(pins: &Pins, interface: u32) -> Vec<u32> {
-    pinned(pins, interface, &[Hook::Xdp])
+    pinned(pins, interface, [Hook::Xdp])
 }
 
 /// The programs of ours that see what this interface sends, likewise.
 pub fn pinned_egress(pins: &Pins, interface: u32) -> Vec<u32> {
-    pinned(
-        pins,
-        interface,
-        &[Hook::Egress, Hook::EgressLast, Hook::Moving],
-    )
+    pinned(pins, interface, Hook::of_egress())
 }
 
-fn pinned(pins: &Pins, interface: u32, hooks: &[Hook]) -> Vec<u32> {
+fn pinned(pins: &Pins, interface: u32, hooks: impl IntoIterator<Item = Hook>) -> Vec<u32> {
+    let hooks: Vec<_> = hooks.into_iter().collect();
     let others = pins.others();
     let folders = others.iter().chain([pins]);
     let paths = folders.flat_map(|pins| hooks.iter().map(|hook| pins.link(interface, *hook)));

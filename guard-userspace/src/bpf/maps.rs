@@ -27,7 +27,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 
 pub use self::{
     bloom::Tuples,
-    flows::{FlowEntry, FlowMap},
+    flows::{FLOW_MAPS, FlowEntry, FlowMap, is_flow_map},
     mac_addresses::MacAddresses,
     prefixes::{Entry, Prefixes},
     readings::{FlowCount, FlowRow, FrameCount, PacketTotals, Readings, Shortage, Tallies},
@@ -35,10 +35,7 @@ pub use self::{
     state::StateMemory,
     tunnel_ports::TunnelPorts,
 };
-use crate::bpf::{
-    pins::{MAPS, Pins},
-    programs::FLOW_MAPS,
-};
+use crate::bpf::pins::{MAPS, Pins};
 
 /// What the daemon writes, opened from the pins of one network namespace.
 pub struct Maps {
@@ -83,7 +80,7 @@ impl Maps {
 
     /// Whether every map is pinned, as this build lays it out, with room for so many flows.
     pub fn fit(pins: &Pins, max_flows: u32) -> bool {
-        let room = |name: &&str| {
+        let room = |(name, _, _): &(&str, Family, Protocol)| {
             MapInfo::from_pin(pins.map(name)).is_ok_and(|info| info.max_entries() == max_flows)
         };
 

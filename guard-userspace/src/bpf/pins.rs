@@ -24,51 +24,57 @@ use self::folders::{free_aside, is_layout, is_namespace, layout};
 pub use self::place::PinFolder;
 use crate::{base::failure::Failure, bpf::syscalls};
 
-/// The maps that outlive the daemon, by their names in the object.
-pub const MAPS: [&str; 14] = [
-    "flows_tcp4",
-    "flows_udp4",
-    "flows_tcp6",
-    "flows_udp6",
-    "state",
-    "devices",
-    "counters",
-    "refused",
-    "tallies",
-    "local",
-    "neighbours",
-    "link_addresses",
-    "kernel_ports",
-    "trusted",
-];
+// The build script lists the maps of the object as `MAPS`.
+include!(concat!(env!("OUT_DIR"), "/maps.rs"));
 
-/// Which hook a link holds.
-///
-/// In the order in which links are taken off: XDP must never stand without egress.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Hook {
+/// The one list of links: variant, what its pin is called after the interface, and which program it
+/// holds.
+macro_rules! links {
+    ($($(#[doc = $doc:literal])+ $variant:ident, $suffix:literal, $label:literal;)+) => {
+        /// Which hook a link holds.
+        ///
+        /// In the order in which links are taken off: XDP must never stand without egress.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+        pub enum Hook {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Hook {
+            /// All of them, in that order.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            fn suffix(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $suffix,)+
+                }
+            }
+
+            /// The program, as users read it.
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $label,)+
+                }
+            }
+        }
+    };
+}
+
+links! {
     /// XDP.
-    Xdp,
+    Xdp, "xdp", "XDP";
     /// TCX egress, of a link that was about to take another's place when the run was killed. The
     /// other is still in force.
-    Moving,
+    Moving, "egress-moving", "egress";
     /// TCX egress, of the copy that runs last.
-    EgressLast,
+    EgressLast, "egress-last", "egress";
     /// TCX egress.
-    Egress,
+    Egress, "egress", "egress";
 }
 
 impl Hook {
-    /// All of them, in that order.
-    pub const ALL: [Self; 4] = [Self::Xdp, Self::Moving, Self::EgressLast, Self::Egress];
-
-    fn suffix(self) -> &'static str {
-        match self {
-            Self::Xdp => "xdp",
-            Self::Egress => "egress",
-            Self::EgressLast => "egress-last",
-            Self::Moving => "egress-moving",
-        }
+    /// Those that hold a program which sees what is sent.
+    pub fn of_egress() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(|hook| *hook != Self::Xdp)
     }
 }
 
@@ -320,7 +326,7 @@ impl Pins {
             .filter_map(|entry| {
                 let name = entry.file_name().into_string().ok()?;
                 let (interface, suffix) = name.split_once('-')?;
-                let hook = Hook::ALL.into_iter().find(|hook| hook.suffix() == suffix)?;
+                let hook = *Hook::ALL.iter().find(|hook| hook.suffix() == suffix)?;
                 Some((interface.parse().ok()?, hook, entry.path()))
             })
             .collect();

@@ -21,15 +21,15 @@ use guard_common::ports::bloom;
 use self::loader::without_kernel_types;
 use crate::{
     base::failure::Failure,
-    bpf::pins::{MAPS, Pins},
+    bpf::{
+        maps::FLOW_MAPS,
+        pins::{MAPS, Pins},
+    },
     host::{features::Feature, privileges},
 };
 
 /// The object that the programs and maps are in.
 static OBJECT: &[u8] = include_bytes_aligned!(env!("PORTGUARD_BPF_OBJECT"));
-
-/// Maps whose capacity is `--max-flows`.
-pub const FLOW_MAPS: [&str; 4] = ["flows_tcp4", "flows_udp4", "flows_tcp6", "flows_udp6"];
 
 /// Capacity of flow maps that no flow will ever be in.
 const TRIAL_FLOWS: u32 = 1024;
@@ -337,7 +337,7 @@ fn load_object<'a>(
     max_flows: u32,
 ) -> Result<Ebpf, Failure> {
     loader.override_global("DEVICE", slot, true);
-    for name in FLOW_MAPS {
+    for (name, _, _) in FLOW_MAPS {
         loader.map_max_entries(name, max_flows);
     }
     loader.map_max_entries("state", bloom::elements(max_flows));

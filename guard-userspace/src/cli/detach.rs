@@ -37,7 +37,7 @@ pub async fn run(pin_dir: &Path) -> Result<(), Failure> {
     let netlink = interfaces::connect()?;
 
     let mut removed = Removed::default();
-    for hook in Hook::ALL {
+    for &hook in Hook::ALL {
         let links = layouts.iter().flat_map(Pins::links);
         for (index, _, path) in links.filter(|link| link.1 == hook) {
             attach::release_pin(&path)?;
@@ -107,7 +107,7 @@ impl Removed {
     /// All that records what is sent is one to the administrator.
     fn add(&mut self, interface: u32, hook: Hook) {
         let hooks = self.hooks.entry(interface).or_default();
-        if !hooks.iter().any(|other| label(*other) == label(hook)) {
+        if !hooks.iter().any(|other| other.label() == hook.label()) {
             hooks.push(hook);
         }
     }
@@ -122,7 +122,7 @@ impl fmt::Display for Removed {
                 Some(name) => name.clone(),
                 None => format!("interface {index}, which is gone"),
             };
-            let hooks: Vec<_> = hooks.iter().map(|hook| label(*hook)).collect();
+            let hooks: Vec<_> = hooks.iter().map(|hook| hook.label()).collect();
             lines.push(format!("detached {name} ({})", hooks.join(", ")));
         }
         for folder in &self.folders {
@@ -138,13 +138,6 @@ impl fmt::Display for Removed {
         }
 
         f.write_str(&lines.join("\n"))
-    }
-}
-
-fn label(hook: Hook) -> &'static str {
-    match hook {
-        Hook::Xdp => "XDP",
-        Hook::Moving | Hook::EgressLast | Hook::Egress => "egress",
     }
 }
 

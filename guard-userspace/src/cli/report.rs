@@ -13,6 +13,7 @@ use crate::{
         table::{Column, Table},
     },
     config::Mode,
+    host::hooks::EgressHook,
 };
 
 /// Prints what the guard on `socket` guards and has counted. Blocks: call it outside a runtime.
@@ -110,10 +111,13 @@ struct InterfaceText<'a>(&'a InterfaceJson);
 impl fmt::Display for InterfaceText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = plain(&self.0.name);
-        let egress = self.0.egress.as_deref().map(|hook| match hook {
-            "tcx" => "TCX egress",
-            "clsact" => "clsact egress",
-            _ => "egress",
+        let egress = self.0.egress.as_deref().map(|label| {
+            let mut hooks = EgressHook::ALL.iter();
+            match hooks.find(|hook| hook.label() == label) {
+                Some(EgressHook::Tcx) => "TCX egress",
+                Some(EgressHook::Clsact) => "clsact egress",
+                None => "egress",
+            }
         });
         match (self.0.xdp_mode.as_deref(), egress) {
             (Some(mode), Some(egress)) => write!(f, "{name} ({mode} XDP, {egress})"),

@@ -16,32 +16,6 @@ pub enum Mode {
     Monitor,
 }
 
-/// How the XDP program is attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum XdpMode {
-    /// Native if the driver can, else generic, and say so
-    #[default]
-    Auto,
-    /// In the driver, or fail
-    Native,
-    /// In the kernel's stack: any interface, slower
-    Generic,
-}
-
-/// Where the program that records what is sent is attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum EgressMode {
-    /// TCX if the kernel has it, else clsact
-    #[default]
-    Auto,
-    /// TCX (Linux 6.6 and later), or fail
-    Tcx,
-    /// A filter of the clsact qdisc
-    Clsact,
-}
-
 /// What happens to sockets that listen on guarded ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -114,18 +88,6 @@ fn word(value: &impl ValueEnum, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        word(self, f)
-    }
-}
-
-impl fmt::Display for XdpMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        word(self, f)
-    }
-}
-
-impl fmt::Display for EgressMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         word(self, f)
     }

@@ -15,7 +15,7 @@ use aya::util::{KernelVersion, nr_cpus};
 
 pub use self::{
     ethtool::{Channels, channels, name},
-    mode::{ModeChoice, NativeUnfit, Obstacle, choose},
+    mode::{NativeFit, NativeUnfit, Obstacle, choose},
     mtu::{mtu, set_mtu},
     netdev::Support,
 };

@@ -9,7 +9,7 @@ mod query;
 mod readable;
 mod routes;
 
-use std::{fmt, fs};
+use std::fs;
 
 use guard_common::{frame::ethernet::MacAddress, outcome::Family};
 use ipnet::IpNet;
@@ -23,7 +23,7 @@ pub use self::{
     query::{changes, connect, connect_aside, find, list, look, program_name},
     routes::{Routes, Rules},
 };
-use crate::base::failure::Failure;
+use crate::{base::failure::Failure, host::hooks::XdpHook};
 
 /// Reads a message of rtnetlink as a program that asks for it does.
 #[cfg(any(test, fuzzing))]
@@ -96,30 +96,16 @@ pub type Counted = anyhow::Result<Option<(Interface, Statistics)>>;
 /// An XDP program that is attached to an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct XdpProgram {
-    /// Where it runs.
-    pub mode: AttachedMode,
+    /// How it sits there; `None` where it runs in the network card.
+    pub hook: Option<XdpHook>,
     /// Its id.
     pub id: u32,
 }
 
-/// Where an attached XDP program runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttachedMode {
-    /// In the driver.
-    Native,
-    /// In the kernel's stack.
-    Generic,
-    /// In the network card.
-    Offload,
-}
-
-impl fmt::Display for AttachedMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
-            Self::Offload => "offload",
-        })
+impl XdpProgram {
+    /// The word for where it runs.
+    fn mode(self) -> &'static str {
+        self.hook.map_or("offload", XdpHook::label)
     }
 }
 
@@ -173,7 +159,9 @@ impl Interface {
 
         Err(Failure::unavailable(format!(
             "{}: taken by the XDP program {name} (id {}, {} mode)",
-            self.name, foreign.id, foreign.mode
+            self.name,
+            foreign.id,
+            foreign.mode()
         ))
         .remedy("stop whatever attached it, it is left untouched"))
     }
@@ -249,7 +237,7 @@ mod tests {
         let xdp = xdp
             .iter()
             .map(|&id| XdpProgram {
-                mode: AttachedMode::Native,
+                hook: Some(XdpHook::Native),
                 id,
             })
             .collect();

@@ -150,9 +150,7 @@ pub fn release_egress(spot: AttachPoint<'_>) -> anyhow::Result<()> {
 /// # Errors
 /// When the kernel refuses.
 pub fn release_links(spot: AttachPoint<'_>) -> anyhow::Result<()> {
-    [Hook::Moving, Hook::EgressLast, Hook::Egress]
-        .into_iter()
-        .try_for_each(|hook| release_pin(&spot.pin(hook)))
+    Hook::of_egress().try_for_each(|hook| release_pin(&spot.pin(hook)))
 }
 
 /// What would keep packets from a program that is attached by this hook, which cannot go before it.

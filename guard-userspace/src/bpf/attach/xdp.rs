@@ -19,11 +19,10 @@ use super::{
 };
 use crate::{
     base::failure::Failure,
-    bpf::attach::XdpHook,
-    config,
     host::{
-        driver::{self, DriverFacts, ModeChoice, NativeUnfit, Obstacle},
-        interfaces::{AttachedMode, Interface},
+        driver::{self, DriverFacts, NativeFit, NativeUnfit, Obstacle},
+        hooks::{self, XdpHook},
+        interfaces::Interface,
     },
 };
 
@@ -44,20 +43,20 @@ pub struct Plan {
 
 impl Plan {
     /// What `mode` means on an interface like this.
-    pub fn new(mode: config::XdpMode, interface: &str, facts: &DriverFacts) -> Self {
+    pub fn new(mode: hooks::XdpMode, interface: &str, facts: &DriverFacts) -> Self {
         let (unfit, certain, effects) = match driver::choose(interface, facts) {
-            ModeChoice::Native { certain, effects } => (None, certain, effects),
-            ModeChoice::Generic(unfit) => (Some(unfit), true, Vec::new()),
+            Ok(NativeFit { certain, effects }) => (None, certain, effects),
+            Err(unfit) => (Some(unfit), true, Vec::new()),
         };
         let hook = match mode {
-            config::XdpMode::Native => XdpHook::Native,
-            config::XdpMode::Auto if unfit.is_none() => XdpHook::Native,
-            config::XdpMode::Auto | config::XdpMode::Generic => XdpHook::Generic,
+            hooks::XdpMode::Native => XdpHook::Native,
+            hooks::XdpMode::Auto if unfit.is_none() => XdpHook::Native,
+            hooks::XdpMode::Auto | hooks::XdpMode::Generic => XdpHook::Generic,
         };
 
         Self {
             hook,
-            fallback: mode == config::XdpMode::Auto,
+            fallback: mode == hooks::XdpMode::Auto,
             certain,
             unfit,
             effects,
@@ -70,20 +69,20 @@ impl Plan {
     }
 
     /// What the administrator should know of the mode, where there is a reason for it.
-    pub fn note(&self, interface: &str, mode: config::XdpMode) -> Option<String> {
+    pub fn note(&self, interface: &str, mode: hooks::XdpMode) -> Option<String> {
         let unfit = self.unfit.as_ref()?;
         match (mode, unfit.obstacle) {
-            (config::XdpMode::Auto, Obstacle::Worse) => {
+            (hooks::XdpMode::Auto, Obstacle::Worse) => {
                 Some(format!("{interface}: XDP runs in generic mode: {unfit}"))
             }
-            (config::XdpMode::Auto, _) => Some(format!(
+            (hooks::XdpMode::Auto, _) => Some(format!(
                 "{interface}: XDP runs in generic mode, which is slower: {unfit}"
             )),
-            (config::XdpMode::Native, Obstacle::Unsafe) => Some(format!(
+            (hooks::XdpMode::Native, Obstacle::Unsafe) => Some(format!(
                 "{interface}: native mode, as asked for, but {}; leave --xdp-mode at auto",
                 unfit.why
             )),
-            (config::XdpMode::Native | config::XdpMode::Generic, _) => None,
+            (hooks::XdpMode::Native | hooks::XdpMode::Generic, _) => None,
         }
     }
 }
@@ -171,15 +170,7 @@ pub fn xdp_hook(interface: &Interface) -> anyhow::Result<XdpHook> {
         .first()
         .with_context(|| format!("{}: the XDP program is gone", interface.name))?;
 
-    Ok(hook_of(program.mode))
-}
-
-/// How a program in this mode sits on its interface.
-pub const fn hook_of(mode: AttachedMode) -> XdpHook {
-    match mode {
-        AttachedMode::Native | AttachedMode::Offload => XdpHook::Native,
-        AttachedMode::Generic => XdpHook::Generic,
-    }
+    Ok(program.hook.unwrap_or(XdpHook::Native))
 }
 
 /// Replaces the program of the link that is pinned at `left`, if there is one.

@@ -23,13 +23,18 @@ use guard_common::{
 
 use crate::bpf::{pins::Pins, syscalls};
 
-/// The flow maps by name, family and protocol.
-const MAPS: [(&str, Family, Protocol); 4] = [
+/// The flow maps, whose capacity is `--max-flows`, by name, family and protocol.
+pub const FLOW_MAPS: [(&str, Family, Protocol); 4] = [
     ("flows_tcp4", Family::Ipv4, Protocol::Tcp),
     ("flows_udp4", Family::Ipv4, Protocol::Udp),
     ("flows_tcp6", Family::Ipv6, Protocol::Tcp),
     ("flows_udp6", Family::Ipv6, Protocol::Udp),
 ];
+
+/// Whether a map is one of them.
+pub fn is_flow_map(name: &str) -> bool {
+    FLOW_MAPS.iter().any(|(flow_map, _, _)| *flow_map == name)
+}
 
 /// One flow map.
 #[derive(Debug)]
@@ -95,7 +100,8 @@ impl FlowMap {
     /// # Errors
     /// Names the map that is missing.
     pub fn open_all(pins: &Pins) -> anyhow::Result<Vec<Self>> {
-        MAPS.into_iter()
+        FLOW_MAPS
+            .into_iter()
             .map(|(name, family, protocol)| {
                 let path = pins.map(name);
                 let info = MapInfo::from_pin(&path)

@@ -1,6 +1,7 @@
 //! The map `state`, in memory that is shared with the programs.
 
 use std::{
+    array,
     mem::offset_of,
     ptr::NonNull,
     slice,
@@ -308,42 +309,21 @@ impl StateMemory {
     pub fn set_timeouts(&self, timeouts: Timeouts) {
         let _writing = self.write();
         let start = self.page_at(self.in_force()) + offset_of!(Page, timeouts);
-        let Timeouts {
-            tcp_syn,
-            tcp_established,
-            tcp_transitory,
-            udp,
-            udp_dns,
-            multicast,
-            fragment,
-        } = timeouts;
-        for (offset, timer) in [
-            (offset_of!(Timeouts, tcp_syn), tcp_syn),
-            (offset_of!(Timeouts, tcp_established), tcp_established),
-            (offset_of!(Timeouts, tcp_transitory), tcp_transitory),
-            (offset_of!(Timeouts, udp), udp),
-            (offset_of!(Timeouts, udp_dns), udp_dns),
-            (offset_of!(Timeouts, multicast), multicast),
-            (offset_of!(Timeouts, fragment), fragment),
-        ] {
-            self.word(start + offset).store(timer, Ordering::Relaxed);
+        for (index, length) in timeouts.words().into_iter().enumerate() {
+            self.word(start + index * size_of::<u32>())
+                .store(length, Ordering::Relaxed);
         }
     }
 
     /// The timers in force.
     pub fn timeouts(&self) -> Timeouts {
         let start = self.page_at(self.in_force()) + offset_of!(Page, timeouts);
-        let timer = |offset| self.word(start + offset).load(Ordering::Relaxed);
+        let length = |index: usize| {
+            self.word(start + index * size_of::<u32>())
+                .load(Ordering::Relaxed)
+        };
 
-        Timeouts {
-            tcp_syn: timer(offset_of!(Timeouts, tcp_syn)),
-            tcp_established: timer(offset_of!(Timeouts, tcp_established)),
-            tcp_transitory: timer(offset_of!(Timeouts, tcp_transitory)),
-            udp: timer(offset_of!(Timeouts, udp)),
-            udp_dns: timer(offset_of!(Timeouts, udp_dns)),
-            multicast: timer(offset_of!(Timeouts, multicast)),
-            fragment: timer(offset_of!(Timeouts, fragment)),
-        }
+        Timeouts::of_words(array::from_fn(length))
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     base::failure::Failure,
-    bpf::programs::{FLOW_MAPS, Programs},
+    bpf::{maps::is_flow_map, programs::Programs},
     config::Settings,
 };
 
@@ -117,7 +117,7 @@ fn maps(programs: &Programs, flows: u32) -> u64 {
     let sizes = programs.maps().map(|(name, map)| {
         let entries = match name {
             "state" => bloom::elements(flows),
-            name if FLOW_MAPS.contains(&name) => flows,
+            name if is_flow_map(name) => flows,
             _ => map.max_entries(),
         };
         let value = rounded(map.value_size());

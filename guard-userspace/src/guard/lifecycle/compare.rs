@@ -9,7 +9,7 @@ use guard_common::outcome::Direction;
 use super::device::GuardedDevice;
 use crate::{
     bpf::{attach::XdpHook, maps::PacketTotals, pins::Pins},
-    config::{self, Settings},
+    config::Settings,
     guard::{
         alarms::{AlarmKind, Alarms},
         evidence::{Discrepancy, Sample},
@@ -203,10 +203,7 @@ fn attach_in(
     interface: &Interface,
     pins: &Pins,
 ) -> anyhow::Result<()> {
-    let mode = match hook {
-        XdpHook::Native => config::XdpMode::Native,
-        XdpHook::Generic => config::XdpMode::Generic,
-    };
+    let mode = hook.into();
     device.cure = Some(mode);
     device.attach_xdp(mode, pins, &[], (interface, &[]))?;
     device.xdp_hook = Some(hook);

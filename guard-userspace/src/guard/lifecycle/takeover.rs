@@ -128,7 +128,7 @@ impl Takeover {
     /// Takes off what is still in force of earlier runs, which is no more than their egress when
     /// all went well.
     pub(super) fn finish(self) -> anyhow::Result<()> {
-        for hook in Hook::ALL {
+        for &hook in Hook::ALL {
             let links = self.earlier.iter().flat_map(Pins::links);
             for (_, _, path) in links.filter(|link| link.1 == hook) {
                 attach::release_pin(&path)?;

@@ -311,10 +311,7 @@ fn check_hooks(
             Hook::Xdp => device.xdp = None,
             Hook::Egress | Hook::EgressLast | Hook::Moving => device.egress = None,
         }
-        lost.push(match hook {
-            Hook::Xdp => "XDP",
-            Hook::Egress | Hook::EgressLast | Hook::Moving => "egress",
-        });
+        lost.push(hook.label());
     }
     if !lost.is_empty() {
         device.robbed = Some(Instant::now());
@@ -333,7 +330,7 @@ fn check_hooks(
 fn shown_mode(interface: &Interface, program: u32) -> Option<XdpHook> {
     let shown = interface.xdp.iter().find(|shown| shown.id == program)?;
 
-    Some(attach::hook_of(shown.mode))
+    Some(shown.hook.unwrap_or(XdpHook::Native))
 }
 
 /// Takes off what is left on an interface that is no longer ours: one that was moved to another

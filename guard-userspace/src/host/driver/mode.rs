@@ -33,19 +33,14 @@ mod virtio {
     pub const GUEST_USO: u64 = 0b11 << 54;
 }
 
-/// The mode that `auto` takes.
+/// What is worth knowing of a driver that is the place for the program.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum ModeChoice {
-    /// In the driver. What is said of it is worth knowing.
-    Native {
-        /// Whether the driver is known to run XDP programs in this state. Otherwise that shows
-        /// only when one is attached.
-        certain: bool,
-        /// What native mode changes there.
-        effects: Vec<String>,
-    },
-    /// In the stack, because of this.
-    Generic(NativeUnfit),
+pub struct NativeFit {
+    /// Whether the driver is known to run XDP programs in this state. Otherwise that shows only when
+    /// one is attached.
+    pub certain: bool,
+    /// What native mode changes there.
+    pub effects: Vec<String>,
 }
 
 /// Why the driver is no place for the program.
@@ -97,15 +92,18 @@ impl NativeUnfit {
     }
 }
 
-/// The mode that `auto` takes on the interface called `name`.
-pub fn choose(name: &str, facts: &DriverFacts) -> ModeChoice {
+/// Whether `auto` takes native mode on the interface called `name`.
+///
+/// # Errors
+/// Why it takes generic mode.
+pub fn choose(name: &str, facts: &DriverFacts) -> Result<NativeFit, NativeUnfit> {
     match obstacle(name, facts) {
-        Some(unfit) => ModeChoice::Generic(unfit),
-        None => ModeChoice::Native {
+        Some(unfit) => Err(unfit),
+        None => Ok(NativeFit {
             certain: runs_xdp(facts) == Some(true)
                 && ports(facts).all(|port| runs_xdp(port) == Some(true)),
             effects: effects(facts),
-        },
+        }),
     }
 }
 
@@ -506,8 +504,8 @@ mod tests {
     /// Part of the reason for generic mode, or nothing for native mode.
     fn reason(facts: &DriverFacts) -> Option<String> {
         match choose("eth0", facts) {
-            ModeChoice::Native { .. } => None,
-            ModeChoice::Generic(unfit) => Some(unfit.to_string()),
+            Ok(NativeFit { .. }) => None,
+            Err(unfit) => Some(unfit.to_string()),
         }
     }
 
@@ -844,7 +842,7 @@ mod tests {
             ("unknown", facts("whatever", DEBIAN_12, 1500), false, vec![]),
         ];
         for (name, facts, known, said) in table {
-            let ModeChoice::Native { certain, effects } = choose("eth0", &facts) else {
+            let Ok(NativeFit { certain, effects }) = choose("eth0", &facts) else {
                 panic!("{name}: generic");
             };
             assert_eq!(certain, known, "{name}");

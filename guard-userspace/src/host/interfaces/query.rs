@@ -15,10 +15,8 @@ use netlink_packet_route::{
 };
 use rtnetlink::{Handle, MulticastGroup};
 
-use super::{
-    AttachedMode, Counted, Interface, Statistics, XdpProgram, pick, readable::Readable, routes,
-};
-use crate::base::failure::Failure;
+use super::{Counted, Interface, Statistics, XdpProgram, pick, readable::Readable, routes};
+use crate::{base::failure::Failure, host::hooks::XdpHook};
 
 /// Opens an rtnetlink connection into the calling thread's network namespace.
 ///
@@ -258,13 +256,13 @@ fn programs(attributes: &[LinkXdp]) -> Vec<XdpProgram> {
     let mut programs: Vec<XdpProgram> = attributes
         .iter()
         .filter_map(|attribute| {
-            let (mode, id) = match attribute {
-                LinkXdp::DrvProgId(id) => (AttachedMode::Native, *id),
-                LinkXdp::SkbProgId(id) => (AttachedMode::Generic, *id),
-                LinkXdp::HwProgId(id) => (AttachedMode::Offload, *id),
+            let (hook, id) = match attribute {
+                LinkXdp::DrvProgId(id) => (Some(XdpHook::Native), *id),
+                LinkXdp::SkbProgId(id) => (Some(XdpHook::Generic), *id),
+                LinkXdp::HwProgId(id) => (None, *id),
                 _ => return None,
             };
-            Some(XdpProgram { mode, id })
+            Some(XdpProgram { hook, id })
         })
         .collect();
     if programs.is_empty() {
@@ -280,14 +278,14 @@ fn lone_program(attributes: &[LinkXdp]) -> Option<XdpProgram> {
         LinkXdp::ProgId(id) => Some(*id),
         _ => None,
     })?;
-    let mode = attributes.iter().find_map(|attribute| match attribute {
-        LinkXdp::Attached(XdpAttached::Driver) => Some(AttachedMode::Native),
-        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(AttachedMode::Generic),
-        LinkXdp::Attached(XdpAttached::Hardware) => Some(AttachedMode::Offload),
+    let hook = attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::Attached(XdpAttached::Driver) => Some(Some(XdpHook::Native)),
+        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(Some(XdpHook::Generic)),
+        LinkXdp::Attached(XdpAttached::Hardware) => Some(None),
         _ => None,
     })?;
 
-    Some(XdpProgram { mode, id })
+    Some(XdpProgram { hook, id })
 }
 
 /// The index of an interface and one of its own addresses. One that another host may have first is
