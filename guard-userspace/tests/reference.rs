@@ -1,4 +1,4 @@
-//! `docs/reference.md` names every command, flag, key and exit code, with its values, its default
+//! `ARCHITECTURE.md` names every map. `docs/reference.md` names every command, flag, key and exit code, with its values, its default
 //! and when a reload puts it in force, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,11 +7,13 @@ use clap::{Arg, ArgAction, Command, CommandFactory, Parser};
 use guard_common::flow::timer::Timer;
 use guard_userspace::{
     base::failure::Exit,
+    bpf::pins::MAPS,
     cli::arguments::{self, Cli, RunFlags},
     config::{ConfigLayer, Settings},
 };
 
 const REFERENCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference.md"));
+const ARCHITECTURE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../ARCHITECTURE.md"));
 const EXAMPLE: &str = include_str!(concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../packaging/portguard.toml"
@@ -264,4 +266,17 @@ fn every_exit_code_is_documented_and_no_other() {
         .filter_map(|line| line.strip_prefix("| ")?.split(' ').next()?.parse().ok())
         .collect();
     assert_eq!(documented, codes);
+}
+
+#[test]
+fn every_map_is_described_and_no_other() {
+    let (_, maps) = ARCHITECTURE.split_once("\n## Maps\n").expect("a section");
+    let (maps, _) = maps.split_once("\n## ").expect("it ends");
+    let described = maps
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split(" |").next())
+        .flat_map(|cell| cell.split(", "))
+        .map(|name| name.trim_matches('`'));
+    let described: BTreeSet<_> = described.collect();
+    assert_eq!(described, BTreeSet::from(MAPS));
 }
