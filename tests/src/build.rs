@@ -31,6 +31,14 @@ pub fn altered() -> PathBuf {
     path
 }
 
+/// The binary of an earlier version, where there is one: `cargo xtask test` builds it from the history
+/// of the clone.
+pub fn earlier() -> Option<PathBuf> {
+    let path = env::var_os("PORTGUARD_EARLIER").map(PathBuf::from)?;
+    assert!(path.is_file(), "{} is missing", path.display());
+    Some(path)
+}
+
 fn built(variable: &str, in_target: &str) -> PathBuf {
     let path = env::var_os(variable).map_or_else(
         || {

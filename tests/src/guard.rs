@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use guard_common::outcome::Outcome;
 
-use self::folder::Folder;
+use self::folder::{Folder, Program};
 pub use self::held::Came;
 use crate::{
     bpffs,
@@ -44,7 +44,7 @@ const NOISE: [Outcome; 3] = [
 pub struct Guard<'a> {
     host: &'a Namespace,
     interface: String,
-    alterations: Vec<String>,
+    program: Program,
     child: Child,
     steps: Option<Steps>,
     // Dropped after the child has ended.
@@ -62,7 +62,7 @@ impl<'a> Guard<'a> {
     /// says.
     pub fn start_waiting(host: &'a Namespace, interface: &str, flags: &[&str]) -> Result<Self> {
         let pins = Rc::new(bpffs::Folder::new()?);
-        let mut guard = Self::spawn(host, interface, pins, &[], flags)?;
+        let mut guard = Self::spawn(host, interface, pins, Program::Plain, flags)?;
         guard.wait_until_it_answers(|_| true)?;
         Ok(guard)
     }
@@ -75,11 +75,12 @@ impl<'a> Guard<'a> {
         change: impl FnOnce(&mut Command),
     ) -> Result<Self> {
         let folder = Folder::new(Rc::new(bpffs::Folder::new()?))?;
-        let child = folder.run_changed(host, interface, &[], flags, change)?;
+        let program = Program::Plain;
+        let child = folder.run_changed(host, interface, &program, flags, change)?;
         let mut guard = Self {
             host,
             interface: interface.to_owned(),
-            alterations: Vec::new(),
+            program,
             child,
             steps: None,
             folder,
@@ -97,7 +98,7 @@ impl<'a> Guard<'a> {
         flags: &[&str],
     ) -> Result<Self> {
         let pins = Rc::new(bpffs::Folder::new()?);
-        Self::start_in(host, interface, pins, alterations, flags)
+        Self::start_in(host, interface, pins, Program::altered(alterations), flags)
     }
 
     /// As [`start`](Self::start), on another host, with the pins in the same folder.
@@ -107,17 +108,30 @@ impl<'a> Guard<'a> {
         interface: &str,
         flags: &[&str],
     ) -> Result<Self> {
-        Self::start_in(host, interface, Rc::clone(&self.folder.pins), &[], flags)
+        let pins = Rc::clone(&self.folder.pins);
+        Self::start_in(host, interface, pins, Program::Plain, flags)
+    }
+
+    /// As [`start`](Self::start), by the binary of another version.
+    pub fn start_other(
+        host: &'a Namespace,
+        interface: &str,
+        binary: &Path,
+        flags: &[&str],
+    ) -> Result<Self> {
+        let pins = Rc::new(bpffs::Folder::new()?);
+        let program = Program::Other(binary.to_owned());
+        Self::start_in(host, interface, pins, program, flags)
     }
 
     fn start_in(
         host: &'a Namespace,
         interface: &str,
         pins: Rc<bpffs::Folder>,
-        alterations: &[&str],
+        program: Program,
         flags: &[&str],
     ) -> Result<Self> {
-        let mut guard = Self::spawn(host, interface, pins, alterations, flags)?;
+        let mut guard = Self::spawn(host, interface, pins, program, flags)?;
         guard.wait_until_healthy()?;
         Ok(guard)
     }
@@ -126,16 +140,15 @@ impl<'a> Guard<'a> {
         host: &'a Namespace,
         interface: &str,
         pins: Rc<bpffs::Folder>,
-        alterations: &[&str],
+        program: Program,
         flags: &[&str],
     ) -> Result<Self> {
         let folder = Folder::new(pins)?;
-        let alterations: Vec<String> = alterations.iter().map(ToString::to_string).collect();
-        let child = folder.run(host, interface, &alterations, flags)?;
+        let child = folder.run(host, interface, &program, flags)?;
         Ok(Self {
             host,
             interface: interface.to_owned(),
-            alterations,
+            program,
             child,
             steps: None,
             folder,
@@ -147,13 +160,18 @@ impl<'a> Guard<'a> {
     pub fn start_again(&mut self, flags: &[&str]) -> Result<()> {
         self.child = self
             .folder
-            .run(self.host, &self.interface, &self.alterations, flags)?;
+            .run(self.host, &self.interface, &self.program, flags)?;
         self.wait_until_healthy()
     }
 
     /// Switches these parts off from the next start on, and no others.
     pub fn alter(&mut self, alterations: &[&str]) {
-        self.alterations = alterations.iter().map(ToString::to_string).collect();
+        self.program = Program::altered(alterations);
+    }
+
+    /// Has the binary of another version run from the next start on.
+    pub fn replace(&mut self, binary: &Path) {
+        self.program = Program::Other(binary.to_owned());
     }
 
     /// Ends it as a crash would: it has no say in what becomes of what it has attached.

@@ -91,16 +91,13 @@ pub fn object(toolchain: &Toolchain, programs: Programs, features: &[&str]) -> R
     let mut build = bpf_cargo(&cargo::program(), toolchain);
     build.arg("build");
     bpf_arguments(&mut build, programs);
-    // The compiler warns of `BPF_FEATURES` at every build, which nobody can do anything about. What it
-    // has to say of the code, clippy says too.
-    build.args(["-Zwarnings", "--config", "build.warnings=\"allow\""]);
+    quiet(&mut build);
     if !features.is_empty() {
         build.args(["--features", &features.join(",")]);
     }
     process::run(&mut build).context("the eBPF object was not built")?;
 
-    let fresh = workspace::target()
-        .join("bpf-build")
+    let fresh = bpf_target()
         .join(BPF_TARGET)
         .join("release")
         .join(programs.name);
@@ -110,6 +107,35 @@ pub fn object(toolchain: &Toolchain, programs: Programs, features: &[&str]) -> R
     let bytes = fs::read(&fresh).with_context(|| format!("{} is missing", fresh.display()))?;
     write_if_changed(&without_dwarf(&bytes)?, &object)?;
     Ok(object)
+}
+
+/// Builds the eBPF object of a crate in another checkout into `folder`, and returns where it is, with
+/// all that the compiler says for debuggers.
+pub fn object_of(
+    toolchain: &Toolchain,
+    programs: Programs,
+    checkout: &Path,
+    folder: &Path,
+) -> Result<PathBuf> {
+    let mut build = bpf_cargo(&cargo::program(), toolchain);
+    build
+        .args(["build", "--release", "--target", BPF_TARGET])
+        .args(["-Zbuild-std=core", "--manifest-path"])
+        .arg(checkout.join(programs.manifest))
+        .arg("--target-dir")
+        .arg(folder)
+        .env(cargo::BUILD_FOLDER, bpf_target());
+    cargo::lock(&mut build);
+    quiet(&mut build);
+    process::run(&mut build).context("the eBPF object was not built")?;
+
+    Ok(folder.join(BPF_TARGET).join("release").join(programs.name))
+}
+
+fn quiet(build: &mut Command) {
+    // The compiler warns of `BPF_FEATURES` at every build, which nobody can do anything about. What it
+    // has to say of the code, clippy says too.
+    build.args(["-Zwarnings", "--config", "build.warnings=\"allow\""]);
 }
 
 /// `program`, a cargo or a subcommand of it, set up to use the eBPF toolchain.
@@ -142,8 +168,13 @@ pub fn bpf_arguments(command: &mut Command, programs: Programs) {
     command
         .args(["--release", "--target", BPF_TARGET, "-Zbuild-std=core"])
         .args(["--manifest-path", programs.manifest, "--target-dir"])
-        .arg(workspace::target().join("bpf-build"));
+        .arg(bpf_target());
     cargo::lock(command);
+}
+
+/// The target folder of the eBPF programs.
+fn bpf_target() -> PathBuf {
+    workspace::target().join("bpf-build")
 }
 
 /// Leaves an equal file alone, so that nothing is rebuilt around it.

@@ -29,6 +29,10 @@ const FOREIGN: [&str; 6] = [
     "RUSTFLAGS",
 ];
 
+/// Where cargo keeps what it makes on the way to the target folder. Two checkouts that share it compile
+/// what both of them depend on once.
+pub const BUILD_FOLDER: &str = "CARGO_BUILD_BUILD_DIR";
+
 /// The cargo that runs us, for the host's crates.
 pub fn host(subcommand: &str) -> Command {
     let mut command = scrubbed(&program());

@@ -13,6 +13,7 @@ mod fuzz;
 mod dependencies;
 mod words;
 
+mod earlier;
 mod kernel;
 mod suites;
 

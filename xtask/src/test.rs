@@ -1,11 +1,13 @@
 //! `cargo xtask test`: the unit tests and the suites, here or on other kernels.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
 use anyhow::{Result, ensure};
 
 use crate::build::{self, Built, OBJECT_VARIABLE};
+use crate::earlier::{self, EARLIER_VARIABLE};
 use crate::kernel::Selection;
 use crate::process::{self, announce};
 use crate::suites::{self, BINARY_VARIABLE, Compiled, Suite};
@@ -106,7 +108,8 @@ pub fn execute(args: &Args) -> Result<()> {
         };
         kernel::test_cards(kernels, &built, args.brief)
     } else if args.kernel.is_empty() {
-        here(&built, filter)
+        let earlier = earlier::binary(&toolchain)?;
+        here(&built, earlier.as_deref(), filter)
     } else {
         let skipped = if args.brief { LONG } else { &[] };
         kernel::test(&args.kernel, &built, &Selection { filter, skipped })
@@ -114,7 +117,7 @@ pub fn execute(args: &Args) -> Result<()> {
 }
 
 /// Runs every test on this machine's kernel.
-fn here(built: &Built, filter: Option<&str>) -> Result<()> {
+fn here(built: &Built, earlier: Option<&Path>, filter: Option<&str>) -> Result<()> {
     let mut failed = Vec::new();
     let Compiled { units, suites } = suites::compile(built)?;
     for unit in units {
@@ -129,13 +132,16 @@ fn here(built: &Built, filter: Option<&str>) -> Result<()> {
     }
     for suite in suites {
         announce(&format!("suite {}", suite.name));
-        if run(&suite, built, filter).is_err() {
+        if run(&suite, built, earlier, filter).is_err() {
             failed.push(format!("suite {}", suite.name));
         }
     }
 
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     announce("every test passed");
+    if earlier.is_none() {
+        announce(earlier::LEFT_OUT);
+    }
     Ok(())
 }
 
@@ -165,14 +171,15 @@ fn rest_of_unit_tests(built: &Built, filter: Option<&str>) -> Result<()> {
 }
 
 /// Runs one suite as root; it was compiled as the caller, so no file of root's is left in target.
-fn run(suite: &Suite, built: &Built, filter: Option<&str>) -> Result<()> {
+fn run(suite: &Suite, built: &Built, earlier: Option<&Path>, filter: Option<&str>) -> Result<()> {
     let threads = thread::available_parallelism()
         .map_or(1, usize::from)
         .min(MOST_THREADS);
-    let variables = [
-        (BINARY_VARIABLE, &built.binary),
-        (OBJECT_VARIABLE, &built.object),
+    let mut variables = vec![
+        (BINARY_VARIABLE, built.binary.as_path()),
+        (OBJECT_VARIABLE, built.object.as_path()),
     ];
+    variables.extend(earlier.map(|earlier| (EARLIER_VARIABLE, earlier)));
     let mut command = privilege::as_root(&suite.executable, &variables)?;
     command
         .arg(format!("--test-threads={threads}"))

@@ -12,6 +12,26 @@ use anyhow::{Context, Result};
 
 use crate::{bpffs, build, metrics, netns::Namespace};
 
+/// Which daemon runs.
+#[derive(Clone, Debug)]
+pub(super) enum Program {
+    /// The one under test, as it is.
+    Plain,
+    /// The one with parts switched off, by these flags.
+    Altered(Vec<String>),
+    /// That of another version.
+    Other(PathBuf),
+}
+
+impl Program {
+    pub(super) fn altered(alterations: &[&str]) -> Self {
+        if alterations.is_empty() {
+            return Self::Plain;
+        }
+        Self::Altered(alterations.iter().map(ToString::to_string).collect())
+    }
+}
+
 /// What is the daemon's own: its pins, its socket and what it says.
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -36,10 +56,10 @@ impl Folder {
         &self,
         host: &Namespace,
         interface: &str,
-        alterations: &[String],
+        program: &Program,
         flags: &[&str],
     ) -> Result<Child> {
-        self.run_changed(host, interface, alterations, flags, |_| {})
+        self.run_changed(host, interface, program, flags, |_| {})
     }
 
     /// Starts the daemon by a command that `change` has seen.
@@ -47,16 +67,18 @@ impl Folder {
         &self,
         host: &Namespace,
         interface: &str,
-        alterations: &[String],
+        program: &Program,
         flags: &[&str],
         change: impl FnOnce(&mut Command),
     ) -> Result<Child> {
-        let mut daemon = if alterations.is_empty() {
-            host.command(build::binary())
-        } else {
-            let mut altered = host.command(build::altered());
-            altered.args(alterations).arg("--");
-            altered
+        let mut daemon = match program {
+            Program::Plain => host.command(build::binary()),
+            Program::Altered(alterations) => {
+                let mut altered = host.command(build::altered());
+                altered.args(alterations).arg("--");
+                altered
+            }
+            Program::Other(path) => host.command(path),
         };
         daemon.args(["run", "--iface", interface]);
         // Who names another address has it listen on the usual port of loopback, too.

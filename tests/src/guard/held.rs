@@ -39,10 +39,10 @@ impl Guard<'_> {
     /// [`ended`](Self::end_until).
     pub fn start_until(&mut self, step: usize, flags: &[&str]) -> Result<Came> {
         let hold = |daemon: &mut Command| steps::hold(daemon);
-        let (interface, alterations) = (&self.interface, &self.alterations);
+        let (interface, program) = (&self.interface, &self.program);
         self.child = self
             .folder
-            .run_changed(self.host, interface, alterations, flags, hold)?;
+            .run_changed(self.host, interface, program, flags, hold)?;
         let steps = Steps::of(&self.child)?;
         let deadline = Instant::now() + START;
         let mut taken = Vec::new();
@@ -71,8 +71,8 @@ impl Guard<'_> {
 
     /// Starts it anew, and kills it after so long, wherever it is then.
     pub fn start_for(&mut self, time: Duration, flags: &[&str]) -> Result<()> {
-        let (interface, alterations) = (&self.interface, &self.alterations);
-        self.child = self.folder.run(self.host, interface, alterations, flags)?;
+        let (interface, program) = (&self.interface, &self.program);
+        self.child = self.folder.run(self.host, interface, program, flags)?;
         thread::sleep(time);
         self.kill()
     }
