@@ -4,6 +4,7 @@ pub mod arguments;
 pub mod audit;
 pub mod check;
 pub mod detach;
+pub mod flows;
 pub mod generated;
 pub mod harden;
 pub mod output;

@@ -17,7 +17,7 @@ use crate::{
         http::{self, Shared, test_guard::Fake},
     },
     bpf::attach,
-    cli::report,
+    cli::{flows, report},
     config::{Exposed, Settings},
     host::{
         conntrack, interfaces, netlink,
@@ -178,6 +178,7 @@ const TIME: Duration = Duration::from_secs(2);
 /// What answers on the control socket, which may be another version: it is printed, or refused.
 fn answer(bytes: &[u8]) {
     report::print_answer(bytes);
+    flows::print_answer(bytes);
 }
 
 /// A datagram of sock_diag.

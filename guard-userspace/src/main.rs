@@ -7,7 +7,7 @@ use guard_userspace::{
     base::failure::{Exit, Failure},
     cli::{
         arguments::{self, AuditFlags, CheckFlags, Cli, Command, HardenFlags},
-        audit, check, detach, generated,
+        audit, check, detach, flows, generated,
         harden::{self, Harden, Places},
         ports, report,
     },
@@ -40,8 +40,14 @@ fn main() -> ExitCode {
             };
             process::guard(start, Parts::default())
         }
-        Command::Status(flags) => report::status(&flags.control_socket, flags.json),
-        Command::Flows(flags) => report::flows(&flags.control_socket, flags.json),
+        Command::Status(flags) => report::status(
+            &flags.control_socket,
+            flags.json,
+            flags
+                .watch
+                .map(|seconds| Duration::from_secs(seconds.into())),
+        ),
+        Command::Flows(flags) => flows::run(&flags.control_socket, flags.json, &flags.view),
         Command::Check(flags) => return check(flags),
         Command::Audit(flags) => return audit(&flags),
         Command::Reload(flags) => report::reload(&flags.control_socket),

@@ -9,7 +9,10 @@ use clap::{
 use clap_complete::Shell;
 
 use crate::{
-    cli::harden::{PortList, SYSCTL_FOLDER},
+    cli::{
+        flows::FlowsView,
+        harden::{PortList, SYSCTL_FOLDER},
+    },
     config::{CONTROL_SOCKET, PIN_DIR, RunSettings},
     host::range::PortRange,
 };
@@ -165,9 +168,9 @@ pub enum Command {
     /// Guard interfaces until SIGTERM or SIGINT
     Run(RunFlags),
     /// Show what a running guard guards and has counted
-    Status(AskFlags),
+    Status(StatusFlags),
     /// Show the flows a running guard knows
-    Flows(AskFlags),
+    Flows(FlowsFlags),
     /// Say what a run would do here, without attaching anything
     Check(CheckFlags),
     /// Have a running guard read its configuration file again
@@ -210,9 +213,30 @@ pub struct CheckFlags {
     pub json: bool,
 }
 
-/// The flags of commands that ask a running guard.
+/// The flags of `status`.
 #[derive(Clone, Debug, Args)]
-pub struct AskFlags {
+pub struct StatusFlags {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Print it again every so many seconds, until Ctrl-C
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+        value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub watch: Option<u16>,
+
+    /// Socket of the running guard
+    #[arg(long, value_name = "PATH", default_value = CONTROL_SOCKET)]
+    pub control_socket: PathBuf,
+}
+
+/// The flags of `flows`.
+#[derive(Clone, Debug, Args)]
+pub struct FlowsFlags {
+    /// Which are shown, and how.
+    #[command(flatten)]
+    pub view: FlowsView,
+
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -398,6 +422,14 @@ mod tests {
             ("check --iface eth0 --range 1-2 --json", None),
             ("status --json --control-socket /x", None),
             ("flows", None),
+            (
+                "flows --protocol tcp --port 40000-41000 --sort idle --limit 5 --json",
+                None,
+            ),
+            ("flows --limit -1", Some(2)),
+            ("status --watch", None),
+            ("status --watch 10 --json", None),
+            ("status --watch 0", Some(2)),
             ("reload --control-socket /x", None),
             ("reload --json", Some(2)),
             ("detach --pin-dir /x", None),

@@ -1,47 +1,62 @@
-//! What `portguard status` and `portguard flows` print.
+//! What `portguard status` and `portguard reload` print.
 
-use std::{cmp::Reverse, fmt, io::Write, path::Path};
+use std::{
+    cmp::Reverse,
+    fmt,
+    io::{self, IsTerminal, Write},
+    path::Path,
+    thread,
+    time::Duration,
+};
 
 use crate::{
-    api::control::{Client, FlowJson, InterfaceJson, ListenerJson, Question, StatusJson},
+    api::control::{Client, InterfaceJson, ListenerJson, Question, StatusJson},
     base::{
         failure::Failure,
         text::{one_line, plain},
     },
     cli::{
-        output::{Output, finish, print},
+        output::{copy, is_closed, print},
         table::{Column, Table},
     },
     config::Mode,
     host::hooks::EgressHook,
 };
 
-/// Prints what the guard on `socket` guards and has counted. Blocks: call it outside a runtime.
+/// Prints what the guard on `socket` guards and has counted, again and again with `every` in between
+/// if that is said. Blocks: call it outside a runtime.
 ///
 /// # Errors
 /// Exit code 69 when nobody answers, 77 when a privilege is missing, else 1.
-pub fn status(socket: &Path, json: bool) -> Result<(), Failure> {
+pub fn status(socket: &Path, json: bool, every: Option<Duration>) -> Result<(), Failure> {
     let client = Client::new(socket);
+    let Some(every) = every else {
+        return print_status(&client, json, "");
+    };
+    // A file or a pipe is not a screen that could be cleared.
+    let before = if json || !io::stdout().is_terminal() {
+        ""
+    } else {
+        CLEAR
+    };
+    while !is_closed(io::stdout()) {
+        print_status(&client, json, before)?;
+        thread::sleep(every);
+    }
+
+    Ok(())
+}
+
+/// Clears a terminal, and goes to its first line.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+fn print_status(client: &Client, json: bool, before: &str) -> Result<(), Failure> {
     if json {
-        return copy(&client, Question::Status);
+        return copy(client, Question::Status);
     }
 
     let status = client.status()?;
-    print(|out| write!(out, "{}", StatusText(&status)))
-}
-
-/// Prints the flows that the guard on `socket` knows. Blocks: call it outside a runtime.
-///
-/// # Errors
-/// As [`status`].
-pub fn flows(socket: &Path, json: bool) -> Result<(), Failure> {
-    let client = Client::new(socket);
-    if json {
-        return copy(&client, Question::Flows);
-    }
-
-    let flows = client.flows()?;
-    print(|out| write!(out, "{}", FlowsText(&flows)))
+    print(|out| write!(out, "{before}{}", StatusText(&status)))
 }
 
 /// Has the guard on `socket` read its configuration file anew, and prints what has changed. Blocks:
@@ -55,22 +70,11 @@ pub fn reload(socket: &Path) -> Result<(), Failure> {
     print(|out| writeln!(out, "{}", one_line(&done)))
 }
 
-/// Prints the answer as it was received, with a line end.
-fn copy(client: &Client, question: Question) -> Result<(), Failure> {
-    let mut out = Output::open();
-    client.copy(question, &mut out)?;
-
-    finish(out.write_all(b"\n").and_then(|()| out.flush()))
-}
-
-/// Prints a daemon's answer into nothing, whichever of the two it is.
+/// Prints a daemon's answer into nothing.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn print_answer(answer: &[u8]) {
     if let Ok(status) = serde_json::from_slice::<StatusJson>(answer) {
         let _ = StatusText(&status).to_string();
-    }
-    if let Ok(flows) = serde_json::from_slice::<Vec<FlowJson>>(answer) {
-        let _ = FlowsText(&flows).to_string();
     }
 }
 
@@ -275,41 +279,6 @@ fn listener_cells(listener: &ListenerJson) -> [String; 3] {
             Some(advice) => plain(advice),
             None => format!("--expose {port}/{exposed}"),
         },
-    ]
-}
-
-struct FlowsText<'a>(&'a [FlowJson]);
-
-impl fmt::Display for FlowsText<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let table = Table {
-            columns: [
-                Column::Left("PROTOCOL"),
-                Column::Left("LOCAL"),
-                Column::Left("REMOTE"),
-                Column::Left("STATE"),
-                Column::Right("IDLE"),
-            ],
-            rows: self.0.iter().map(flow_cells),
-        };
-
-        write!(f, "{table}")
-    }
-}
-
-fn flow_cells(flow: &FlowJson) -> [String; 5] {
-    let remote = if flow.remote.port() == 0 && flow.remote.ip().is_unspecified() {
-        "any".to_owned()
-    } else {
-        flow.remote.to_string()
-    };
-
-    [
-        flow.protocol.to_string(),
-        flow.local.to_string(),
-        remote,
-        flow.state.to_string(),
-        format!("{} s", flow.idle_ms / 1000),
     ]
 }
 

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     api::{
         control,
-        http::test_guard::{Fake, flow, observation},
+        http::test_guard::{Fake, observation},
     },
     guard::attachment::Chain,
 };
@@ -83,27 +83,9 @@ fn an_interface_without_xdp_is_not_guarded() {
 }
 
 #[test]
-fn snapshot_of_flows() {
-    let flows: Vec<_> = [0, 12_001].map(|index| FlowJson::from(&flow(index))).into();
-
-    assert_eq!(
-        FlowsText(&flows).to_string(),
-        "\
-PROTOCOL  LOCAL                REMOTE            STATE            IDLE
-tcp       192.0.2.1:40000      198.51.100.7:443  tcp-established   0 s
-udp       [2001:db8::1]:40001  any               multicast        12 s
-"
-    );
-}
-
-#[test]
 fn prints_what_a_daemon_says() {
-    let server = control::tests::Server::start(Fake {
-        flows: Some(3),
-        ..Fake::default()
-    });
+    let server = control::tests::Server::start(Fake::default());
     for json in [false, true] {
-        status(&server.socket, json).expect("answers");
-        flows(&server.socket, json).expect("answers");
+        status(&server.socket, json, None).expect("answers");
     }
 }
