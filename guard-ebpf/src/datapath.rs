@@ -111,12 +111,24 @@ impl Context for &TcContext {
 }
 
 impl<C: Context> KernelDatapath<C> {
-    /// The tables in force. `None` is impossible, but only the kernel knows.
+    /// What ingress looks things up in. `None` is impossible, but only the kernel knows.
     #[inline(always)]
-    pub fn get(ctx: C) -> Option<Self> {
+    pub fn received(ctx: C) -> Option<Self> {
         let element = element(0)?;
-
         let in_force = element.state().config().in_force();
+
+        Some(Self {
+            ctx,
+            element,
+            in_force,
+        })
+    }
+
+    /// What egress looks things up in, as in [`received`](Self::received).
+    #[inline(always)]
+    pub fn sent(ctx: C) -> Option<Self> {
+        let element = element(0)?;
+        let in_force = element.state().config().recorded();
 
         Some(Self {
             ctx,
@@ -156,6 +168,11 @@ impl<C: Context> Datapath for KernelDatapath<C> {
     #[inline(always)]
     fn page(&self) -> &PageCell {
         self.element.state().page(self.in_force)
+    }
+
+    #[inline(always)]
+    fn other_page(&self) -> &PageCell {
+        self.element.state().other_page(self.in_force)
     }
 
     #[inline(always)]

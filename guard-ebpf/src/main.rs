@@ -44,7 +44,7 @@ pub fn ingress_frags(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn guard(ctx: &XdpContext) -> u32 {
-    let Some(datapath) = KernelDatapath::get(ctx) else {
+    let Some(datapath) = KernelDatapath::received(ctx) else {
         return xdp_action::XDP_PASS;
     };
 
@@ -66,7 +66,7 @@ fn guard(ctx: &XdpContext) -> u32 {
 #[classifier]
 #[inline(always)]
 pub fn egress(ctx: TcContext) -> i32 {
-    if let Some(datapath) = KernelDatapath::get(&ctx) {
+    if let Some(datapath) = KernelDatapath::sent(&ctx) {
         let finish = |decision| datapath.count(decision, Verdict::Pass);
         egress::egress_then(&TcFrame::new(&ctx), &datapath, finish, |_| {
             finish(egress::egress_general(&PagedFrame::new(&ctx), &datapath));
@@ -82,7 +82,7 @@ pub fn egress(ctx: TcContext) -> i32 {
 #[classifier]
 #[inline(always)]
 pub fn egress_last(ctx: TcContext) -> i32 {
-    if let Some(datapath) = KernelDatapath::get(&ctx) {
+    if let Some(datapath) = KernelDatapath::sent(&ctx) {
         egress::egress_general(&PagedFrame::new(&ctx), &datapath);
     }
 

@@ -23,8 +23,11 @@ use guard_common::{
         state::{Flow, FlowCell, Phase},
     },
     frame::{address::Address, ethernet::MacAddress, ip::Tuple, transport::Transport},
-    outcome::Tally,
-    policy::datapath::{Datapath, Inserted, Locality, RouteKey, SocketMatch},
+    outcome::{Decision, Tally},
+    policy::{
+        datapath::{Datapath, Inserted, Locality, RouteKey, SocketMatch},
+        egress,
+    },
     ports::{
         bloom::{BLOOM_BYTES, BloomSize, LINE, Line},
         class::PORTS,
@@ -51,6 +54,9 @@ pub struct MemoryDatapath {
     config: Config,
     cell: ConfigCell,
     page: Box<PageCell>,
+    next_page: Box<PageCell>,
+    /// Whether a frame is being sent.
+    sends: Cell<bool>,
     device: Device,
     occupancy: Box<[Occupancy]>,
     single_peers: Box<[SinglePeer]>,
@@ -90,6 +96,8 @@ impl MemoryDatapath {
             config,
             cell: ConfigCell::new(config),
             page: Box::new(PageCell::new(*page)),
+            next_page: Box::new(PageCell::new(Page::EMPTY)),
+            sends: Cell::new(false),
             device,
             occupancy: unmarked(Use::COUNT * PORTS),
             single_peers: repeat_with(SinglePeer::none)
@@ -114,6 +122,23 @@ impl MemoryDatapath {
         };
         self.cell = ConfigCell::new(self.config);
         *self.page = PageCell::new(*page);
+    }
+
+    /// Lets egress record what `next` guards as well, whose word this is, as while that is about to come
+    /// into force.
+    pub fn record_both(&mut self, in_force: InForce, next: Box<Page>) {
+        self.config.recorded = self.config.in_force.before(in_force);
+        self.cell = ConfigCell::new(self.config);
+        *self.next_page = PageCell::new(*next);
+    }
+
+    /// Records a sent frame.
+    pub fn send(&self, frame: &[u8]) -> Decision {
+        self.sends.set(true);
+        let decision = egress::egress(frame, self);
+        self.sends.set(false);
+
+        decision
     }
 
     /// Sets the clock.
@@ -221,11 +246,19 @@ impl Datapath for MemoryDatapath {
     }
 
     fn in_force(&self) -> InForce {
-        self.config.in_force
+        if self.sends.get() {
+            self.config.recorded
+        } else {
+            self.config.in_force
+        }
     }
 
     fn page(&self) -> &PageCell {
         &self.page
+    }
+
+    fn other_page(&self) -> &PageCell {
+        &self.next_page
     }
 
     fn occupancy(&self, purpose: Use, port: usize) -> Option<&Occupancy> {

@@ -74,15 +74,18 @@ pub struct Setup {
 impl Setup {
     /// What the daemon would put into the map `config`.
     pub fn config(self) -> Config {
+        let in_force = InForce::new(FIRST, LAST, 0)
+            .with(InForce::SECOND_PAGE, self.second_page)
+            .with(InForce::MONITOR, self.monitor)
+            .with(InForce::ANY_REMOTE_PORT, self.any_remote_port)
+            .with(InForce::SOURCES, self.trusts)
+            .with(InForce::SPECIAL, !self.unbroken);
+
         Config {
             layout: LAYOUT_VERSION,
             epoch: u32::from(Occupancy::FIRST_EPOCH),
-            in_force: InForce::new(FIRST, LAST, 0)
-                .with(InForce::SECOND_PAGE, self.second_page)
-                .with(InForce::MONITOR, self.monitor)
-                .with(InForce::ANY_REMOTE_PORT, self.any_remote_port)
-                .with(InForce::SOURCES, self.trusts)
-                .with(InForce::SPECIAL, !self.unbroken),
+            in_force,
+            recorded: in_force,
             filter: FILTER,
             invalidations: 0,
             reserved: 0,

@@ -9,6 +9,7 @@ use guard_common::{
         datapath::{Locality, SocketMatch},
         egress, ingress,
     },
+    ports::class::PORTS,
 };
 use guard_tests::{
     cases,
@@ -17,12 +18,12 @@ use guard_tests::{
     mutations::Mutations,
     setup::{self, Setup},
 };
-use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
+use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 fn check(direction: Direction, frame: &[u8], tables: &MemoryDatapath) -> Decision {
     match direction {
         Direction::Ingress => ingress::ingress(frame, tables),
-        Direction::Egress => egress::egress(frame, tables),
+        Direction::Egress => tables.send(frame),
     }
 }
 
@@ -193,6 +194,55 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, cases: 256, ..Default::default() })]
+
+    /// Whatever is sent while another policy is about to come into force is answered under both, if it
+    /// is recorded under either.
+    #[test]
+    fn what_is_sent_before_a_change_is_answered_after_it(
+        local in prop_oneof![guarded_port(), 30_000..35_000u16, any::<u16>()],
+        remote in prop::sample::select(vec![53u16, 443, 4789, 5353]),
+        (v6, over_tcp, unbroken) in any::<(bool, bool, bool)>(),
+        any_remote_port in any::<(bool, bool)>(),
+        (tags, twice) in (0..5usize, any::<bool>()),
+    ) {
+        let family = if v6 { Family::Ipv6 } else { Family::Ipv4 };
+        let build = if over_tcp { tcp } else { udp };
+        let now = Setup { any_remote_port: any_remote_port.0, unbroken, ..Setup::default() };
+        let next = Setup { any_remote_port: any_remote_port.1, unbroken: !unbroken, ..now };
+        // Ports before the range become guarded, and the last ones do not stay so.
+        let flags = next.config().in_force.flags() | InForce::SPECIAL;
+        let in_force = InForce::new(30_000, 50_000, flags);
+        let mut page = next.page();
+        (page.ports.tcp, page.ports.udp) = ([0; PORTS / 32], [0; PORTS / 32]);
+        for port in 30_000..=50_000 {
+            page.ports.tcp[port / 32] |= u32::from(port % 3 != 0) << (port % 32);
+            page.ports.udp[port / 32] |= u32::from(port % 5 != 0) << (port % 32);
+        }
+        let sent = build(local, remote).tags(tags).sent(family);
+        let answer = build(remote, local).tags(tags).received(family);
+        let recorded_by = |config: Config, page| {
+            let tables = MemoryDatapath::with(config, page, setup::device(), 16, Box::new(Router));
+            tables.send(&sent).outcome != Outcome::PassNotRecorded
+        };
+        let after = Config { in_force, recorded: in_force, ..next.config() };
+        let mut tables = MemoryDatapath::new(now);
+        tables.record_both(in_force, page.clone());
+        if twice {
+            tables.send(&sent);
+        }
+        let recorded = tables.send(&sent).outcome != Outcome::PassNotRecorded;
+        let (then, later) = (recorded_by(now.config(), now.page()), recorded_by(after, page.clone()));
+        prop_assert!(!(then || later) || recorded, "{} {}", then, later);
+        let known = |tables: &MemoryDatapath| ingress::ingress(&answer[..], tables).outcome == Outcome::PassKnownFlow;
+        prop_assert!(!then || known(&tables), "before");
+        tables.configure(after, page);
+        tables.invalidate_filter();
+        prop_assert!(!later || known(&tables), "after");
+    }
+}
+
 /// A host that routes, and asks the kernel's routes about everything but its own addresses.
 struct Router;
 
@@ -252,7 +302,7 @@ proptest! {
         let mut device = setup::device();
         device.forwards = if forwards { Device::ROUTES } else { 0 };
         let tables = || {
-            let config = Config { in_force, ..config };
+            let config = Config { in_force, recorded: in_force, ..config };
             let tables = MemoryDatapath::with(config, setup.page(), device, 16, Box::new(Router));
             if known {
                 egress::egress(&udp(local, 53).sent(Family::Ipv4)[..], &tables);

@@ -182,6 +182,7 @@ impl Row {
         config.filter = BloomFilter::new(SEEDS);
         config.filter.size = config.filter.size.validated();
         (self.configure)(&mut config);
+        config.recorded = config.in_force;
         config
     }
 

@@ -12,8 +12,12 @@ pub struct Config {
     pub layout: u32,
     /// The epoch of the occupancy table, modulo 256.
     pub epoch: u32,
-    /// Which page is in force, and how to read it.
+    /// Which page is in force, and how to read it: what ingress goes by.
     pub in_force: InForce,
+    /// What egress goes by. The same, except while another policy is about to come into force:
+    /// everything that either of them guards is recorded then, from before the daemon looks at
+    /// sockets until after the flip.
+    pub recorded: InForce,
     /// What stands before look-ups of packets to ports in use.
     pub filter: BloomFilter,
     /// How often the daemon came to doubt the [`filter`](Self::filter). No program reads it.
@@ -38,6 +42,13 @@ impl ConfigCell {
         // SAFETY: the cell is a valid, aligned `Config` for as long as `self` lives, and a
         // volatile read of one word tolerates that the daemon writes it.
         unsafe { (&raw const (*self.0.get()).in_force).read_volatile() }
+    }
+
+    /// What egress goes by. To be read once a frame.
+    #[inline(always)]
+    pub fn recorded(&self) -> InForce {
+        // SAFETY: as in `in_force`.
+        unsafe { (&raw const (*self.0.get()).recorded).read_volatile() }
     }
 
     /// The epoch of the occupancy table.

@@ -7,7 +7,7 @@ use crate::outcome::Decision;
 ///
 /// An upgrade copies flows and counters from maps of the same name with keys and values of the same
 /// sizes. So a map whose contents change in meaning, but not in size, must get another name as well.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// Interfaces that one set of maps can serve.
 pub const MAX_DEVICES: u32 = 32;

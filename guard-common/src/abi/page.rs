@@ -41,6 +41,11 @@ impl InForce {
     pub const ANY_REMOTE_PORT: u32 = 1 << 18;
     /// A flow that is not in the map may be looked up among the kernel's sockets.
     pub const RESCUE: u32 = 1 << 19;
+    /// For egress alone: ports that the other page guards are recorded as well.
+    pub const BOTH_PAGES: u32 = 1 << 20;
+    /// For egress alone, beside [`BOTH_PAGES`](Self::BOTH_PAGES): a UDP flow is recorded both with the
+    /// peer's port and for every port of the peer's address.
+    pub const BOTH_KEYS: u32 = 1 << 21;
 
     /// What stands between a packet that belongs to nothing and its drop.
     const BEFORE_A_DROP: u32 = Self::FORWARDS | Self::SOURCES | Self::SPECIAL | Self::MONITOR;
@@ -59,6 +64,38 @@ impl InForce {
         };
 
         Self(first as u64 | (flags as u64) << Self::FLAGS | (span as u64) << Self::SPAN)
+    }
+
+    /// The same with a range that holds that of `other` too.
+    #[must_use]
+    const fn spanning(self, other: Self) -> Self {
+        let ((first, last), (others_first, others_last)) = match (self.range(), other.range()) {
+            (Some(one), Some(two)) => (one, two),
+            (Some(only), None) | (None, Some(only)) => (only, only),
+            (None, None) => return self,
+        };
+        let first = if first < others_first {
+            first
+        } else {
+            others_first
+        };
+        let last = if last > others_last {
+            last
+        } else {
+            others_last
+        };
+
+        Self::new(first, last, self.flags())
+    }
+
+    /// What egress goes by while a policy by `next` is about to come into force instead.
+    #[must_use]
+    pub const fn before(self, next: Self) -> Self {
+        let keys = self.has(Self::ANY_REMOTE_PORT) != next.has(Self::ANY_REMOTE_PORT);
+
+        self.spanning(next)
+            .with(Self::BOTH_PAGES, true)
+            .with(Self::BOTH_KEYS, keys)
     }
 
     /// The same but for these flags, which apply or do not.
@@ -137,7 +174,7 @@ impl InForce {
 }
 
 /// Flags lie where no other part of the word is, and questions where the other flags are not.
-const _: () = assert!(InForce::BEFORE_A_DROP < 1 << 4 && InForce::RESCUE < 1 << 20);
+const _: () = assert!(InForce::BEFORE_A_DROP < 1 << 4 && InForce::BOTH_KEYS < 1 << 22);
 
 /// Everything that the administrator tells the programs. There are two: the daemon fills the one that
 /// is not in force, and only once no program can read it any more.
@@ -494,6 +531,28 @@ mod tests {
             assert!((0..PORTS).all(|port| !none.in_range(port) && !none.drops_unasked(port)));
             assert_eq!(none.range(), None);
         }
+    }
+
+    #[test]
+    fn a_range_spans_another() {
+        let flags = InForce::RESCUE | InForce::SECOND_PAGE;
+        for (one, two, both) in [
+            ((40_000, 45_000), (50_000, 60_999), (40_000, 60_999)),
+            ((1, 65_535), (50_000, 60_999), (1, 65_535)),
+            ((50_000, 60_999), (40_000, 55_000), (40_000, 60_999)),
+            ((7, 6), (50_000, 60_999), (50_000, 60_999)),
+        ] {
+            let (one, two) = (
+                InForce::new(one.0, one.1, flags),
+                InForce::new(two.0, two.1, InForce::MONITOR),
+            );
+            assert_eq!(one.spanning(two), InForce::new(both.0, both.1, flags));
+            assert_eq!(two.spanning(one).range(), Some(both));
+        }
+        assert_eq!(
+            InForce::NOTHING.spanning(InForce::NOTHING),
+            InForce::NOTHING
+        );
     }
 
     #[test]

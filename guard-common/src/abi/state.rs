@@ -96,6 +96,12 @@ impl StateCell {
         }
     }
 
+    /// The page that is not meant by it.
+    #[inline(always)]
+    pub fn other_page(&self, in_force: InForce) -> &PageCell {
+        self.page(in_force.with(InForce::SECOND_PAGE, in_force.page() == 0))
+    }
+
     /// The occupancy of one port, in host byte order; only 16 bits of it count.
     #[inline(always)]
     pub fn occupancy(&self, purpose: Use, port: usize) -> &Occupancy {

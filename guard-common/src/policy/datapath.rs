@@ -63,11 +63,16 @@ pub trait Datapath {
     /// What the daemon has configured.
     fn config(&self) -> &ConfigCell;
 
-    /// What was in force when the frame came: the same for all questions about it.
+    /// What was in force when the frame came, or, for what is sent, what it is recorded by: the same
+    /// for all questions about it.
     fn in_force(&self) -> InForce;
 
     /// The page that was in force then.
     fn page(&self) -> &PageCell;
+
+    /// The other page, which is about to come into force where egress is told of
+    /// [`BOTH_PAGES`](InForce::BOTH_PAGES).
+    fn other_page(&self) -> &PageCell;
 
     /// Which ports are guarded.
     #[inline(always)]

@@ -27,10 +27,12 @@ use crate::{
 /// Records a sent frame. Every frame passes.
 #[inline(always)]
 pub fn egress(frame: &(impl Packet + ?Sized), datapath: &impl Datapath) -> Decision {
-    egress_then(frame, datapath, |decision| decision, |decision| decision)
+    let again = |_| egress_general(frame, datapath);
+
+    egress_then(frame, datapath, |decision| decision, again)
 }
 
-/// Records a sent frame as [`egress`] does, and hands the decision to `finish`. If the frame ends inside a header, nothing is recorded and the decision goes to `retry`, which may read more of the frame.
+/// Records a sent frame as [`egress`] does, and hands the decision to `finish`. If the frame ends inside a header, nothing is recorded and the decision goes to `retry`, which may read more of the frame. Likewise if it would have to be recorded by [both keys](InForce::BOTH_KEYS), which [`egress_general`] alone does: a verifier follows that once then.
 ///
 /// `finish` is compiled into each place where a decision is made, as in
 /// [`ingress_then`](crate::policy::ingress::ingress_then).
@@ -61,7 +63,10 @@ pub fn egress_then<R>(
         }
     }
 
-    match try_egress_general(frame, datapath) {
+    if datapath.in_force().has(InForce::BOTH_KEYS) {
+        return retry(UNREAD);
+    }
+    match try_egress_general::<false>(frame, datapath) {
         Ok(decision) => finish(decision),
         Err(decision) => retry(decision),
     }
@@ -70,26 +75,29 @@ pub fn egress_then<R>(
 /// Records a sent frame by the general parser, which reads everything and is slower.
 #[inline(always)]
 pub fn egress_general(frame: &(impl Packet + ?Sized), datapath: &impl Datapath) -> Decision {
-    match try_egress_general(frame, datapath) {
+    match try_egress_general::<true>(frame, datapath) {
         Ok(decision) | Err(decision) => decision,
     }
 }
 
+/// The decision about a frame of which nothing was read.
+const UNREAD: Decision = Decision {
+    outcome: Outcome::PassNotRecorded,
+    family: Family::Other,
+    protocol: Protocol::Other,
+};
+
+/// `BOTH_KEYS` says whether the frame is recorded by both keys where it has to be.
 #[inline(always)]
-fn try_egress_general(
+fn try_egress_general<const BOTH_KEYS: bool>(
     frame: &(impl Packet + ?Sized),
     datapath: &impl Datapath,
 ) -> Result<Decision, Decision> {
-    let unread = Decision {
-        outcome: Outcome::PassNotRecorded,
-        family: Family::Other,
-        protocol: Protocol::Other,
-    };
     match ethernet::payload(frame) {
-        Ok(Payload::Ipv4(offset)) => egress_ip::<V4>(frame, offset, datapath),
-        Ok(Payload::Ipv6(offset)) => egress_ip::<V6>(frame, offset, datapath),
-        Ok(Payload::NotIp) => Ok(unread),
-        Err(unreadable) => ended(unreadable, unread),
+        Ok(Payload::Ipv4(offset)) => egress_ip::<V4, BOTH_KEYS>(frame, offset, datapath),
+        Ok(Payload::Ipv6(offset)) => egress_ip::<V6, BOTH_KEYS>(frame, offset, datapath),
+        Ok(Payload::NotIp) => Ok(UNREAD),
+        Err(unreadable) => ended(unreadable, UNREAD),
     }
 }
 
@@ -108,10 +116,17 @@ fn egress_fast<A: FlowAddress, R, F: FnOnce(Decision) -> R>(
     };
     let port = datapath.index(packet.local_port(Direction::Egress));
     let in_force = datapath.in_force();
-    if !in_force.in_range(port)
-        || in_force.has(InForce::SPECIAL) && !datapath.guarded().guards(packet.transport, port)
-    {
+    if !in_force.in_range(port) {
         return Ok(finish(decision(Outcome::PassNotRecorded, packet.transport)));
+    }
+    // One question on hosts where neither applies.
+    if in_force.has(InForce::SPECIAL | InForce::BOTH_PAGES) {
+        if in_force.has(InForce::BOTH_PAGES) {
+            return Err(finish);
+        }
+        if !datapath.guarded().guards(packet.transport, port) {
+            return Ok(finish(decision(Outcome::PassNotRecorded, packet.transport)));
+        }
     }
     // Read anew, for the reason given in `ingress`.
     if !datapath.is_forwarded()
@@ -165,7 +180,7 @@ fn ended(unreadable: Unreadable, decision: Decision) -> Result<Decision, Decisio
 }
 
 #[inline(always)]
-fn egress_ip<A: FlowAddress>(
+fn egress_ip<A: FlowAddress, const BOTH_KEYS: bool>(
     frame: &(impl Packet + ?Sized),
     offset: usize,
     datapath: &impl Datapath,
@@ -184,7 +199,7 @@ fn egress_ip<A: FlowAddress>(
     };
 
     let protocol = ip.protocol_label();
-    match record(frame, &ip, datapath) {
+    match record::<A, BOTH_KEYS>(frame, &ip, datapath) {
         Ok(outcome) => Ok(decision(outcome, protocol)),
         Err(unreadable) => ended(unreadable, decision(Outcome::PassNotRecorded, protocol)),
     }
@@ -192,7 +207,7 @@ fn egress_ip<A: FlowAddress>(
 
 /// A later fragment has payload where the ports would be, and payload must not decide what is recorded. ICMP is not recorded either: an error that this host sends quotes an unsolicited packet.
 #[inline(always)]
-fn record<A: FlowAddress>(
+fn record<A: FlowAddress, const BOTH_KEYS: bool>(
     frame: &(impl Packet + ?Sized),
     ip: &Ip<A>,
     datapath: &impl Datapath,
@@ -206,19 +221,21 @@ fn record<A: FlowAddress>(
     let tuple = ip.tuple(frame, transport, Direction::Egress)?;
     let flags = || ip.tcp_flags(frame, transport);
 
-    Ok(record_packet(frame, &tuple, flags, datapath))
+    Ok(record_packet::<A, BOTH_KEYS>(
+        frame, &tuple, flags, datapath,
+    ))
 }
 
 /// Records a packet in its flow.
 #[inline(always)]
-fn record_packet<A: FlowAddress>(
+fn record_packet<A: FlowAddress, const BOTH_KEYS: bool>(
     frame: &(impl Packet + ?Sized),
     tuple: &Tuple<A>,
     flags: impl FnOnce() -> TcpFlags,
     datapath: &impl Datapath,
 ) -> Outcome {
     let port = datapath.index(tuple.local_port);
-    if !datapath.guarded().guards(tuple.transport, port) {
+    if !is_recorded(tuple.transport, port, datapath) {
         return Outcome::PassNotRecorded;
     }
     if datapath.is_forwarded() && belongs_to_another_host(tuple, datapath) {
@@ -231,9 +248,49 @@ fn record_packet<A: FlowAddress>(
         return record_multicast(tuple, port, datapath);
     }
     let recorded = as_recorded(tuple, datapath);
+    if BOTH_KEYS && datapath.in_force().has(InForce::BOTH_KEYS) {
+        record_other_key(tuple, &recorded, datapath);
+    }
     let found = datapath.flow(tuple.transport, A::FlowKey::new(&recorded).sized());
 
     record_flow(frame, tuple, port, found, flags(), datapath)
+}
+
+/// Whether what is sent from this port is recorded: it is guarded, or about to be.
+#[inline(always)]
+fn is_recorded(transport: Transport, port: usize, datapath: &impl Datapath) -> bool {
+    datapath.guarded().guards(transport, port)
+        || datapath.in_force().has(InForce::BOTH_PAGES)
+            && datapath.other_page().ports().guards(transport, port)
+}
+
+/// Records a UDP flow as it will be looked up once the next policy is in force, beside how it is now.
+/// What a guest behind a bridge sends is recorded too, which lets nothing in that would not pass.
+#[inline(always)]
+fn record_other_key<A: FlowAddress>(
+    tuple: &Tuple<A>,
+    recorded: &Tuple<A>,
+    datapath: &impl Datapath,
+) {
+    if tuple.transport == Transport::Tcp || tuple.remote == A::UNSPECIFIED {
+        return;
+    }
+    let other = Tuple {
+        // The port where the flow is recorded without, and none where it is recorded with it.
+        remote_port: tuple.remote_port ^ recorded.remote_port,
+        ..*tuple
+    };
+    let now = datapath.now();
+    let key = A::FlowKey::new(&other);
+    match datapath.flow(tuple.transport, key.sized()) {
+        Some(cell) => cell.seen(now),
+        None => {
+            let flow = Flow::new(Phase::Datagram, now);
+            // Without room for it, it is as if it had been evicted.
+            let _ = datapath.insert(tuple.transport, key.sized(), &flow);
+        }
+    }
+    bloom_insert(&other, datapath);
 }
 
 /// Whether any neighbour may answer.

@@ -28,8 +28,11 @@ pub struct Parts {
     pub reclaim: bool,
     /// The shortest rest between two sweeps, but before one that fills a filter of another length.
     pub sweep_rest: Duration,
-    /// Once a change is in force, sockets can be listed.
+    /// Once a change is in force, sockets can be listed. Without this, there never is time for all of
+    /// them before it is.
     pub late_list: bool,
+    /// Egress records what the next policy guards from before the look at sockets on.
+    pub both_recorded: bool,
     /// Flows of an earlier run, in maps that are not used any more, are copied.
     pub carrying: bool,
     /// The layout of maps that it says is its own.
@@ -49,6 +52,7 @@ impl Default for Parts {
             reclaim: true,
             sweep_rest: Duration::from_secs(10),
             late_list: true,
+            both_recorded: true,
             carrying: true,
             layout: LAYOUT_VERSION,
         }

@@ -160,6 +160,9 @@ impl Guard {
         };
         // An earlier run's programs may enforce what is published here.
         if found {
+            // What only interfaces tell changes nothing about what is recorded.
+            let next = guard.policy(settings, ports);
+            guard.publisher.record_both(&next)?;
             guard.preexisting = guard.seed_here(settings, ports)?;
             guard.widen_here(settings)?;
         }
@@ -304,8 +307,26 @@ impl Guard {
         ports: &GuardedPorts,
         quickly: bool,
     ) -> anyhow::Result<(Preexisting, Learn)> {
+        let changed = self.learn_and_publish(settings, ports, quickly).await;
+        if changed.is_err() {
+            self.publisher.give_up();
+        }
+
+        changed
+    }
+
+    async fn learn_and_publish(
+        &mut self,
+        settings: &Settings,
+        ports: &GuardedPorts,
+        quickly: bool,
+    ) -> anyhow::Result<(Preexisting, Learn)> {
         let policy = self.policy(settings, ports);
         let plan = Policy::plan(self.publisher.in_force(), &policy);
+        // What is sent during the look is recorded.
+        if plan.learn != Learn::Nothing && self.seeder.records_both() {
+            self.publisher.record_both(&policy)?;
+        }
         let preexisting = self
             .learn(settings, ports, &plan.learn, (quickly, Some(SEEDED_WITHIN)))
             .await?;
@@ -315,13 +336,16 @@ impl Guard {
             PortBitmap::default()
         };
         self.carry_out(policy, &plan, &in_use)?;
-        let rest = if quickly { Learn::Nothing } else { plan.learn };
+        let rest = if preexisting.incomplete {
+            plan.learn
+        } else {
+            Learn::Nothing
+        };
 
         Ok((preexisting, rest))
     }
 
-    /// Learns what there was no time for before a [`change`](Self::change) came into force, and of
-    /// connections that were opened between the list of sockets and the change.
+    /// Learns what there was no time for before a [`change`](Self::change) came into force.
     ///
     /// # Errors
     /// When something cannot be read. The change stays in force.
@@ -540,6 +564,8 @@ impl Guard {
     pub fn end(mut self, kept: bool) -> Ending {
         if kept {
             self.ended = true;
+            // A change may have been under way.
+            self.publisher.give_up();
             return Ending::Kept;
         }
 

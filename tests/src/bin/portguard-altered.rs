@@ -71,6 +71,8 @@ enum Part {
     Reclaim,
     /// Listing sockets once a change is in force, which fails
     LateList,
+    /// Recording what the next policy guards before it is in force
+    BothRecorded,
     /// Copying the flows of an earlier run into other maps
     Carrying,
 }
@@ -89,6 +91,7 @@ impl Altered {
                 Part::Translated => &mut parts.translated,
                 Part::Reclaim => &mut parts.reclaim,
                 Part::LateList => &mut parts.late_list,
+                Part::BothRecorded => &mut parts.both_recorded,
                 Part::Carrying => &mut parts.carrying,
             };
             *part = false;

@@ -144,8 +144,10 @@ impl Kernel {
         }
         self.page ^= 1;
         let config = translate::config(policy, host);
+        let in_force = config.in_force.with(InForce::SECOND_PAGE, self.page == 1);
         let config = Config {
-            in_force: config.in_force.with(InForce::SECOND_PAGE, self.page == 1),
+            in_force,
+            recorded: in_force,
             epoch: u32::from(self.epoch()),
             ..config
         };

@@ -164,17 +164,19 @@ pub fn config(policy: &Policy, host: &Host) -> Config {
         (first..=last).any(|port| page.special[usize::from(port / 32)] >> (port % 32) & 1 != 0)
     };
 
+    let in_force = InForce::new(first, last, 0)
+        .with(InForce::FORWARDS, host.some_forward)
+        .with(InForce::SOURCES, !policy.trusted.is_empty())
+        .with(InForce::SPECIAL, special)
+        .with(InForce::MONITOR, policy.monitor)
+        .with(InForce::KERNEL_PORTS, !policy.kernel.is_empty())
+        .with(InForce::ANY_REMOTE_PORT, policy.by_address)
+        .with(InForce::RESCUE, policy.rescue);
     Config {
         layout: LAYOUT_VERSION,
         epoch: u32::from(Occupancy::FIRST_EPOCH),
-        in_force: InForce::new(first, last, 0)
-            .with(InForce::FORWARDS, host.some_forward)
-            .with(InForce::SOURCES, !policy.trusted.is_empty())
-            .with(InForce::SPECIAL, special)
-            .with(InForce::MONITOR, policy.monitor)
-            .with(InForce::KERNEL_PORTS, !policy.kernel.is_empty())
-            .with(InForce::ANY_REMOTE_PORT, policy.by_address)
-            .with(InForce::RESCUE, policy.rescue),
+        in_force,
+        recorded: in_force,
         filter: crate::setup::FILTER,
         invalidations: 0,
         reserved: 0,

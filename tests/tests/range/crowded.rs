@@ -18,7 +18,10 @@ use guard_tests::{
     wire::{Acceptor, Listener, Wire},
 };
 
-use crate::changes::{SOON, lag};
+use crate::{
+    PATIENCE,
+    changes::{SOON, lag},
+};
 
 /// Held alone while processes have so many descriptors that names come long after a start, and shared
 /// by tests that expect them with it: a guard looks at all processes, whichever network they are in.
@@ -60,6 +63,17 @@ fn y04_a_hundred_thousand_sockets_delay_no_change() -> Result<()> {
     let ranges = ("60000 60999", "1024 65535");
     let best = best_lag(&topology, (&wire, &listener), ranges)?;
     println!("Y04, 95,000 sockets: in force after {best:?}");
+    // By then it has been learned what flows there are.
+    let said_to_be_in_force = || {
+        let said = guard.said();
+        let last = said.lines().rfind(|line| line.contains("port range "));
+        last.is_some_and(|line| line.contains("-> 1024-65535"))
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !said_to_be_in_force() {
+        ensure!(Instant::now() < deadline, "not said: {}", guard.said());
+        thread::sleep(Duration::from_millis(10));
+    }
     let learned = |line: &str| {
         let count = line
             .split_once("existing flows: ")?

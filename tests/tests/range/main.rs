@@ -9,6 +9,7 @@ mod kernel;
 mod listeners;
 mod lockout;
 mod programs;
+mod queries;
 mod survival;
 
 use std::{

@@ -104,16 +104,58 @@ impl StateMemory {
         self.in_force().has(InForce::RESCUE)
     }
 
+    /// What egress goes by.
+    pub fn recorded(&self) -> InForce {
+        let word = self.long(offset_of!(State, config.recorded));
+
+        InForce::from_word(word.load(Ordering::Acquire))
+    }
+
+    /// From now on egress records what either page guards, within the ranges of both: that in force and
+    /// `next`, which is about to come into force by the page that is [filled](Self::fill).
+    pub fn record_both(&self, next: InForce) {
+        self.record(self.in_force().before(next));
+    }
+
+    /// From now on egress records what the policy in force guards, and nothing else.
+    pub fn record_one(&self) {
+        self.record(self.in_force());
+    }
+
+    fn record(&self, word: InForce) {
+        self.long(offset_of!(State, config.recorded))
+            .store(word.word(), Ordering::Release);
+    }
+
+    /// Fills the page that is not in force. No program may read it any more, but egress, which may
+    /// already see which ports it guards.
+    pub fn fill(&self, page: &Page) {
+        let _writing = self.write();
+        self.put_page(page);
+    }
+
     /// Puts another policy in force, as one whole: fills the page that is not in force, and flips.
     /// `in_force` says how to read the page, whichever of the two it becomes. Ports that become
     /// guarded look busy before.
     ///
-    /// No program may read the page that is not in force any more: a publisher, the only caller beside
-    /// tests, sees to that.
+    /// No program may read the page that is not in force any more, but as in [`fill`](Self::fill): a
+    /// publisher, the only caller beside tests, sees to that.
     pub fn replace(&self, page: &Page, in_force: InForce) {
+        let _writing = self.write();
+        let next = self.put_page(page);
+        self.expect_users(page);
+        let in_force = in_force.with(InForce::SECOND_PAGE, next == 1);
+        // A program that sees the word must see the page.
+        self.long(offset_of!(State, config.in_force))
+            .store(in_force.word(), Ordering::Release);
+        // Not before: what ingress asks for must have been recorded.
+        self.record_one();
+    }
+
+    /// Returns which page is not in force, and now holds this.
+    fn put_page(&self, page: &Page) -> usize {
         const WORDS: usize = Page::SIZE / size_of::<u32>();
 
-        let _writing = self.write();
         let next = self.in_force().page() ^ 1;
         // SAFETY: a page is words without padding, as long as the constant says, and aligned as one.
         let words = unsafe { slice::from_raw_parts((&raw const *page).cast::<u32>(), WORDS) };
@@ -122,11 +164,8 @@ impl StateMemory {
             let place = self.word(start + index * size_of::<u32>());
             place.store(*word, Ordering::Relaxed);
         }
-        self.expect_users(page);
-        let in_force = in_force.with(InForce::SECOND_PAGE, next == 1);
-        // A program that sees the word must see the page.
-        self.long(offset_of!(State, config.in_force))
-            .store(in_force.word(), Ordering::Release);
+
+        next
     }
 
     /// Changes which marks of the filter count. The sweeper and anyone who doubts the filter may do so

@@ -1,6 +1,6 @@
 //! Following what changes while the daemon runs: the range, the listeners and the interfaces.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{collections::BTreeSet, mem, time::Instant};
 
 use super::{Daemon, messages, ports::PortsInForce};
 use crate::{
@@ -44,29 +44,32 @@ impl Daemon {
         };
         let guarded = next.guarded();
         let changed = self.guard.change(&self.settings, &guarded, false).await?;
-        next.announce(&self.ports, began.elapsed());
-        self.warn_of(&next);
-        self.ports = next;
-        if let Err(failure) = self.learn_rest(changed).await {
+        let took = began.elapsed();
+        let before = mem::replace(&mut self.ports, next);
+        self.show_ports();
+        // The log says what was learned for a range before it says that the range is in force.
+        let learned = self.learn_rest(changed).await;
+        self.ports.announce(&before, took);
+        self.warn_of_change(&before);
+        if let Err(failure) = learned {
             tracing::error!("{failure}");
         }
-        self.show_ports();
 
         Ok(())
     }
 
-    /// Says what is left open or shut since `next` is in force.
-    pub(super) fn warn_of(&self, next: &PortsInForce) {
-        let told = config::warnings(&self.settings, &self.ports.local);
-        for warning in config::warnings(&self.settings, &next.local) {
+    /// Says what is left open or shut since other ports are in force than `before`.
+    pub(super) fn warn_of_change(&self, before: &PortsInForce) {
+        let told = config::warnings(&self.settings, &before.local);
+        for warning in config::warnings(&self.settings, &self.ports.local) {
             if !told.contains(&warning) {
                 tracing::warn!("{warning}");
             }
         }
     }
 
-    /// Learns of sockets that there was no time for before a change came into force, and of those that
-    /// were connected meanwhile, and says what was learned.
+    /// Learns of sockets that there was no time for before a change came into force, and says what was
+    /// learned.
     pub(super) async fn learn_rest(
         &mut self,
         (mut preexisting, rest): (Preexisting, Learn),

@@ -240,7 +240,11 @@ mod tests {
             ),
         ];
         for (name, tracked, said, warned) in table {
-            let preexisting = Preexisting { sockets, tracked };
+            let preexisting = Preexisting {
+                sockets,
+                tracked,
+                incomplete: false,
+            };
             assert!(
                 summary(&preexisting).contains(said),
                 "{name}: {}",

@@ -1,8 +1,11 @@
 //! SIGHUP and `portguard reload`.
 
-use std::time::Instant;
+use std::{
+    mem,
+    time::{Duration, Instant},
+};
 
-use super::{Daemon, messages};
+use super::{Daemon, messages, ports::PortsInForce};
 use crate::{
     api::control::{Reload, Reply},
     base::failure::Failure,
@@ -55,19 +58,24 @@ impl Daemon {
             .map_err(|failure| failure.within(STAYS))?;
         let changes = self.settings.changes(&wanted);
         let reloaded = self.settings.reloaded(&wanted);
-        let before = std::mem::replace(&mut self.settings, reloaded);
-        let rest = match self
-            .change(before.mode, changes.reloadable.is_empty())
-            .await
-        {
+        let before = mem::replace(&mut self.settings, reloaded);
+        let rest = match self.change(before.mode).await {
             Ok(rest) => rest,
             Err(failure) => {
                 self.settings = before;
                 return Err(failure.within(STAYS));
             }
         };
+        let (rest, announced) = rest;
         self.show_ports();
         let learned = self.learn_rest(rest).await;
+        if let Some((before, took)) = announced {
+            self.ports.announce(&before, took);
+            // Where the settings are others too, what is in force is said as a whole.
+            if changes.reloadable.is_empty() {
+                self.warn_of_change(&before);
+            }
+        }
         log::configure(self.settings.log_level, self.settings.log_format);
         // Longer timers bring flows back to life whose ports no sweep has marked since they died.
         self.sweep_now.notify_one();
@@ -91,13 +99,12 @@ impl Daemon {
     }
 
     /// Puts the settings in force, all of them at once, and the ports that follow from them. `before`
-    /// is the mode so far, and `same_settings` says that nothing but the ports may differ. Returns what
-    /// was learned, and what is to be learned after that.
+    /// is the mode so far. Returns what was learned, and what is to be learned after that; and the ports
+    /// so far where others have come into force, and how long that took.
     async fn change(
         &mut self,
         before: Mode,
-        same_settings: bool,
-    ) -> Result<(Preexisting, Learn), Failure> {
+    ) -> Result<((Preexisting, Learn), Option<(PortsInForce, Duration)>), Failure> {
         let began = Instant::now();
         let guard = &self.guard;
         let has_flows = |transport, port| guard.has_flows(transport, port);
@@ -113,15 +120,8 @@ impl Daemon {
         }
         let guarded = next.guarded();
         let changed = self.guard.change(&self.settings, &guarded, false).await?;
-        if other_ports {
-            next.announce(&self.ports, began.elapsed());
-            // Where the settings are others too, what is in force is said as a whole.
-            if same_settings {
-                self.warn_of(&next);
-            }
-        }
-        self.ports = next;
+        let before = mem::replace(&mut self.ports, next);
 
-        Ok(changed)
+        Ok((changed, other_ports.then(|| (before, began.elapsed()))))
     }
 }

@@ -39,6 +39,8 @@ pub struct Preexisting {
     pub sockets: seed::Seeded,
     /// From its connection tracking.
     pub tracked: seed::conntrack::ConntrackSeeded,
+    /// Whether there was no time for all sockets.
+    pub incomplete: bool,
 }
 
 impl Preexisting {
@@ -46,6 +48,7 @@ impl Preexisting {
     pub fn add(&mut self, later: Self) {
         self.sockets.add(later.sockets);
         self.tracked.add(later.tracked);
+        self.incomplete = later.incomplete;
     }
 }
 
@@ -83,6 +86,11 @@ impl Seeder {
         Ok(())
     }
 
+    /// Whether egress is to record what the next policy guards, which tests switch off.
+    pub(super) fn records_both(&self) -> bool {
+        self.parts.both_recorded
+    }
+
     /// Puts every connected socket on these ports into the maps, and what the kernel tracks of
     /// flows without one. Call it before they are guarded, and doubt the filter afterwards where
     /// something was put in.
@@ -108,7 +116,9 @@ impl Seeder {
             if until.is_some() {
                 preexisting.sockets = seed_unfindable(ports, target)?;
             }
-            preexisting.sockets.add(seed_sockets(ports, target, until)?);
+            let (seeded, complete) = seed_sockets(ports, target, until)?;
+            preexisting.sockets.add(seeded);
+            preexisting.incomplete = !complete || until.is_some() && !self.parts.late_list;
         }
         // Last, so that these are the youngest where there is little room: nothing else can bring
         // them back.
@@ -182,17 +192,17 @@ fn seed_unfindable(ports: &GuardedPorts, target: Target<'_>) -> anyhow::Result<s
 }
 
 /// Puts in the connected sockets on these ports while another thread has the kernel list them: each
-/// takes as long as the other. Stops when the time has come.
+/// takes as long as the other. Stops when the time has come. Returns whether it has put in all of them.
 fn seed_sockets(
     ports: &GuardedPorts,
     target: Target<'_>,
     until: Option<Instant>,
-) -> anyhow::Result<seed::Seeded> {
+) -> anyhow::Result<(seed::Seeded, bool)> {
     /// Lists of some hundreds that may wait to be put in.
     const WAITING: usize = 64;
     let ranges = &ports.ranges();
     let is_over = || until.is_some_and(|until| Instant::now() >= until);
-    let mut seeded = seed::Seeded::default();
+    let (mut seeded, mut complete) = (seed::Seeded::default(), true);
     let (tell, listed) = mpsc::sync_channel::<Vec<HostSocket>>(WAITING);
     let done = thread::scope(|scope| {
         let list = move || {
@@ -206,6 +216,7 @@ fn seed_sockets(
         for sockets in listed {
             seeded.add(seed::seed(&sockets, ports, target));
             if is_over() {
+                complete = false;
                 break;
             }
         }
@@ -217,6 +228,7 @@ fn seed_sockets(
         None => sockets::visit_connected_on(ranges, |sockets| {
             seeded.add(seed::seed(sockets, ports, target));
             if is_over() {
+                complete = false;
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
@@ -224,7 +236,7 @@ fn seed_sockets(
         })?,
     }
 
-    Ok(seeded)
+    Ok((seeded, complete))
 }
 
 impl Preexisting {

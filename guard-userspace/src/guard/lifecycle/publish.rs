@@ -29,6 +29,8 @@ pub struct Publisher {
     state: Arc<StateMemory>,
     timers: Arc<Timers>,
     in_force: Option<Policy>,
+    /// Whether programs may still read the page that is not in force.
+    read: bool,
     /// When the page that is in force came into force, if this process has done that.
     flipped: Option<Instant>,
     /// Whether the maps may hold what only a former policy needs.
@@ -52,6 +54,8 @@ impl Publisher {
             state,
             timers,
             in_force: None,
+            // An earlier run may have flipped just now.
+            read: true,
             flipped: None,
             untidy: false,
             complained: false,
@@ -61,6 +65,38 @@ impl Publisher {
     /// What is in force, unless an earlier run has put it in force.
     pub fn in_force(&self) -> Option<&Policy> {
         self.in_force.as_ref()
+    }
+
+    /// Lets egress record whatever `next` guards as well, until that is [published](Self::publish) or
+    /// [given up](Self::give_up). Flows that are not seen by a look at sockets and conntrack that begins
+    /// after this are recorded.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub fn record_both(&mut self, next: &Policy) -> anyhow::Result<()> {
+        let secret = self.state.filter().seeds[0];
+        let (page, in_force) = next.page(next.timeouts, secret, &PortBitmap::default());
+        // Until the page is filled it says what was guarded before the last flip, so that a little too
+        // much is recorded. A killed run may have left egress reading the page that is filled here: it
+        // is told to read the other one first.
+        self.state.record_both(in_force);
+        if let Err(error) = self.wait_for_readers() {
+            self.give_up();
+            return Err(error);
+        }
+        self.state.fill(&page);
+        // A program that has begun before may not have recorded its packet. The kernel knew of the
+        // packet's socket and tracked it before the program began, so both are seen by a look that
+        // begins when the program has ended. Where the kernel does not tell when it has, it takes
+        // longer to look than a program to end.
+        let _ = grace::wait_for_programs();
+
+        Ok(())
+    }
+
+    /// Lets egress record what the policy in force guards, and no more.
+    pub fn give_up(&self) {
+        self.state.record_one();
     }
 
     /// Puts a policy in force as its plan says, but for what has to be learned. In monitor mode the
@@ -110,7 +146,7 @@ impl Publisher {
                 state.doubt_filter();
             }
         });
-        self.flipped = Some(Instant::now());
+        (self.read, self.flipped) = (true, Some(Instant::now()));
         self.in_force = Some(policy);
         (self.untidy, self.complained) = (true, false);
         self.tidy(&mut lists);
@@ -144,11 +180,12 @@ impl Publisher {
     /// # Errors
     /// When the kernel does not tell, and the last flip was a moment ago.
     fn wait_for_readers(&mut self) -> anyhow::Result<()> {
-        if self.state.layout() == 0 {
-            // A new map, which no program has read yet.
+        // No program has read a new map yet.
+        if !self.read || self.state.layout() == 0 {
             return Ok(());
         }
         let Err(error) = grace::wait_for_programs() else {
+            self.read = false;
             return Ok(());
         };
         match self.flipped {
