@@ -1,5 +1,7 @@
 //! What was done with one frame, and why.
 
+use core::ops::Range;
+
 /// The hook that saw a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Direction {
@@ -216,6 +218,13 @@ impl Decision {
     /// Counter slots of one outcome.
     pub const SLOTS_OF_ONE: usize = Verdict::ALL.len() * Family::ALL.len() * Protocol::ALL.len();
 
+    /// The counters of one outcome among those of a device.
+    pub const fn slots(outcome: Outcome) -> Range<usize> {
+        let first = outcome as usize * Self::SLOTS_OF_ONE;
+
+        first..first + Self::SLOTS_OF_ONE
+    }
+
     /// The number of the counter among those of the device, when `verdict` was carried out.
     #[inline(always)]
     pub const fn slot(self, verdict: Verdict) -> u32 {
@@ -289,7 +298,7 @@ mod tests {
                         };
                         let slot = decision.slot(verdict) as usize;
                         // Those of an outcome that is added come behind all others.
-                        assert_eq!(slot / Decision::SLOTS_OF_ONE, outcome as usize);
+                        assert!(Decision::slots(outcome).contains(&slot), "{decision:?}");
                         assert!(!core::mem::replace(&mut taken[slot], true), "{decision:?}");
                     }
                 }

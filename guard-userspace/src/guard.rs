@@ -3,7 +3,6 @@
 pub mod alarms;
 pub mod attachment;
 pub mod evidence;
-pub mod expired;
 pub mod fault_injection;
 pub mod lifecycle;
 pub mod listeners;

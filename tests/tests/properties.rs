@@ -2,13 +2,9 @@
 
 use guard_common::{
     abi::{config::Config, device::Device, page::InForce},
-    flow::key::{AddressKey, SizedKey},
-    frame::transport::Transport,
+    flow::key::AddressKey,
     outcome::{Decision, Direction, Family, Outcome, Protocol, Verdict},
-    policy::{
-        datapath::{Locality, SocketMatch},
-        egress, ingress,
-    },
+    policy::{datapath::Locality, egress, ingress},
     ports::class::PORTS,
 };
 use guard_tests::{
@@ -247,16 +243,6 @@ proptest! {
 struct Router;
 
 impl Host for Router {
-    fn socket(&self, _transport: Transport, _key: SizedKey<'_>) -> SocketMatch {
-        SocketMatch::None
-    }
-
-    fn trusts(&self, address: &AddressKey) -> bool {
-        setup::trusted()
-            .into_iter()
-            .any(|prefix| setup::covers(prefix, address))
-    }
-
     fn locality(&self, _address: &AddressKey) -> Locality {
         Locality::Unknown
     }

@@ -49,12 +49,7 @@ const CRATES: &[Layered] = &[
             "cli",
             "fuzz_targets",
         ],
-        split: &[
-            "bpf::maps::Maps",
-            "bpf::maps::state::StateMemory",
-            "daemon::event_loop::Daemon",
-            "guard::lifecycle::Guard",
-        ],
+        split: &["daemon::event_loop::Daemon", "guard::lifecycle::Guard"],
     },
 ];
 

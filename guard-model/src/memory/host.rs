@@ -8,13 +8,20 @@ use guard_common::{
 
 use crate::setup;
 
-/// The host around a guard.
+/// The host around a guard. Without more it has no sockets, trusts the usual prefixes and forwards
+/// nothing.
 pub trait Host {
     /// What the kernel has for a packet of this flow.
-    fn socket(&self, transport: Transport, key: SizedKey<'_>) -> SocketMatch;
+    fn socket(&self, _transport: Transport, _key: SizedKey<'_>) -> SocketMatch {
+        SocketMatch::None
+    }
 
     /// Whether the user trusts this address.
-    fn trusts(&self, address: &AddressKey) -> bool;
+    fn trusts(&self, address: &AddressKey) -> bool {
+        setup::trusted()
+            .into_iter()
+            .any(|prefix| setup::covers(prefix, address))
+    }
 
     /// Whether the kernel itself receives there.
     fn kernel_receives(&self, _port: &KernelPortKey) -> bool {
@@ -44,17 +51,7 @@ pub trait Host {
     }
 }
 
-/// A host without sockets, which trusts the usual prefixes and forwards nothing.
+/// A host as it is without more.
 pub(super) struct Usual;
 
-impl Host for Usual {
-    fn socket(&self, _transport: Transport, _key: SizedKey<'_>) -> SocketMatch {
-        SocketMatch::None
-    }
-
-    fn trusts(&self, address: &AddressKey) -> bool {
-        setup::trusted()
-            .into_iter()
-            .any(|prefix| setup::covers(prefix, address))
-    }
-}
+impl Host for Usual {}

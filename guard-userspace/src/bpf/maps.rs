@@ -2,14 +2,11 @@
 
 mod bloom;
 mod flows;
-mod mac_addresses;
 mod prefixes;
 mod readings;
-mod single_peer;
+mod sets;
 mod state;
-mod sync;
 mod takeover;
-mod tunnel_ports;
 
 use std::{ffi::c_void, num::NonZeroUsize, path::Path, ptr::NonNull, sync::Arc};
 
@@ -28,12 +25,10 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 pub use self::{
     bloom::Tuples,
     flows::{FLOW_MAPS, FlowEntry, FlowMap, is_flow_map},
-    mac_addresses::MacAddresses,
     prefixes::{Entry, Prefixes},
     readings::{FlowCount, FlowRow, FrameCount, PacketTotals, Readings, Shortage, Tallies},
-    single_peer::PortUsers,
+    sets::{MacAddresses, TunnelPorts},
     state::StateMemory,
-    tunnel_ports::TunnelPorts,
 };
 use crate::bpf::pins::{MAPS, Pins};
 
@@ -76,6 +71,17 @@ impl Maps {
             tallies: PerCpuArray::try_from(Map::PerCpuArray(open(&pins.map("tallies"))?))
                 .context("tallies: not as this build lays it out")?,
         })
+    }
+
+    /// Takes over what is counted elsewhere: for frames, interface by interface. Each counter
+    /// becomes the larger of both: while two programs count the same frames a sum would count
+    /// them twice, and no counter may go back. Returns whether all of it could be read; what is
+    /// laid out in another way cannot.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn take_over_counters(&mut self, from: &Pins) -> anyhow::Result<bool> {
+        takeover::counters(self, from)
     }
 
     /// Whether every map is pinned, as this build lays it out, with room for so many flows.

@@ -1,28 +1,24 @@
 //! Keeping the occupancy table true, and the flow maps in order: which ports are still in use,
 //! which sockets the maps have forgotten, and what makes room where they fill.
 
-mod result;
-
 use std::{
+    cell::Cell,
     sync::{Arc, atomic},
     time::{Duration, Instant},
 };
 
 use guard_common::{
     flow::{adaptive::Scales, state::Phase, timer::Timeouts},
-    ports::{occupancy::Use, peer::PeerHash},
+    ports::{class::PORTS, occupancy::Use, peer::PeerHash},
 };
-
-pub use self::result::SweepResult;
 
 use crate::{
     bpf::{
         clock::{Clock, processor_time},
-        maps::{FlowEntry, FlowMap, PortUsers, Readings, StateMemory, Tuples},
+        maps::{FlowEntry, FlowMap, Readings, Shortage, StateMemory, Tuples},
         pins::Pins,
     },
     guard::{
-        expired,
         fault_injection::Parts,
         pressure::Load,
         repair::{
@@ -67,6 +63,37 @@ pub struct Sweeper {
     busy: Duration,
 }
 
+/// What a sweep has found and done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SweepResult {
+    /// How full each flow map is.
+    pub loads: Vec<Load>,
+    /// Connected sockets.
+    pub sockets: u64,
+    /// Flows of theirs that were put back.
+    pub repaired: Repaired,
+    /// What timers keep of their length from now on.
+    pub scales: Scales,
+    /// Expired entries that were taken out.
+    pub reclaimed: u64,
+    /// Counters that move where a map is too small.
+    pub evidence: Shortage,
+    /// Whether the tuple filter is as long as it should be. If not, it has a new length, and the
+    /// next sweep fills it.
+    pub fits: bool,
+    /// How long it took.
+    pub took: Duration,
+    /// For how long of that a processor was busy with it.
+    pub busy: Duration,
+}
+
+impl SweepResult {
+    /// Flows that count by timers of full length.
+    pub fn flows(&self) -> u64 {
+        self.loads.iter().map(|load| load.live).sum()
+    }
+}
+
 /// Where a sweep leaves its marks.
 struct Marks {
     /// The epoch that begins when it is complete.
@@ -85,6 +112,36 @@ impl Marks {
         };
         self.users
             .add(Use::flow(flow.transport), flow.local.port(), users);
+    }
+}
+
+/// What ports are used for by flows. Queries to groups are anybody's.
+const FLOWS: [Use; 3] = [Use::Tcp, Use::Udp, Use::UdpLite];
+
+/// What a sweep has found of each port, before programs are told.
+#[derive(Debug)]
+struct PortUsers([Box<[Cell<PeerHash>]>; FLOWS.len()]);
+
+impl PortUsers {
+    /// Nothing found yet.
+    fn none() -> Self {
+        Self(FLOWS.map(|_| vec![Cell::new(PeerHash::NONE); PORTS].into()))
+    }
+
+    /// Notes that these use a port, given in host byte order.
+    fn add(&self, purpose: Use, port: u16, users: PeerHash) {
+        if let Some(index) = FLOWS.iter().position(|flow| *flow == purpose) {
+            self.0[index][usize::from(port)].update(|before| before.merge(users));
+        }
+    }
+
+    /// Tells the programs, once the sweep has seen everything: the `epoch` may begin then.
+    fn tell(&self, state: &StateMemory, epoch: u8) {
+        for (purpose, ports) in FLOWS.into_iter().zip(&self.0) {
+            for (port, users) in ports.iter().enumerate() {
+                state.take_over_users(purpose, port, users.get(), epoch);
+            }
+        }
     }
 }
 
@@ -149,7 +206,7 @@ impl Sweeper {
         self.shortest = repaired
             .shortest
             .map(|ticks| Duration::from_millis(self.clock.millis(ticks)));
-        next.users.settle(&self.state, next.epoch);
+        next.users.tell(&self.state, next.epoch);
         // Anyone who sees the epoch must see the marks.
         atomic::fence(atomic::Ordering::Release);
         self.state.set_epoch(u32::from(next.epoch));
@@ -157,7 +214,7 @@ impl Sweeper {
         self.state.note_sockets(&on_ports.collect(), true);
         let fits = self.state.fit_filter(next.tuples.marks());
         if fits {
-            self.state.trust_filter(invalidations);
+            self.state.validate_filter(invalidations);
         }
 
         let scales = self.adapt(&loads);
@@ -218,8 +275,8 @@ impl Sweeper {
                 continue;
             }
             let (purpose, port) = (Use::flow(socket.transport), socket.local.port());
-            // Nobody asks the filter about other ports, and unsolicited senders open connections to those. It
-            // is doubted before a port becomes guarded.
+            // The filter is not asked about other ports, and others open connections to those. It is
+            // invalidated before a port becomes guarded.
             if self.state.guards(socket.transport, port) {
                 next.mark(&seed::entry(socket, 0, any_remote_port), self.parts);
             } else {
@@ -304,7 +361,7 @@ impl Sweeper {
             if !load.is_filling() || load.entries == load.live && !shortened {
                 continue;
             }
-            match expired::remove_expired(map, now, &timeouts) {
+            match remove_expired(map, now, &timeouts) {
                 Ok(taken) => reclaimed += taken,
                 Err(error) => {
                     tracing::warn!(
@@ -347,4 +404,31 @@ impl Sweeper {
             .min(in_time)
             .max(self.busy * SHARE)
     }
+}
+
+/// Takes out what has expired at `now`, and returns how much that was.
+///
+/// A full LRU map evicts what was not looked up for longest. That is an idle flow that counts rather
+/// than a short one that has expired since, so what has expired is taken out first.
+///
+/// # Errors
+/// When the kernel refuses, as it does before 5.14.
+fn remove_expired(map: &FlowMap, now: u32, timeouts: &Timeouts) -> anyhow::Result<u64> {
+    let mut reclaimed = 0;
+    let mut refused = None;
+    map.walk(|entry| {
+        if refused.is_some() || entry.flow.alive(now, timeouts) {
+            return;
+        }
+        match map.take(&entry) {
+            // This host has sent again since the walk saw the flow.
+            Ok(Some(flow)) if flow.alive(now, timeouts) => {
+                let _ = map.insert(&FlowEntry { flow, ..entry });
+            }
+            Ok(taken) => reclaimed += u64::from(taken.is_some()),
+            Err(error) => refused = Some(error),
+        }
+    })?;
+
+    refused.map_or(Ok(reclaimed), Err)
 }

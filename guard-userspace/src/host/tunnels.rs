@@ -26,6 +26,15 @@ pub struct TunnelPort {
 }
 
 impl TunnelPort {
+    /// What receives at this port of an address; none does at port 0.
+    fn at(kind: &'static str, port: u16, address: IpAddr) -> Option<Self> {
+        (port != 0).then_some(Self {
+            port,
+            address,
+            kind,
+        })
+    }
+
     /// Whether packets to this address, at the port, are the kernel's.
     pub fn covers(&self, address: IpAddr) -> bool {
         let everywhere = self.address.is_unspecified();

@@ -12,7 +12,7 @@ use std::{
 use anyhow::Result;
 use guard_common::{
     frame::transport::Transport,
-    outcome::{Decision, Family, Outcome, Protocol, Verdict},
+    outcome::{Decision, Outcome},
 };
 use guard_tests::{
     bpffs::Folder,
@@ -79,20 +79,8 @@ impl Lab {
     /// How often this has happened.
     pub fn count(&self, outcome: Outcome) -> Result<u64> {
         let counters = self.programs.counters(setup::DEVICE)?;
-        let mut count = 0;
-        for verdict in Verdict::ALL {
-            for family in Family::ALL {
-                for protocol in Protocol::ALL {
-                    let decision = Decision {
-                        outcome,
-                        family,
-                        protocol,
-                    };
-                    count += counters[decision.slot(verdict) as usize];
-                }
-            }
-        }
-        Ok(count)
+
+        Ok(counters[Decision::slots(outcome)].iter().sum())
     }
 
     /// Lets sweeps follow each other, and counts them.

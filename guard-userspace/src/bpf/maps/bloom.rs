@@ -1,17 +1,17 @@
-//! The tuple filter: when it is trusted, and what sweeps mark in it.
+//! The Bloom filter of tuples, and what sweeps mark in it.
 
 use std::{
     cell::Cell,
     ptr::NonNull,
     slice,
-    sync::atomic::{self, AtomicU8, Ordering},
+    sync::atomic::{AtomicU8, Ordering},
 };
 
 use anyhow::ensure;
 use guard_common::{
     abi::state::{Element, ElementCell},
     ports::{
-        bloom::{BloomFilter, BloomSize, LINE},
+        bloom::{BloomFilter, LINE},
         class::PORTS,
         occupancy::Use,
         peer::PeerHash,
@@ -19,58 +19,8 @@ use guard_common::{
 };
 use nix::sys::mman::munmap;
 
-use super::{
-    StateMemory,
-    flows::{FlowEnds, FlowEntry, ends},
-};
+use super::flows::{FlowEnds, FlowEntry, ends};
 use crate::bpf::pins::Pins;
-
-impl StateMemory {
-    /// Lets every packet to a port in use be looked up, until a sweep that begins from now on is
-    /// complete. To be called after whatever makes tuples known that neither egress nor a sweep has
-    /// marked.
-    pub fn doubt_filter(&self) {
-        self.set_doubts(self.invalidations().wrapping_add(1));
-        // Anyone who trusts the filter at this moment must see this doubt, or be seen by it.
-        atomic::fence(Ordering::SeqCst);
-        self.change_size(BloomSize::invalidated);
-    }
-
-    /// Lets the filter decide, unless it was doubted since there were so many `invalidations`.
-    pub fn trust_filter(&self, invalidations: u32) {
-        if self.invalidations() != invalidations {
-            return;
-        }
-        self.change_size(BloomSize::validated);
-        atomic::fence(Ordering::SeqCst);
-        if self.invalidations() != invalidations {
-            self.change_size(BloomSize::invalidated);
-        }
-    }
-
-    /// Makes the filter as long as suits the `marks` that a sweep has left in it, and says whether
-    /// it was: other bytes are doubted until a sweep has filled them.
-    pub fn fit_filter(&self, marks: u64) -> bool {
-        let size = self.filter().size;
-        let fitting = size.fitting(marks, self.elements);
-        if fitting.bytes() == size.bytes() {
-            return true;
-        }
-        self.change_size(|_| fitting);
-
-        false
-    }
-
-    /// Whether the filter decides.
-    pub fn filters(&self) -> bool {
-        self.filter().size.is_valid()
-    }
-
-    /// How tuples are hashed, and whether the answer counts.
-    pub fn filter(&self) -> BloomFilter {
-        self.cell().config().filter()
-    }
-}
 
 /// The map `state` with the tuple filter, in memory that is shared with the programs.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use guard_common::{
 };
 use ipnet::IpNet;
 
-use super::sync::exchange;
+use super::sets::exchange;
 use crate::bpf::pins::Pins;
 
 /// A prefix in a trie.

@@ -7,7 +7,7 @@ use std::{
     slice,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{self, AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -68,8 +68,8 @@ words! {
     layout, set_layout: layout;
     /// The epoch of the occupancy table.
     epoch, set_epoch: epoch;
-    /// How often the filter was doubted.
-    invalidations, set_doubts: invalidations;
+    /// How often the filter was invalidated.
+    invalidations, set_invalidations: invalidations;
 }
 
 impl StateMemory {
@@ -168,7 +168,7 @@ impl StateMemory {
         next
     }
 
-    /// Changes which marks of the filter count. The sweeper and anyone who doubts the filter may do so
+    /// Changes which marks of the filter count. The sweeper and whatever invalidates the filter may do so
     /// at once.
     pub(super) fn change_size(&self, change: impl Fn(BloomSize) -> BloomSize) {
         let word = self.long(offset_of!(State, config.filter.size));
@@ -300,7 +300,7 @@ impl StateMemory {
     }
 
     /// Takes over what a complete sweep has found of `port`, before `epoch` begins.
-    pub(super) fn settle(&self, purpose: Use, port: usize, users: PeerHash, epoch: u8) {
+    pub fn take_over_users(&self, purpose: Use, port: usize, users: PeerHash, epoch: u8) {
         let cell = self.cell();
         cell.single_peer(purpose, port)
             .update(users, cell.occupancy(purpose, port), epoch);
@@ -363,6 +363,51 @@ impl StateMemory {
         };
 
         Timeouts::of_words(array::from_fn(length))
+    }
+
+    /// Lets every packet to a port in use be looked up, until a sweep that begins from now on is
+    /// complete. To be called after whatever makes tuples known that neither egress nor a sweep has
+    /// marked.
+    pub fn invalidate_filter(&self) {
+        self.set_invalidations(self.invalidations().wrapping_add(1));
+        // A sweep that validates the filter at this moment must see this, or be seen.
+        atomic::fence(Ordering::SeqCst);
+        self.change_size(BloomSize::invalidated);
+    }
+
+    /// Lets the filter decide, unless it was invalidated since there were so many `invalidations`.
+    pub fn validate_filter(&self, invalidations: u32) {
+        if self.invalidations() != invalidations {
+            return;
+        }
+        self.change_size(BloomSize::validated);
+        atomic::fence(Ordering::SeqCst);
+        if self.invalidations() != invalidations {
+            self.change_size(BloomSize::invalidated);
+        }
+    }
+
+    /// Makes the filter as long as suits the `marks` that a sweep has left in it, and says whether
+    /// it was: other bytes do not count until a sweep has filled them.
+    pub fn fit_filter(&self, marks: u64) -> bool {
+        let size = self.filter().size;
+        let fitting = size.fitting(marks, self.elements);
+        if fitting.bytes() == size.bytes() {
+            return true;
+        }
+        self.change_size(|_| fitting);
+
+        false
+    }
+
+    /// Whether the filter decides.
+    pub fn filters(&self) -> bool {
+        self.filter().size.is_valid()
+    }
+
+    /// How tuples are hashed, and whether the answer counts.
+    pub fn filter(&self) -> BloomFilter {
+        self.cell().config().filter()
     }
 }
 

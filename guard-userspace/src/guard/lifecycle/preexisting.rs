@@ -92,7 +92,7 @@ impl Seeder {
     }
 
     /// Puts every connected socket on these ports into the maps, and what the kernel tracks of
-    /// flows without one. Call it before they are guarded, and doubt the filter afterwards where
+    /// flows without one. Call it before they are guarded, and invalidate the filter afterwards where
     /// something was put in.
     ///
     /// Where `until` says so, sockets that a look-up finds may be left out from then on.
@@ -263,7 +263,7 @@ impl Guard {
         if settings.udp_filter.any_remote_port() {
             let seeder = Arc::clone(&self.seeder);
             in_background(move || seeder.widen()).await??;
-            self.maps.state.doubt_filter();
+            self.maps.state.invalidate_filter();
         }
 
         Ok(preexisting)
@@ -309,7 +309,7 @@ impl Guard {
         let seeder = Arc::clone(&self.seeder);
         let preexisting = in_background(move || seeder.seed(&settings, &ports, until)).await??;
         if preexisting.is_any() {
-            self.maps.state.doubt_filter();
+            self.maps.state.invalidate_filter();
         }
 
         Ok(preexisting)
@@ -327,7 +327,7 @@ impl Guard {
         let (settings, added) = (settings.clone(), added.clone());
         let seeder = Arc::clone(&self.seeder);
         in_background(move || seeder.seed_sockets(&settings, &added)).await??;
-        self.maps.state.doubt_filter();
+        self.maps.state.invalidate_filter();
 
         Ok(())
     }
@@ -341,7 +341,7 @@ impl Guard {
     ) -> anyhow::Result<Preexisting> {
         let preexisting = self.seeder.seed(settings, ports, None)?;
         if preexisting.is_any() {
-            self.maps.state.doubt_filter();
+            self.maps.state.invalidate_filter();
         }
 
         Ok(preexisting)
@@ -351,7 +351,7 @@ impl Guard {
     pub(super) fn widen_here(&mut self, settings: &Settings) -> anyhow::Result<()> {
         if settings.udp_filter.any_remote_port() {
             self.seeder.widen()?;
-            self.maps.state.doubt_filter();
+            self.maps.state.invalidate_filter();
         }
 
         Ok(())

@@ -138,12 +138,12 @@ impl Publisher {
         self.timers.reconfigure(basis, |timeouts| {
             let (page, in_force) = policy.page(timeouts, secret, sockets);
             if plan.invalidates {
-                state.doubt_filter();
+                state.invalidate_filter();
             }
             state.replace(&page, in_force);
             if plan.invalidates {
                 // A sweep may have been complete between the first time and the flip.
-                state.doubt_filter();
+                state.invalidate_filter();
             }
         });
         (self.read, self.flipped) = (true, Some(Instant::now()));

@@ -21,8 +21,8 @@ use crate::{
     },
 };
 
-/// How long an alarm about a program that was taken off stays up at least, so that anyone who asks every
-/// few seconds hears of it.
+/// How long an alarm about a program that was taken off stays up at least, so that a monitoring system
+/// that asks every few seconds sees it.
 const ROBBED_FOR: Duration = Duration::from_secs(3);
 
 impl Guard {

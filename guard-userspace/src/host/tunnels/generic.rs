@@ -140,16 +140,8 @@ fn both_families(kind: &'static str, port: u16) -> Vec<TunnelPort> {
         IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     ]
     .into_iter()
-    .flat_map(|address| at(kind, port, address))
+    .flat_map(|address| TunnelPort::at(kind, port, address))
     .collect()
-}
-
-fn at(kind: &'static str, port: u16, address: IpAddr) -> Option<TunnelPort> {
-    (port != 0).then_some(TunnelPort {
-        port,
-        address,
-        kind,
-    })
 }
 
 /// A device receives at all addresses of both families. Keys are in the answer too, and are not
@@ -189,7 +181,7 @@ fn l2tp(payload: &[u8]) -> anyhow::Result<Vec<TunnelPort>> {
     }
 
     Ok(address
-        .and_then(|address| at("l2tp", port, address))
+        .and_then(|address| TunnelPort::at("l2tp", port, address))
         .into_iter()
         .collect())
 }
@@ -216,7 +208,9 @@ fn fou(payload: &[u8]) -> anyhow::Result<Vec<TunnelPort>> {
         Ipv4Addr::UNSPECIFIED.into()
     };
 
-    Ok(at("fou", port, local.unwrap_or(any)).into_iter().collect())
+    Ok(TunnelPort::at("fou", port, local.unwrap_or(any))
+        .into_iter()
+        .collect())
 }
 
 /// A bearer over UDP names its end as a `struct sockaddr_in` or `sockaddr_in6`.
@@ -250,7 +244,7 @@ fn socket_address(kind: &'static str, value: &[u8]) -> anyhow::Result<Option<Tun
         _ => return Ok(None),
     };
 
-    Ok(at(kind, port, address))
+    Ok(TunnelPort::at(kind, port, address))
 }
 
 /// A backup receives what is sent to a group, at one port a thread.
@@ -284,7 +278,7 @@ fn ipvs(payload: &[u8]) -> anyhow::Result<Vec<TunnelPort>> {
         .unwrap_or(1);
 
     Ok((0..threads.clamp(1, 64))
-        .filter_map(|thread| at("ipvs", first.checked_add(thread)?, group))
+        .filter_map(|thread| TunnelPort::at("ipvs", first.checked_add(thread)?, group))
         .collect())
 }
 

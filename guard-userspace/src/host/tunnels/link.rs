@@ -93,27 +93,19 @@ fn ports(kind: &[u8], data: &[u8]) -> anyhow::Result<Vec<TunnelPort>> {
         b"bareudp" => bareudp(data),
         b"gtp" => gtp(data),
         b"amt" => amt(data),
-        b"pfcp" => Ok(at("pfcp", PFCP, [ANY_V4])),
+        b"pfcp" => Ok(at_each("pfcp", PFCP, [ANY_V4])),
         _ => Ok(Vec::new()),
     }
 }
 
-fn at(
+fn at_each(
     kind: &'static str,
     port: u16,
     addresses: impl IntoIterator<Item = IpAddr>,
 ) -> Vec<TunnelPort> {
-    if port == 0 {
-        return Vec::new();
-    }
-
     addresses
         .into_iter()
-        .map(|address| TunnelPort {
-            port,
-            address,
-            kind,
-        })
+        .filter_map(|address| TunnelPort::at(kind, port, address))
         .collect()
 }
 
@@ -142,7 +134,7 @@ fn vxlan(data: &[u8]) -> anyhow::Result<Vec<TunnelPort>> {
         Ok(())
     })?;
 
-    Ok(at("vxlan", port, families(is_v6, both)))
+    Ok(at_each("vxlan", port, families(is_v6, both)))
 }
 
 /// `geneve_open`, drivers/net/geneve.c.
@@ -162,7 +154,7 @@ fn geneve(data: &[u8]) -> anyhow::Result<Vec<TunnelPort>> {
         Ok(())
     })?;
 
-    Ok(at("geneve", port, families(is_v6, both)))
+    Ok(at_each("geneve", port, families(is_v6, both)))
 }
 
 /// `bareudp_create_sock`, drivers/net/bareudp.c: one socket for both families.
@@ -176,7 +168,7 @@ fn bareudp(data: &[u8]) -> anyhow::Result<Vec<TunnelPort>> {
         Ok(())
     })?;
 
-    Ok(at("bareudp", port, families(false, true)))
+    Ok(at_each("bareudp", port, families(false, true)))
 }
 
 /// `gtp_create_sock`, drivers/net/gtp.c: the well-known ports, at the address the device names.
@@ -198,7 +190,7 @@ fn gtp(data: &[u8]) -> anyhow::Result<Vec<TunnelPort>> {
 
     Ok([GTP0, GTP1U]
         .into_iter()
-        .flat_map(|port| at("gtp", port, [local]))
+        .flat_map(|port| at_each("gtp", port, [local]))
         .collect())
 }
 
@@ -220,7 +212,7 @@ fn amt(data: &[u8]) -> anyhow::Result<Vec<TunnelPort>> {
     })?;
     let port = if mode == RELAY { relay } else { gateway };
 
-    Ok(at("amt", port, [ANY_V4]))
+    Ok(at_each("amt", port, [ANY_V4]))
 }
 
 /// `PFCP_PORT`, include/net/pfcp.h.
