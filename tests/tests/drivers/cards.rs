@@ -132,6 +132,21 @@ impl<'a> Lab<'a> {
         Ok(())
     }
 
+    /// Waits until the card has a link again, which some take seconds to have.
+    fn has_link(&self) -> Result<()> {
+        let since = Instant::now();
+        loop {
+            let output = std::process::Command::new("ip")
+                .args(["-n", self.hosts.direct.guarded.name(), "link", "show", "vg"])
+                .output()?;
+            if String::from_utf8_lossy(&output.stdout).contains(" state UP ") {
+                return Ok(());
+            }
+            ensure!(since.elapsed() < PATIENCE, "no link");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Waits until the guard has gone to this mode.
     fn goes_to(&self, guard: &Guard<'_>, mode: &str) -> Result<()> {
         let since = Instant::now();
@@ -201,6 +216,29 @@ fn a_guard_follows_the_mtu_of_its_card() -> Result<()> {
         lab.hosts.set_mtu(1500)?;
         lab.goes_to(&guard, usual)?;
         lab.is_guarded(&guard, usual, 100)?;
+        lab.ends(guard)
+    })
+}
+
+/// What makes the queues of a card anew must not lose the program, which the kernel may show still.
+#[test]
+fn a_guard_stays_in_force_when_its_card_is_reset() -> Result<()> {
+    each(|lab| {
+        let (host, usual) = (&lab.hosts.direct.guarded, lab.card.usual.as_str());
+        let guard = lab.guard()?;
+        lab.is_guarded(&guard, usual, 100)?;
+        host.run(|| std::fs::write("/proc/sys/net/ipv6/conf/vg/keep_addr_on_down", "1"))?;
+        host.ip("link set vg down")?;
+        host.ip("link set vg up")?;
+        lab.has_link()?;
+        lab.is_guarded(&guard, usual, 100).context("down and up")?;
+        lab.hosts.set_mtu(1400)?;
+        lab.has_link()?;
+        lab.is_guarded(&guard, usual, 100).context("another MTU")?;
+        lab.hosts.set_mtu(1500)?;
+        lab.has_link()?;
+        lab.is_guarded(&guard, usual, 100)
+            .context("the first MTU")?;
         lab.ends(guard)
     })
 }

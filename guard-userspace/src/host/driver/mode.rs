@@ -151,6 +151,7 @@ fn obstacle(name: &str, facts: &DriverFacts) -> Option<NativeUnfit> {
             remedy: None,
         }),
         "gve" => gve(name, facts),
+        "vmxnet3" => Some(vmxnet3(facts)),
         driver => offloads(name, driver, facts)
             .or_else(|| frame_length(name, driver, facts))
             .or_else(|| queues(name, driver, facts)),
@@ -294,6 +295,27 @@ fn gve(name: &str, facts: &DriverFacts) -> Option<NativeUnfit> {
         })
 }
 
+/// Nothing would make native mode possible, so no remedy is named.
+fn vmxnet3(facts: &DriverFacts) -> NativeUnfit {
+    // vmxnet3_xdp.h, VMXNET3_XDP_MAX_MTU.
+    let most = facts.host.page - HEADROOM - TAILROOM - ETHERNET - 2 * VLAN - CHECKSUM;
+    if facts.mtu > most {
+        return NativeUnfit::refused(format!(
+            "vmxnet3 takes XDP programs up to MTU {most}, and it is {}",
+            facts.mtu
+        ));
+    }
+
+    // vmxnet3_rq_cleanup_all, drivers/net/vmxnet3/vmxnet3_drv.c: what empties its queues forgets the
+    // program, which the kernel shows all the same.
+    NativeUnfit {
+        obstacle: Obstacle::Unsafe,
+        why: "vmxnet3 forgets its program when the interface goes down or its MTU changes"
+            .to_owned(),
+        remedy: None,
+    }
+}
+
 /// Receive offloads that drivers cannot have beside a program.
 fn offloads(name: &str, driver: &str, facts: &DriverFacts) -> Option<NativeUnfit> {
     let (lro, hw_gro) = match driver {
@@ -323,8 +345,6 @@ fn frame_length(name: &str, driver: &str, facts: &DriverFacts) -> Option<NativeU
     let most = match driver {
         // ena_xdp.h, ENA_XDP_MAX_MTU; its pages are of 16 KiB at most.
         "ena" => page.min(16 * 1024) - ETHERNET - CHECKSUM - VLAN - HEADROOM - TAILROOM,
-        // vmxnet3_xdp.h, VMXNET3_XDP_MAX_MTU.
-        "vmxnet3" => page - HEADROOM - TAILROOM - ETHERNET - 2 * VLAN - CHECKSUM,
         // netvsc_xdp_set: the frame is rounded up to a cache line of 64 bytes.
         "hv_netvsc" => (page - HEADROOM - TAILROOM) / 64 * 64 - ETHERNET,
         // include/net/mana/mana.h, MANA_XDP_MTU_MAX.
@@ -626,7 +646,11 @@ mod tests {
                 facts("ena", DEBIAN_12, 9001),
                 Some("up to MTU 3498, and it is 9001"),
             ),
-            ("vmxnet3, longest", facts("vmxnet3", NEW, 3494), None),
+            (
+                "vmxnet3, longest",
+                facts("vmxnet3", NEW, 3494),
+                Some("vmxnet3 forgets its program"),
+            ),
             (
                 "vmxnet3, longer",
                 facts("vmxnet3", NEW, 3495),
@@ -722,7 +746,7 @@ mod tests {
             (
                 "vmxnet3, LRO, which it turns off",
                 with(|facts| facts.lro = true, facts("vmxnet3", NEW, 1500)),
-                None,
+                Some("vmxnet3 forgets its program"),
             ),
             // Queues
             (
