@@ -43,19 +43,64 @@ impl fmt::Display for Kernel {
     }
 }
 
-/// How often the kernel has complained about itself: warnings, bugs, bad accesses.
+/// How often the kernel has complained about itself: warnings, bugs, bad accesses. What
+/// [`fixed_offloads`] counts is none of them.
 pub fn complaints() -> usize {
+    const SIGNS: [&str; 4] = ["cut here", "BUG:", "Oops", "general protection"];
+
+    let log = log();
+    let signs = log
+        .lines()
+        .filter(|line| SIGNS.iter().any(|sign| line.contains(sign)));
+
+    signs.count() - warnings_of_offloads(&log)
+}
+
+/// How often the kernel has warned that a receive offload cannot be turned off, as it does where an
+/// XDP program is attached in generic mode (`dev_disable_gro_hw`, net/core/dev.c).
+pub fn fixed_offloads() -> usize {
+    warnings_of_offloads(&log())
+}
+
+/// A warning is a line that cuts, and its text behind it.
+fn warnings_of_offloads(log: &str) -> usize {
+    let lines: Vec<_> = log.lines().collect();
+    let warnings = lines.windows(2).filter(|lines| {
+        lines[0].contains("cut here")
+            && ["LRO", "GRO_HW"]
+                .iter()
+                .any(|offload| lines[1].contains(&format!("failed to disable {offload}!")))
+    });
+
+    warnings.count()
+}
+
+/// All that the kernel has logged and still has.
+fn log() -> String {
     const READ_ALL: libc::c_int = 3;
     const ROOM: usize = 16 << 20;
-    const SIGNS: [&str; 4] = ["cut here", "BUG:", "Oops", "general protection"];
 
     let mut log = vec![0u8; ROOM];
     // SAFETY: the buffer is as long as the call is told.
     let length = unsafe { libc::klogctl(READ_ALL, log.as_mut_ptr().cast(), ROOM as libc::c_int) };
     assert!(length >= 0, "the kernel log cannot be read");
     log.truncate(length.unsigned_abs() as usize);
-    let log = String::from_utf8_lossy(&log);
-    log.lines()
-        .filter(|line| SIGNS.iter().any(|sign| line.contains(sign)))
-        .count()
+
+    String::from_utf8_lossy(&log).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_is_of_an_offload_or_of_something_else() {
+        let log = "[ 1.0] ------------[ cut here ]------------\n\
+                   [ 1.0] netdevice: vg: failed to disable GRO_HW!\n\
+                   [ 1.1] WARNING: CPU: 0 PID: 1 at net/core/dev.c:1\n\
+                   [ 2.0] ------------[ cut here ]------------\n\
+                   [ 2.0] WARNING: CPU: 0 PID: 1 at net/core/dev.c:9 dev_xdp_uninstall\n\
+                   [ 3.0] vg: failed to disable LRO!\n";
+        assert_eq!(warnings_of_offloads(log), 1);
+    }
 }

@@ -15,7 +15,7 @@ use aya::util::{KernelVersion, nr_cpus};
 
 pub use self::{
     ethtool::{Channels, channels, name},
-    mode::{NativeFit, NativeUnfit, Obstacle, choose},
+    mode::{NativeFit, NativeUnfit, Obstacle, choose, generic_warning},
     mtu::{mtu, set_mtu},
     netdev::Support,
 };
@@ -38,6 +38,10 @@ pub struct DriverFacts {
     pub lro: bool,
     /// Whether its hardware does, in the way of GRO.
     pub hw_gro: bool,
+    /// Whether its LRO is on and cannot be turned off.
+    pub fixed_lro: bool,
+    /// Whether its HW-GRO is on and cannot be turned off.
+    pub fixed_hw_gro: bool,
     /// Its queues.
     pub channels: Option<Channels>,
     /// How many virtual functions it has given away.
@@ -61,6 +65,8 @@ pub struct Host {
     pub page: u32,
     /// The processors that there can be.
     pub processors: u32,
+    /// Whether the kernel panics where it would only warn.
+    pub panics_on_warnings: bool,
 }
 
 impl Host {
@@ -73,6 +79,8 @@ impl Host {
             frags: Feature::XdpFrags.is_expected(),
             page: u32::try_from(page).unwrap_or(4096),
             processors: nr_cpus().map_or(1, |count| count as u32),
+            panics_on_warnings: fs::read_to_string("/proc/sys/kernel/panic_on_warn")
+                .is_ok_and(|text| text.trim() != "0"),
         }
     }
 }
@@ -90,6 +98,9 @@ impl DriverFacts {
 
         let driver = name(&interface.name);
         let features = ethtool::features(&interface.name);
+        let find = |name: &str| features.iter().find(|feature| feature.name == name);
+        let on = |name: &str| find(name).is_some();
+        let fixed = |name: &str| find(name).is_some_and(|feature| feature.fixed);
         let folder = device_folder(interface);
         let virtio = folder
             .as_deref()
@@ -106,8 +117,10 @@ impl DriverFacts {
             mtu: interface.mtu,
             max_mtu: interface.max_mtu,
             support: netdev::support(interface.index),
-            lro: features.iter().any(|feature| feature == "rx-lro"),
-            hw_gro: features.iter().any(|feature| feature == "rx-gro-hw"),
+            lro: on("rx-lro"),
+            hw_gro: on("rx-gro-hw"),
+            fixed_lro: fixed("rx-lro"),
+            fixed_hw_gro: fixed("rx-gro-hw"),
             channels: channels(&interface.name),
             virtual_functions,
             virtio,

@@ -51,11 +51,12 @@ struct Lab<'a> {
     wire: Wire,
     hosts: Hosts,
     complaints: usize,
+    fixed_offloads: usize,
 }
 
 impl<'a> Lab<'a> {
     fn new(cards: &Cards, card: &'a Card) -> Result<Self> {
-        let complaints = kernel::complaints();
+        let (complaints, fixed_offloads) = (kernel::complaints(), kernel::fixed_offloads());
         let hosts = cards.hosts(card)?;
         let lab = Self {
             card,
@@ -63,6 +64,7 @@ impl<'a> Lab<'a> {
             wire: Wire::open(&hosts.direct.peer, "vp")?,
             hosts,
             complaints,
+            fixed_offloads,
         };
         lab.is_open().context("before there is a guard")?;
         Ok(lab)
@@ -179,6 +181,14 @@ impl<'a> Lab<'a> {
     }
 
     fn ends(&self, guard: Guard<'_>) -> Result<()> {
+        let warned = kernel::fixed_offloads() > self.fixed_offloads;
+        let told = guard
+            .said()
+            .contains("the kernel writes a warning to its log");
+        ensure!(
+            warned == told,
+            "the kernel warned of an offload: {warned}, and that was told: {told}"
+        );
         ensure!(guard.stop()?.success(), "a bad end");
         self.is_clean()
     }

@@ -39,6 +39,10 @@ pub struct Plan {
     pub unfit: Option<NativeUnfit>,
     /// What native mode changes about the interface.
     pub effects: Vec<String>,
+    /// The receive offload of which the kernel warns when a program is attached in generic mode.
+    warned_of: Option<&'static str>,
+    /// Whether the kernel panics then.
+    panics: bool,
 }
 
 impl Plan {
@@ -60,7 +64,31 @@ impl Plan {
             certain,
             unfit,
             effects,
+            warned_of: driver::generic_warning(facts),
+            panics: facts.host.panics_on_warnings,
         }
+    }
+
+    /// What the kernel is going to write about generic mode, where it does.
+    ///
+    /// # Errors
+    /// When it would panic: exit code 69.
+    pub fn generic_warning(&self, interface: &str) -> Result<Option<String>, Failure> {
+        let Some(feature) = self.warned_of else {
+            return Ok(None);
+        };
+        if self.panics {
+            return Err(Failure::unavailable(format!(
+                "{interface}: in generic mode the kernel warns of {feature}, which cannot be turned \
+                 off there, and with kernel.panic_on_warn it would panic"
+            ))
+            .remedy("`sysctl kernel.panic_on_warn=0` while the guard starts"));
+        }
+
+        Ok(Some(format!(
+            "the kernel writes a warning to its log, as {feature} cannot be turned off there; it does \
+             no harm"
+        )))
     }
 
     /// Whether a program that an earlier run has left in this mode may stay in it.
@@ -116,8 +144,14 @@ pub fn xdp(
 
     let index = interface.index;
     let attempt = |program: &mut Xdp, mode| program.attach_to_if_index(index, mode);
+    let generic = |program: &mut Xdp| {
+        if let Some(warning) = plan.generic_warning(name)? {
+            tracing::info!("{name}: generic mode: {warning}");
+        }
+        Ok::<_, Failure>(attempt(program, XdpMode::Skb))
+    };
     let (link, fallback) = match plan.hook {
-        XdpHook::Generic => (attempt(program, XdpMode::Skb), None),
+        XdpHook::Generic => (generic(program)?, None),
         XdpHook::Native => {
             for effect in &plan.effects {
                 tracing::info!("{name}: native mode: {effect}");
@@ -129,7 +163,7 @@ pub fn xdp(
                          XDP program: {}",
                         cause(&error)
                     );
-                    (attempt(program, XdpMode::Skb), Some(reason))
+                    (generic(program)?, Some(reason))
                 }
                 result => (result, None),
             }
@@ -181,4 +215,55 @@ fn adopt(program: &mut Xdp, left: &Path) -> bool {
         .and_then(|link| program.attach_to_link(link).ok())
         .and_then(|link| program.take_link(link).ok())
         .is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use aya::util::KernelVersion;
+
+    use super::*;
+    use crate::{base::failure::Exit, host::driver::Host};
+
+    fn plan(fixed_hw_gro: bool, panics_on_warnings: bool) -> Plan {
+        let facts = DriverFacts {
+            kind: None,
+            driver: Some("virtio_net".to_owned()),
+            mtu: 1500,
+            max_mtu: None,
+            support: None,
+            lro: false,
+            hw_gro: true,
+            fixed_lro: false,
+            fixed_hw_gro,
+            channels: None,
+            virtual_functions: 0,
+            virtio: None,
+            ports: Vec::new(),
+            host: Host {
+                kernel: KernelVersion::new(6, 12, 0),
+                frags: true,
+                page: 4096,
+                processors: 2,
+                panics_on_warnings,
+            },
+        };
+
+        Plan::new(hooks::XdpMode::Generic, "eth0", &facts)
+    }
+
+    #[test]
+    fn no_program_is_attached_where_the_kernel_would_panic() {
+        let said = |plan: &Plan| plan.generic_warning("eth0");
+        for panics in [false, true] {
+            assert_eq!(said(&plan(false, panics)).expect("may be attached"), None);
+        }
+        let warning = said(&plan(true, false)).expect("may be attached");
+        assert!(warning.is_some_and(|text| text.contains("HW-GRO")));
+        let failure = said(&plan(true, true)).expect_err("must not be attached");
+        assert_eq!(failure.code, Exit::Unavailable);
+        assert!(
+            failure.to_string().contains("kernel.panic_on_warn"),
+            "{failure}"
+        );
+    }
 }

@@ -4,7 +4,7 @@ use super::{CheckReport, Item};
 use crate::{
     base::failure::{Exit, Failure},
     bpf::{
-        attach::{self, Plan, ProgramNames, Row},
+        attach::{self, Plan, ProgramNames, Row, XdpHook},
         pins::Pins,
         programs::ProgramIds,
         syscalls::tcx,
@@ -85,6 +85,14 @@ fn xdp(
 
     let facts = DriverFacts::observe(interface, all);
     let plan = Plan::new(settings.xdp_mode, &interface.name, &facts);
+    let warning = match plan.generic_warning(&interface.name) {
+        Err(failure) if plan.hook == XdpHook::Generic => {
+            report.problem(item, &failure);
+            return;
+        }
+        Ok(Some(warning)) if plan.hook == XdpHook::Generic => Some(warning),
+        Ok(_) | Err(_) => None,
+    };
     report.items.push(match (settings.xdp_mode, &plan.unfit) {
         (XdpMode::Generic, _) => Item::ok(item, "generic mode, as asked for"),
         (XdpMode::Auto, Some(unfit)) => {
@@ -130,6 +138,10 @@ fn xdp(
             }
         }
     });
+    if let Some(warning) = warning {
+        let item = format!("xdp {}", interface.name);
+        report.note(item, format!("generic mode: {warning}"));
+    }
 }
 
 fn egress(settings: &Settings, interface: &Interface, pins: &Pins, report: &mut CheckReport) {

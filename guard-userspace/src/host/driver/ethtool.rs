@@ -108,12 +108,21 @@ pub fn channels(interface: &str) -> Option<Channels> {
     })
 }
 
-/// The names of the features that are on at the interface called `interface`, such as `rx-lro`.
-pub fn features(interface: &str) -> Vec<String> {
+/// A feature of an interface that is on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ActiveFeature {
+    /// Its name, such as `rx-lro`.
+    pub name: String,
+    /// Whether it cannot be turned off: `ethtool -k` shows it as fixed.
+    pub fixed: bool,
+}
+
+/// The features that are on at the interface called `interface`.
+pub fn features(interface: &str) -> Vec<ActiveFeature> {
     read_features(interface).unwrap_or_default()
 }
 
-fn read_features(interface: &str) -> Option<Vec<String>> {
+fn read_features(interface: &str) -> Option<Vec<ActiveFeature>> {
     #[repr(C)]
     struct Count {
         command: u32,
@@ -136,6 +145,8 @@ fn read_features(interface: &str) -> Option<Vec<String>> {
     names[..3].copy_from_slice(&[GET_STRINGS, FEATURE_NAMES, count as u32]);
     ask_words(interface, &mut names).ok()?;
     // Four words for each 32 features: available, requested, active and never changed.
+    const AVAILABLE: usize = 0;
+    const ACTIVE: usize = 2;
     let blocks = count.div_ceil(32);
     let mut bits = vec![0; 2 + blocks * 4];
     bits[..2].copy_from_slice(&[GET_FEATURES, blocks as u32]);
@@ -145,8 +156,8 @@ fn read_features(interface: &str) -> Option<Vec<String>> {
         .iter()
         .flat_map(|word| word.to_ne_bytes())
         .collect();
-    let active = |number: usize| {
-        bits.get(2 + number / 32 * 4 + 2)
+    let has = |word: usize, number: usize| {
+        bits.get(2 + number / 32 * 4 + word)
             .is_some_and(|word| word >> (number % 32) & 1 != 0)
     };
 
@@ -154,9 +165,17 @@ fn read_features(interface: &str) -> Option<Vec<String>> {
         names
             .chunks(NAME_BYTES)
             .enumerate()
-            .filter(|(number, _)| active(*number))
-            .filter_map(|(_, name)| CStr::from_bytes_until_nul(name).ok()?.to_str().ok())
-            .map(str::to_owned)
+            .filter(|(number, _)| has(ACTIVE, *number))
+            .filter_map(|(number, name)| {
+                Some(ActiveFeature {
+                    name: CStr::from_bytes_until_nul(name)
+                        .ok()?
+                        .to_str()
+                        .ok()?
+                        .to_owned(),
+                    fixed: !has(AVAILABLE, number),
+                })
+            })
             .collect(),
     )
 }
@@ -192,7 +211,17 @@ mod tests {
         assert_eq!(channels("no-such-if"), None);
         assert!(features("no-such-if").is_empty());
         let features = features("lo");
-        assert!(features.contains(&"loopback".to_owned()), "{features:?}");
-        assert!(!features.contains(&"rx-lro".to_owned()), "{features:?}");
+        let find = |name| features.iter().find(|feature| feature.name == name);
+        // NETIF_F_LOOPBACK is none of its `hw_features`, and scatter-gather is: gen_lo_setup,
+        // drivers/net/loopback.c.
+        assert!(
+            find("loopback").is_some_and(|feature| feature.fixed),
+            "{features:?}"
+        );
+        assert!(
+            find("tx-tcp-segmentation").is_some_and(|feature| !feature.fixed),
+            "{features:?}"
+        );
+        assert_eq!(find("rx-lro"), None, "{features:?}");
     }
 }

@@ -107,6 +107,17 @@ pub fn choose(name: &str, facts: &DriverFacts) -> Result<NativeFit, NativeUnfit>
     }
 }
 
+/// The receive offload that the kernel wants to be off for generic mode, and that cannot be turned
+/// off there: it warns of that in its log when the program is attached, and runs the program all the
+/// same (`generic_xdp_install`, net/core/dev.c). It looks for LRO at the ports of a bond, too.
+pub fn generic_warning(facts: &DriverFacts) -> Option<&'static str> {
+    if facts.fixed_lro || ports(facts).any(|port| port.fixed_lro) {
+        return Some("LRO");
+    }
+
+    facts.fixed_hw_gro.then_some("HW-GRO")
+}
+
 fn ports(facts: &DriverFacts) -> impl Iterator<Item = &DriverFacts> {
     facts.ports.iter().map(|(_, port)| port)
 }
@@ -488,6 +499,8 @@ mod tests {
             }),
             lro: false,
             hw_gro: false,
+            fixed_lro: false,
+            fixed_hw_gro: false,
             channels: Some(Channels {
                 combined: 2,
                 max_combined: 8,
@@ -501,6 +514,7 @@ mod tests {
                 frags: kernel >= KernelVersion::new(5, 18, 0),
                 page: 4096,
                 processors: 2,
+                panics_on_warnings: false,
             },
         }
     }
@@ -875,5 +889,25 @@ mod tests {
                 assert!(effect.contains(said), "{name}: {effect}");
             }
         }
+    }
+
+    #[test]
+    fn the_kernel_warns_of_what_cannot_be_turned_off() {
+        let usual = || facts("virtio_net", NEW, 1500);
+        assert_eq!(generic_warning(&usual()), None);
+        let changeable = with(|facts| (facts.lro, facts.hw_gro) = (true, true), usual());
+        assert_eq!(generic_warning(&changeable), None);
+        let hw_gro = with(|facts| facts.fixed_hw_gro = true, usual());
+        assert_eq!(generic_warning(&hw_gro), Some("HW-GRO"));
+        let bond = |port| {
+            with(
+                |facts| facts.ports = vec![("eth1".to_owned(), port)],
+                usual(),
+            )
+        };
+        assert_eq!(generic_warning(&bond(hw_gro)), None);
+        let lro = with(|facts| facts.fixed_lro = true, usual());
+        assert_eq!(generic_warning(&bond(lro.clone())), Some("LRO"));
+        assert_eq!(generic_warning(&lro), Some("LRO"));
     }
 }
