@@ -6,7 +6,7 @@ use guard_common::frame::transport::Transport;
 
 use super::{
     Reachable,
-    firewall::{self, Rule},
+    firewall::{self, Firewalls},
 };
 use crate::{
     api::control::{Client, StatusJson},
@@ -52,8 +52,8 @@ pub(super) struct AuditFacts {
     pub(super) interfaces: Vec<Interface>,
     /// The running guard, if one answers.
     pub(super) guard: Option<StatusJson>,
-    /// Rules of firewalls, or nothing where no tool could be asked.
-    pub(super) rules: Option<Vec<Rule>>,
+    /// What firewalls translate and accept.
+    pub(super) firewalls: Firewalls,
     /// The security modules that the kernel has in force, with commas between.
     pub(super) modules: Option<String>,
     /// What confines the running guard, as the kernel says, such as `unconfined`.
@@ -94,7 +94,7 @@ impl AuditFacts {
                 Ok(interfaces::list(&netlink).await?)
             })?,
             guard,
-            rules: firewall::rules(),
+            firewalls: firewall::ask(),
             modules: read("/sys/kernel/security/lsm"),
             confinement: pid.and_then(|pid| read(&format!("/proc/{pid}/attr/current"))),
         })

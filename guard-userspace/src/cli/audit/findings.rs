@@ -336,9 +336,20 @@ fn described(waiting: &Waiting) -> String {
 }
 
 fn firewalls(facts: &AuditFacts, findings: &mut Vec<AuditFinding>) {
-    let Some(rules) = &facts.rules else { return };
+    if !facts.firewalls.unread.is_empty() {
+        findings.push(finding(
+            "firewall-unread",
+            Severity::Info,
+            "which ports it translates and accepts is not part of this audit",
+            format!(
+                "{} failed, or took too long",
+                facts.firewalls.unread.join(" and ")
+            ),
+            Some("run the audit as root, or look at the rules yourself".to_owned()),
+        ));
+    }
     let range = facts.local.range;
-    for rule in rules {
+    for rule in &facts.firewalls.rules {
         let (first, last) = (rule.ports.first(), rule.ports.last());
         if last < range.first() || first > range.last() {
             continue;

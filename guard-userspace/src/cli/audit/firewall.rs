@@ -2,8 +2,8 @@
 //! ranges are let in.
 
 use std::{
-    io::Read,
-    process::{Command, Stdio},
+    io::{self, Read},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -38,28 +38,52 @@ pub(super) enum RuleAction {
     Accept,
 }
 
-/// The rules of all tools that are there, or `None` where none of them can be asked.
-pub(super) fn rules() -> Option<Vec<Rule>> {
-    let nft = output("nft", &["-j", "list", "ruleset"]).map(|text| nftables(&text));
-    let legacy = ["iptables-save", "ip6tables-save"]
-        .into_iter()
-        .filter_map(|tool| output(tool, &[]).map(|text| iptables(tool, &text)));
-
-    nft.into_iter().chain(legacy).reduce(|mut all, mut more| {
-        all.append(&mut more);
-        all
-    })
+/// What the tools of firewalls say.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(super) struct Firewalls {
+    /// The rules that could be read.
+    pub(super) rules: Vec<Rule>,
+    /// Tools that are there and have told nothing that can be read.
+    pub(super) unread: Vec<&'static str>,
 }
 
-/// What a tool prints, or `None` where it is missing, fails, or takes too long.
-fn output(tool: &str, words: &[&str]) -> Option<String> {
-    let mut child = Command::new(tool)
+/// Asks all tools that are there.
+pub(super) fn ask() -> Firewalls {
+    let nft =
+        output("nft", &["-j", "list", "ruleset"]).map(|text| text.and_then(|text| nftables(&text)));
+    let legacy = ["iptables-save", "ip6tables-save"].map(|tool| {
+        let said = output(tool, &[]).map(|text| text.map(|text| iptables(tool, &text)));
+        (tool, said)
+    });
+    let mut firewalls = Firewalls::default();
+    for (tool, said) in [("nft", nft)].into_iter().chain(legacy) {
+        match said {
+            None => {}
+            Some(Some(rules)) => firewalls.rules.extend(rules),
+            Some(None) => firewalls.unread.push(tool),
+        }
+    }
+
+    firewalls
+}
+
+/// What a tool prints, if it is there: nothing where it fails or takes too long.
+fn output(tool: &str, words: &[&str]) -> Option<Option<String>> {
+    let child = Command::new(tool)
         .args(words)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        .spawn()
-        .ok()?;
+        .spawn();
+
+    match child {
+        Ok(child) => Some(listing(child)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(_) => Some(None),
+    }
+}
+
+fn listing(mut child: Child) -> Option<String> {
     let out = child.stdout.take()?;
     let reader = thread::spawn(move || {
         let mut text = String::new();
@@ -82,11 +106,9 @@ fn output(tool: &str, words: &[&str]) -> Option<String> {
     status.success().then_some(text)
 }
 
-/// Reads what `nft -j list ruleset` prints; see libnftables-json(5).
-fn nftables(text: &str) -> Vec<Rule> {
-    let Ok(ruleset) = serde_json::from_str::<Value>(text) else {
-        return Vec::new();
-    };
+/// Reads what `nft -j list ruleset` prints, if that is JSON; see libnftables-json(5).
+fn nftables(text: &str) -> Option<Vec<Rule>> {
+    let ruleset: Value = serde_json::from_str(text).ok()?;
     let objects = ruleset["nftables"].as_array().cloned().unwrap_or_default();
     let mut rules = Vec::new();
     for rule in objects.iter().filter_map(|object| object.get("rule")) {
@@ -105,7 +127,7 @@ fn nftables(text: &str) -> Vec<Rule> {
         }
     }
 
-    rules
+    Some(rules)
 }
 
 fn action(statement: &Value) -> Option<RuleAction> {
@@ -239,7 +261,7 @@ mod tests {
                 {"drop": null}]}}
         ]}"#;
         assert_eq!(
-            found(&nftables(text)),
+            found(&nftables(text).expect("is JSON")),
             [
                 (RuleAction::Translate, 40_080, 40_080, "nft ip nat pre"),
                 (RuleAction::Accept, 53, 53, "nft inet f in"),
@@ -275,23 +297,30 @@ mod tests {
 
     #[test]
     fn what_is_no_ruleset_has_no_rules() {
-        for text in [
-            "",
-            "x",
+        let rulesets = [
             "{}",
             "[]",
             r#"{"nftables": 5}"#,
             r#"{"nftables": [{"rule": 5}]}"#,
-        ] {
-            assert_eq!(nftables(text), [], "{text}");
+        ];
+        let no_json = ["", "x", r#"{"nftables": ["#];
+        for text in rulesets {
+            assert_eq!(nftables(text), Some(Vec::new()), "{text}");
+        }
+        for text in no_json {
+            assert_eq!(nftables(text), None, "{text}");
+        }
+        for text in rulesets.into_iter().chain(no_json) {
             assert_eq!(iptables("iptables-save", text), [], "{text}");
         }
     }
 
     #[test]
-    fn a_tool_that_is_missing_or_fails_says_nothing() {
+    fn a_tool_that_fails_is_told_from_one_that_is_missing() {
         assert_eq!(output("portguard-no-such-tool", &[]), None);
-        assert_eq!(output("false", &[]), None);
-        assert_eq!(output("echo", &["x"]).as_deref(), Some("x\n"));
+        assert_eq!(output("false", &[]), Some(None));
+        assert_eq!(output("echo", &["x"]), Some(Some("x\n".to_owned())));
+        // More than is read, without end.
+        assert_eq!(output("cat", &["/dev/zero"]), Some(None));
     }
 }

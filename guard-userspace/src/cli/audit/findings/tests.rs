@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, fs};
 
 use serde_json::{Value, json};
 
-use super::*;
+use super::{super::firewall::Firewalls, *};
 use crate::{api::control::StatusJson, host::sysctl_d::BootSettings};
 
 /// A host on which nothing is worth telling.
@@ -27,7 +27,7 @@ fn sound() -> AuditFacts {
             interface("eth0", 1, None, "192.0.2.1/24"),
         ],
         guard: Some(status(json!({}))),
-        rules: Some(Vec::new()),
+        firewalls: Firewalls::default(),
         modules: Some("capability,apparmor,bpf".to_owned()),
         confinement: Some("portguard (enforce)".to_owned()),
     }
@@ -113,7 +113,7 @@ fn nothing_is_found_on_a_sound_host() {
 #[test]
 fn each_fault_is_found_and_no_other() {
     type Fault = (&'static str, fn(&mut AuditFacts), &'static [&'static str]);
-    let table: [Fault; 29] = [
+    let table: [Fault; 30] = [
         ("no guard", |f| f.guard = None, &["no-guard"]),
         (
             "monitor mode",
@@ -255,22 +255,30 @@ fn each_fault_is_found_and_no_other() {
         (
             "a published port",
             |f| {
-                f.rules = Some(vec![
+                f.firewalls.rules = vec![
                     rule(RuleAction::Translate, 40_080, 40_080),
                     rule(RuleAction::Translate, 80, 80),
-                ]);
+                ];
             },
             &["published-port"],
         ),
         (
             "a firewall that lets the range in",
             |f| {
-                f.rules = Some(vec![
+                f.firewalls.rules = vec![
                     rule(RuleAction::Accept, 32_768, 60_999),
                     rule(RuleAction::Accept, 40_000, 40_000),
-                ]);
+                ];
             },
             &["firewall-accepts-range"],
+        ),
+        (
+            "a firewall that cannot be read, beside one that can",
+            |f| {
+                f.firewalls.unread = vec!["nft"];
+                f.firewalls.rules = vec![rule(RuleAction::Translate, 40_080, 40_080)];
+            },
+            &["firewall-unread", "published-port"],
         ),
         (
             "no SYN cookies",
