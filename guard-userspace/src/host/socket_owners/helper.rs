@@ -6,8 +6,11 @@
 //! it ends. The daemon could not, because it has given up what that takes. If the latter ends, the
 //! former takes its place and starts another, so both are only gone when they end at once.
 
+mod budget;
+mod messages;
+
 use std::{
-    io::{self, ErrorKind},
+    io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     thread,
     time::{Duration, Instant},
@@ -20,17 +23,18 @@ use nix::{
     sys::{
         prctl,
         signal::{SigHandler, Signal, kill, signal},
-        socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair},
+        socket::{AddressFamily, MsgFlags, SockFlag, SockType, socketpair},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::{ForkResult, Pid, fork, getppid},
 };
-use serde::{Deserialize, Serialize};
 
-use super::{
-    SocketOwner,
-    walk::{DescriptorWalk, OpenSocket, WalkResult},
+pub use self::messages::{OwnersFound, answer, ask};
+use self::{
+    budget::Budget,
+    messages::{Part, receive, report, tell},
 };
+use super::walk::{DescriptorWalk, OpenSocket};
 use crate::{base::failure::Failure, host::privileges};
 
 /// What `ps` calls the process that starts the other.
@@ -40,11 +44,6 @@ const NAME_OF_WALKER: &std::ffi::CStr = c"portguard-walks";
 
 /// A walk goes on for so long before the daemon is heard.
 const PIECE: Duration = Duration::from_millis(20);
-/// So much of a walk is made without a rest.
-const BURST: Duration = Duration::from_secs(1);
-/// A rest is so many times as long as the piece before it: a tenth of a processor is taken at most.
-const REST: u32 = 9;
-
 /// Who has lived so long did not end because it cannot live.
 const LIVED: Duration = Duration::from_secs(30);
 /// The rests before a process is started again that ends at once.
@@ -52,31 +51,6 @@ const RESTS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 
 /// How long the processes may take to end.
 const FAREWELL: Duration = Duration::from_millis(500);
-
-/// The longest message.
-const LONGEST: usize = 48 * 1024;
-/// Sockets in one message.
-const AT_ONCE: usize = 256;
-
-/// Part of a question: the sockets whose owners are wanted.
-#[derive(Debug, Serialize, Deserialize)]
-struct Part {
-    first: bool,
-    last: bool,
-    /// Inodes, with the users who have opened them.
-    sockets: Vec<(u32, u32)>,
-}
-
-/// An answer, of which there may be many to a question.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum OwnersFound {
-    /// The process has begun, and knows of no question.
-    Begun,
-    /// These are open in these processes.
-    Owners(Vec<(u32, SocketOwner)>),
-    /// These are open in no process.
-    Nobodys(Vec<u32>),
-}
 
 /// Processes that find out who has sockets open. They end with this value, and with the process
 /// that has started them.
@@ -154,56 +128,6 @@ impl Drop for OwnerHelper {
             thread::sleep(Duration::from_millis(1));
         }
     }
-}
-
-/// Asks who has these sockets open, and no longer about any others.
-///
-/// # Errors
-/// [`ErrorKind::WouldBlock`] when the process has not read what it was asked before, and others when
-/// it is gone.
-pub fn ask(channel: BorrowedFd<'_>, sockets: &[OpenSocket]) -> io::Result<()> {
-    let parts = sockets.len().div_ceil(AT_ONCE).max(1);
-    for number in 0..parts {
-        let sockets = sockets.iter().skip(number * AT_ONCE).take(AT_ONCE);
-        let part = Part {
-            first: number == 0,
-            last: number + 1 == parts,
-            sockets: sockets.map(|socket| (socket.inode, socket.uid)).collect(),
-        };
-        send(
-            channel.as_raw_fd(),
-            &serde_json::to_vec(&part)?,
-            MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
-        )?;
-    }
-
-    Ok(())
-}
-
-/// An answer that has come, if one has.
-///
-/// # Errors
-/// When the processes are gone.
-pub fn answer(channel: BorrowedFd<'_>) -> io::Result<OwnersFound> {
-    let message = receive(channel, MsgFlags::MSG_DONTWAIT)?;
-
-    Ok(serde_json::from_slice(&message)?)
-}
-
-fn receive(channel: BorrowedFd<'_>, flags: MsgFlags) -> io::Result<Vec<u8>> {
-    let mut message = vec![0; LONGEST];
-    let length = loop {
-        match recv(channel.as_raw_fd(), &mut message, flags) {
-            Err(Errno::EINTR) => {}
-            received => break received?,
-        }
-    };
-    if length == 0 {
-        return Err(ErrorKind::UnexpectedEof.into());
-    }
-    message.truncate(length);
-
-    Ok(message)
 }
 
 /// What has happened while a process waited.
@@ -321,12 +245,12 @@ fn look(channel: BorrowedFd<'_>, parent: Pid) -> anyhow::Result<Ended> {
     let supervisor = supervisor?;
     let mut walk = DescriptorWalk::default();
     let mut question = Vec::new();
-    let mut strength = Strength::new();
+    let mut budget = Budget::new();
     if !tell(channel, &OwnersFound::Begun)? {
         return Ok(Ended::Daemon);
     }
     loop {
-        let rest = (!walk.is_idle()).then(|| strength.rest());
+        let rest = (!walk.is_idle()).then(|| budget.rest());
         let happened = wait(channel, (PollFlags::POLLIN, Some(supervisor.as_fd())), rest)?;
         if happened.asked {
             let Ok(message) = receive(channel, MsgFlags::empty()) else {
@@ -349,85 +273,13 @@ fn look(channel: BorrowedFd<'_>, parent: Pid) -> anyhow::Result<Ended> {
         if happened.alone {
             return Ok(Ended::Supervisor);
         }
-        if !walk.is_idle() && strength.is_rested() {
+        if !walk.is_idle() && budget.is_rested() {
             let began = Instant::now();
             let found = walk.go_on(PIECE);
-            strength.spend(began.elapsed());
+            budget.spend(began.elapsed());
             if !report(channel, found)? {
                 return Ok(Ended::Daemon);
             }
-        }
-    }
-}
-
-/// Tells what was found, and returns whether the daemon is there to read it.
-fn report(channel: BorrowedFd<'_>, found: WalkResult) -> anyhow::Result<bool> {
-    for owners in found.owners.chunks(AT_ONCE) {
-        if !tell(channel, &OwnersFound::Owners(owners.to_vec()))? {
-            return Ok(false);
-        }
-    }
-    for inodes in found.nobodys.chunks(AT_ONCE) {
-        if !tell(channel, &OwnersFound::Nobodys(inodes.to_vec()))? {
-            return Ok(false);
-        }
-    }
-
-    Ok(true)
-}
-
-fn tell(channel: BorrowedFd<'_>, answer: &OwnersFound) -> anyhow::Result<bool> {
-    let message = serde_json::to_vec(answer)?;
-    loop {
-        match send(channel.as_raw_fd(), &message, MsgFlags::MSG_NOSIGNAL) {
-            Ok(_) => return Ok(true),
-            Err(Errno::EINTR) => {}
-            Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(false),
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-}
-
-/// How much of a processor's time may be taken.
-struct Strength {
-    /// What may be taken without a rest.
-    left: Duration,
-    /// Until when to rest.
-    rested: Instant,
-    /// When `left` was worked out.
-    at: Instant,
-}
-
-impl Strength {
-    fn new() -> Self {
-        let now = Instant::now();
-
-        Self {
-            left: BURST,
-            rested: now,
-            at: now,
-        }
-    }
-
-    fn rest(&self) -> Duration {
-        // What is left of a millisecond would be waited for without waiting.
-        match self.rested.saturating_duration_since(Instant::now()) {
-            Duration::ZERO => Duration::ZERO,
-            rest => rest + Duration::from_millis(1),
-        }
-    }
-
-    fn is_rested(&self) -> bool {
-        Instant::now() >= self.rested
-    }
-
-    fn spend(&mut self, worked: Duration) {
-        let now = Instant::now();
-        self.left = (self.left + (now - self.at) / (REST + 1)).min(BURST);
-        self.at = now;
-        match self.left.checked_sub(worked) {
-            Some(left) => self.left = left,
-            None => self.rested = now + worked * REST,
         }
     }
 }
@@ -458,45 +310,9 @@ fn close_others(channel: &OwnedFd) -> nix::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::{io::ErrorKind, net::TcpListener};
 
-    use super::*;
-
-    #[test]
-    fn what_is_asked_and_answered_fits_into_messages() {
-        let name = "\u{1}".repeat(15);
-        let process = SocketOwner::Process {
-            pid: i32::MAX,
-            name,
-        };
-        let owners = vec![(u32::MAX, process); AT_ONCE];
-        let answer = OwnersFound::Owners(owners);
-        let text = serde_json::to_vec(&answer).expect("JSON");
-        assert!(text.len() <= LONGEST, "{}", text.len());
-        let back: OwnersFound = serde_json::from_slice(&text).expect("JSON");
-        assert_eq!(back, answer);
-
-        let part = Part {
-            first: true,
-            last: true,
-            sockets: vec![(u32::MAX, u32::MAX); AT_ONCE],
-        };
-        let text = serde_json::to_vec(&part).expect("JSON");
-        assert!(text.len() <= LONGEST, "{}", text.len());
-    }
-
-    #[test]
-    fn a_long_walk_takes_a_tenth_of_the_time() {
-        let mut strength = Strength::new();
-        let mut pieces = 0;
-        while strength.is_rested() {
-            strength.spend(PIECE);
-            pieces += 1;
-        }
-        let burst = BURST.div_duration_f64(PIECE) as u32;
-        assert!((burst..burst + 5).contains(&pieces), "{pieces} pieces");
-        assert!(strength.rest() > PIECE * (REST - 1));
-    }
+    use super::{super::SocketOwner, *};
 
     #[test]
     fn a_question_is_answered_over_the_channel() {
