@@ -6,3 +6,4 @@ pub mod failure;
 pub mod scratch;
 pub mod slow_answers;
 pub mod text;
+pub mod thread;

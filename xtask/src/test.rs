@@ -39,7 +39,6 @@ const LONG: &[&str] = &[
     "what_is_not_needed_any_more_is_given_up",
     "a_crash_leaves_no_process",
     "what_is_pinned_for_a_namespace_that_is_gone",
-    "a_start_of_many_interfaces_ends",
 ];
 
 #[derive(clap::Args)]

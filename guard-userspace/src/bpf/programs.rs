@@ -7,7 +7,6 @@ mod log;
 use std::{
     mem,
     os::fd::{AsFd, OwnedFd},
-    thread::{self, JoinHandle},
 };
 
 use anyhow::Context;
@@ -20,7 +19,7 @@ use guard_common::ports::bloom;
 
 use self::loader::without_kernel_types;
 use crate::{
-    base::failure::Failure,
+    base::{failure::Failure, thread::OwnThread},
     bpf::{
         maps::FLOW_MAPS,
         pins::{MAPS, Pins},
@@ -79,7 +78,7 @@ pub struct Programs {
 #[derive(Debug)]
 enum Receiving {
     NotBegun,
-    Loading(JoinHandle<Result<Ebpf, Failure>>),
+    Loading(OwnThread<Result<Ebpf, Failure>>),
     Loaded(Ebpf),
     Refused,
 }
@@ -90,24 +89,38 @@ impl Programs {
     /// [`begin_ingress`](Self::begin_ingress). Creates and pins the maps unless they are pinned
     /// already, which must then fit.
     ///
+    /// The verifier works on another thread, so that a signal is seen meanwhile: where the future is
+    /// dropped nothing is pinned any more, and the kernel gives up when the process ends.
+    ///
     /// # Errors
     /// When the kernel refuses a map or a program: exit code 77 when for want of a privilege,
     /// else 69. Nothing is pinned then that was not before.
-    pub fn load(
+    pub async fn load(
         slot: (u32, bool),
         pins: &Pins,
         max_flows: u32,
         wanted_now: bool,
     ) -> Result<Self, Failure> {
         let fresh = !pins.exist();
-        let programs = Self::begin(slot, pins, max_flows, wanted_now)
-            .and_then(|mut programs| programs.load_egress().map(|()| programs));
+        let programs = match Self::begin(slot, pins, max_flows, wanted_now) {
+            Ok(programs) => programs.load_egress_aside().await,
+            Err(failure) => Err(failure),
+        };
         if programs.is_err() && fresh {
             // The failure to load is worth more than one to clean up.
             let _ = pins.remove_maps();
         }
 
         programs
+    }
+
+    async fn load_egress_aside(mut self) -> Result<Self, Failure> {
+        let work = OwnThread::begin(move || self.load_egress().map(|()| self));
+        let work = work.context("start a thread that loads a program")?;
+        work.ended().await;
+
+        work.join()
+            .map_err(|_| Failure::runtime("loading the egress program has panicked"))?
     }
 
     /// As [`load`](Self::load), but for the TC programs, which [`load_egress`](Self::load_egress)
@@ -204,12 +217,23 @@ impl Programs {
         #[cfg(feature = "bpf-log")]
         self.log.push(said_by_ingress);
         let ingress = self.ingress;
-        let thread = thread::Builder::new()
-            .spawn(move || load_ingress(receiving, ingress))
+        let thread = OwnThread::begin(move || load_ingress(receiving, ingress))
             .context("start a thread that loads a program")?;
         self.receiving = Receiving::Loading(thread);
 
         Ok(())
+    }
+
+    /// As [`wait`](Self::wait), and leaves the calling thread to others meanwhile.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub async fn loaded(&mut self) -> Result<(), Failure> {
+        if let Receiving::Loading(thread) = &self.receiving {
+            thread.ended().await;
+        }
+
+        self.wait()
     }
 
     /// Waits until the kernel has taken the XDP program.

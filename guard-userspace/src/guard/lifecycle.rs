@@ -182,6 +182,8 @@ impl Guard {
         }
         let beside = guard.takeover.is_some();
         for device in guard.devices.iter_mut().filter(|device| device.is_there()) {
+            // Signals are looked at in between.
+            yield_now().await;
             match device.attach_egress(settings, &guard.pins, beside) {
                 Ok(note) => notes.extend(note),
                 Err(failure) => unless_changed(device, netlink, failure, notes).await?,
@@ -231,7 +233,7 @@ impl Guard {
             if !device.guarded || device.egress.is_none() {
                 device.seen = device.is_complete();
                 if device.is_loaded() {
-                    device.wait()?;
+                    device.loaded().await?;
                 }
                 continue;
             }

@@ -139,9 +139,9 @@ impl GuardedDevice {
         self.programs()?.begin_ingress(pins, most)
     }
 
-    /// Waits until the kernel has taken every program.
-    pub(super) fn wait(&mut self) -> Result<(), Failure> {
-        self.programs()?.wait()
+    /// Waits until the kernel has taken every program, and leaves the thread to others meanwhile.
+    pub(super) async fn loaded(&mut self) -> Result<(), Failure> {
+        self.programs()?.loaded().await
     }
 
     /// Returns a line for the administrator where the hook is not the one that was preferred.
@@ -340,6 +340,7 @@ impl GuardedDevice {
         left: &[PathBuf],
         netlink: &Handle,
     ) -> Result<Option<String>, Failure> {
+        self.loaded().await?;
         let all = interfaces::list(netlink).await?;
         let interface = interfaces::pick(&all, &self.name)?;
         let note = self.attach_xdp(mode, pins, left, (&interface, &all))?;

@@ -5,7 +5,6 @@ use std::{cmp::Reverse, os::fd::OwnedFd};
 
 use anyhow::Context;
 use rtnetlink::Handle;
-use tokio::task::yield_now;
 
 use super::{
     device::{self, GuardedDevice},
@@ -169,7 +168,7 @@ pub(super) struct Loaded {
 
 /// Loads the programs for interfaces that are there, and the clock that they read. Where another
 /// run's guard is `relieved`, all of them, so that it stays if the kernel refuses one; else XDP
-/// programs may still be on their way. Stops between two of them where it is dropped.
+/// programs may still be on their way. It may be dropped at any moment.
 pub(super) async fn load_with_clock(
     settings: &Settings,
     pins: &Pins,
@@ -180,8 +179,7 @@ pub(super) async fn load_with_clock(
     if relieved {
         for device in &mut loaded.devices {
             if device.is_loaded() {
-                device.wait()?;
-                yield_now().await;
+                device.loaded().await?;
             }
         }
     }
@@ -210,17 +208,14 @@ async fn load(
         // Those that are missing, which come last, are loaded for when the others are guarded. Where
         // all are, the first one makes the maps.
         let programs = if wanted.interface.is_some() || clock.is_none() {
-            // Signals are looked at in between.
-            yield_now().await;
             // What is sent is recorded everywhere before anything is dropped anywhere, so these come
             // first; few XDP programs are loaded meanwhile, as each has its maps open.
             let wanted_now = relieved || devices.len() < LOADING;
-            if wanted_now {
-                let loading = devices.iter_mut().rev().nth(LOADING - 1);
-                loading.map_or(Ok(()), GuardedDevice::wait)?;
+            if wanted_now && let Some(loading) = devices.iter_mut().rev().nth(LOADING - 1) {
+                loading.loaded().await?;
             }
-            let slot = (slot, wanted.frags);
-            let mut programs = Programs::load(slot, pins, settings.max_flows.get(), wanted_now)?;
+            let (slot, most) = ((slot, wanted.frags), settings.max_flows.get());
+            let mut programs = Programs::load(slot, pins, most, wanted_now).await?;
             if clock.is_none() {
                 clock = Some(programs.clock()?);
             }
