@@ -19,7 +19,11 @@ use aya::{
     util::nr_cpus,
 };
 use guard_common::{
-    abi::{config::Config, device::Device, page::Page},
+    abi::{
+        config::Config,
+        device::Device,
+        page::{InForce, Page},
+    },
     flow::{key::AddressKey, timer::JIFFIES_PER_TICK_SHIFT},
     outcome::Verdict,
 };
@@ -150,6 +154,19 @@ impl Programs {
     /// Puts another page in force in place of the first.
     pub fn set_page(&mut self, page: &Page) -> Result<()> {
         state::set_page(self.state()?.bytes_mut(), 0, page);
+        Ok(())
+    }
+
+    /// Lets egress record what `next` guards as well, as [`MemoryDatapath::record_both`] does.
+    ///
+    /// [`MemoryDatapath::record_both`]: crate::memory::MemoryDatapath::record_both
+    pub fn record_both(&mut self, setup: Setup, next: InForce, page: &Page) -> Result<()> {
+        let config = setup.config();
+        let recorded = config.in_force.before(next);
+        let mut memory = self.state()?;
+        let state = memory.bytes_mut();
+        state::set_config(state, &Config { recorded, ..config });
+        state::set_page(state, config.in_force.page() ^ 1, page);
         Ok(())
     }
 

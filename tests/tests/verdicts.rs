@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
 use guard_common::{
+    abi::page::{InForce, Page},
     outcome::{Direction, Family, Outcome, Verdict},
     policy::{egress, ingress},
 };
@@ -224,8 +225,21 @@ fn alike(entry: Entry, rounds: u64) -> Result<()> {
             any_remote_port: seed % 4 == 1,
             ..Setup::default()
         };
-        let tables = MemoryDatapath::new(setup);
+        let mut tables = MemoryDatapath::new(setup);
         programs.reset(setup)?;
+        if seed % 3 == 2 {
+            // Another policy is about to come into force, half of the time with another UDP filter.
+            let next = InForce::new(30_000, 65_535, 0)
+                .with(InForce::ANY_REMOTE_PORT, seed % 2 == 0)
+                .with(InForce::SPECIAL, true);
+            let mut page = Box::new(Page::EMPTY);
+            for port in 30_000..=65_535 {
+                page.ports.tcp[port / 32] |= u32::from(port % 3 != 0) << (port % 32);
+                page.ports.udp[port / 32] |= u32::from(port % 5 != 0) << (port % 32);
+            }
+            programs.record_both(setup, next, &page)?;
+            tables.record_both(next, page);
+        }
         let before = programs.counters(setup::DEVICE)?;
         let mut due = BTreeMap::new();
         for _ in 0..FRAMES {
@@ -241,7 +255,7 @@ fn alike(entry: Entry, rounds: u64) -> Result<()> {
                     ingress::ingress(&frame[..], &tables),
                     programs.ingress(&frame),
                 ),
-                Direction::Egress => (egress::egress(&frame[..], &tables), programs.egress(&frame)),
+                Direction::Egress => (tables.send(&frame), programs.egress(&frame)),
             };
             let action = decision.outcome.verdict();
             ensure!(

@@ -7,6 +7,7 @@ mod reload;
 mod servers;
 mod surveys;
 mod sweeps;
+mod turns;
 
 use std::{
     cell::Cell,
@@ -28,7 +29,7 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval, timeout},
 };
 
-use self::{ports::PortsInForce, surveys::Surveys};
+use self::{ports::PortsInForce, surveys::Surveys, turns::Turns};
 use crate::{
     api::{control, http},
     base::failure::Failure,
@@ -124,11 +125,12 @@ pub async fn run(
         started = Daemon::start(start, parts, helper) => Some(started?),
     };
     // What a start that is not over has attached goes with it.
-    let Some(mut daemon) = started else {
+    let Some((mut daemon, turns)) = started else {
         return Ok(());
     };
     let mut events = Events {
         reload,
+        turns,
         range: every(RANGE_EVERY),
         listeners: every(LISTENERS_EVERY),
         listening: every(LISTENING_EVERY),
@@ -193,6 +195,8 @@ impl Default for Turned {
 /// What can happen.
 struct Events {
     reload: Signal,
+    /// What is asked for over the control socket.
+    turns: Turns,
     range: Interval,
     listeners: Interval,
     listening: Interval,
@@ -220,8 +224,6 @@ struct Daemon {
     sweep_now: Arc<Notify>,
     /// What the service manager shows of it.
     told: String,
-    /// What is asked for over the control socket.
-    reloads: mpsc::Receiver<control::Reload>,
     stop: watch::Sender<()>,
     servers: Vec<tokio::task::JoinHandle<()>>,
     // Last, so that it is let go of last.
@@ -229,7 +231,11 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn start(start: RunRequest, parts: Parts, helper: OwnerHelper) -> Result<Self, Failure> {
+    async fn start(
+        start: RunRequest,
+        parts: Parts,
+        helper: OwnerHelper,
+    ) -> Result<(Self, Turns), Failure> {
         let settings = start.settings()?;
         log::configure(settings.log_level, settings.log_format);
         privileges::require()?;
@@ -330,7 +336,7 @@ impl Daemon {
             tokio::spawn(sweeps),
         ];
 
-        Ok(Self {
+        let daemon = Self {
             start,
             settings,
             ports,
@@ -341,20 +347,24 @@ impl Daemon {
             names,
             sweep_now,
             told: String::new(),
-            reloads,
             stop,
             servers,
             _lock: lock,
-        })
+        };
+
+        Ok((daemon, Turns::new(reloads)))
     }
 
-    /// Follows whatever happens, one thing after the other, without end. What takes long is waited
-    /// for, so that everything else goes on meanwhile.
+    /// Follows whatever happens, one thing after the other, without end. What only asks about the host
+    /// runs aside, so that everything else goes on meanwhile. Changes of what is in force follow each
+    /// other: while the kernel is asked for sockets and flows, requests are answered and nothing else
+    /// begins.
     async fn work(&mut self, events: &mut Events, turned: &Turned) {
         loop {
             turned.note();
             let Events {
                 reload,
+                turns,
                 range,
                 listeners,
                 listening,
@@ -370,18 +380,24 @@ impl Daemon {
             select! {
                 _ = reload.recv() => {
                     // What comes of it is in the log.
-                    let _ = self.reload().await;
+                    let _ = turns.during(self.reload()).await;
                 }
-                Some(reload) = self.reloads.recv() => self.reload_for(reload).await,
-                _ = range.tick() => self.follow_range().await,
+                reload = turns.next() => turns.during(self.reload_for(reload)).await,
+                _ = range.tick() => turns.during(self.follow_range()).await,
                 _ = links.tick() => self.follow_links(),
                 _ = compare.tick() => self.count(),
                 statistics = self.surveys.statistics.answer() => self.compare(statistics),
                 _ = listeners.tick() => self.watch_listeners(),
-                found = self.surveys.listeners.answer() => self.apply_listeners(found).await,
+                found = self.surveys.listeners.answer() => {
+                    turns.during(self.apply_listeners(found)).await;
+                }
                 _ = listening.tick(), if self.exposes_listeners() => self.follow_listening(),
-                found = self.surveys.listening.answer() => self.apply_listening(found).await,
-                found = self.surveys.tunnels.answer() => self.apply_tunnels(found).await,
+                found = self.surveys.listening.answer() => {
+                    turns.during(self.apply_listening(found)).await;
+                }
+                found = self.surveys.tunnels.answer() => {
+                    turns.during(self.apply_tunnels(found)).await;
+                }
                 loaded = self.guard.next_loaded() => {
                     let mut notes = Vec::new();
                     self.guard.equip(loaded, &mut notes);
@@ -411,7 +427,7 @@ impl Daemon {
                     self.look_at_interfaces(told);
                 }
                 found = self.surveys.interfaces.answer() => {
-                    self.follow_interfaces(found).await;
+                    turns.during(self.follow_interfaces(found)).await;
                     *looked = began.elapsed();
                     self.surveys.tunnels.ask(tunnels::list);
                 }

@@ -4,13 +4,13 @@
 use std::{
     fs,
     path::PathBuf,
-    process::Command,
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use guard_tests::{build, guard::Guard, metrics};
+use guard_tests::{build, clients::run, guard::Guard, metrics};
 use guard_userspace::base::slow_answers::Subject;
 
 use super::{Lab, hooks};
@@ -133,6 +133,156 @@ fn nothing_waits(lab: &Lab, subject: Subject) -> Result<()> {
     ensure!(hooks::xdp(host, lab.topology.interface())?.is_none());
     ensure!(hooks::egress(host, lab.topology.interface())? == 0);
     Ok(())
+}
+
+const RANGE: &str = "net/ipv4/ip_local_port_range";
+
+/// The first port of the range that is in force.
+fn first_port(lab: &Lab) -> Result<u64> {
+    let samples = metrics::scrape(&lab.topology.guarded)?;
+    let labels = [("bound", "first")];
+    Ok(metrics::sum(&samples, "portguard_port_range", &labels))
+}
+
+/// Asks for a reload while a change is under way. It need not be done, but must be answered.
+fn reload_or_later(guard: &Guard) -> Result<()> {
+    // Without an answer it would wait for as long as the test.
+    let output = Command::new("timeout")
+        .arg(LONG.as_secs().to_string())
+        .arg(build::binary())
+        .arg("reload")
+        .arg("--control-socket")
+        .arg(guard.control_socket())
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let later = said.contains("a change is under way");
+    ensure!(
+        output.status.success() || later,
+        "{}: {said}",
+        output.status
+    );
+    Ok(())
+}
+
+/// Has the kernel keep back what it knows of `subject` while the range changes, by the sysctl or by a
+/// reload, and asks for everything meanwhile.
+fn nothing_waits_for_a_change(subject: Subject, by_reload: bool) -> Result<()> {
+    let lab = Lab::new()?;
+    let kept_back = KeptBack::new(&lab)?;
+    let host = &lab.topology.guarded;
+    // Without a rule that asks for it, the kernel tracks nothing, and is not asked.
+    for line in [
+        "nft add table inet t",
+        "nft add chain inet t c { type filter hook output priority 0 ; }",
+        "nft add rule inet t c ct state new accept",
+    ] {
+        run(host, line)?;
+    }
+    let config = kept_back.0.join("portguard.toml");
+    let configured = |first: u16| {
+        if by_reload {
+            fs::write(&config, format!("range = \"{first}-60999\"\n"))
+        } else {
+            fs::write(&config, "")
+        }
+    };
+    configured(50_000)?;
+    host.sysctl(RANGE, "50000 60999")?;
+    let (folder, path) = (
+        kept_back.0.display().to_string(),
+        config.display().to_string(),
+    );
+    // Sweeps ask too, and must not be taken for the change.
+    let mut guard = Guard::start_altered(
+        host,
+        lab.topology.interface(),
+        &["--keep-back", &folder, "--sweep-rest", "600000"],
+        &["--config", &path],
+    )?;
+    let socket = guard.control_socket().to_owned();
+    let begin = |first: u16| -> Result<()> {
+        configured(first)?;
+        if by_reload {
+            // Its answer comes when the kernel's does.
+            Command::new(build::binary())
+                .args(["reload", "--control-socket"])
+                .arg(&socket)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()?;
+            return Ok(());
+        }
+        host.sysctl(RANGE, &format!("{first} 60999"))
+    };
+    kept_back.begin(subject)?;
+    let began = Instant::now();
+    begin(40_000)?;
+    while kept_back.waiting(subject) == 0 {
+        ensure!(
+            began.elapsed() < LONG,
+            "the change asks for no {}",
+            subject.name()
+        );
+        thread::sleep(Duration::from_millis(10));
+    }
+    let mut rounds = 0;
+    while began.elapsed() < LONG {
+        in_time("/healthz", || {
+            let (code, said) = metrics::get(host, "/healthz")?;
+            ensure!(code == 200, "{code}: {said}");
+            Ok(())
+        })?;
+        let first = in_time("/metrics", || first_port(&lab))?;
+        ensure!(first == 50_000, "the change does not wait: {first}");
+        in_time("status", || asked(&guard, "status"))?;
+        in_time("a reload", || reload_or_later(&guard))?;
+        rounds += 1;
+        thread::sleep(Duration::from_millis(200));
+    }
+    ensure!(rounds > 5, "{rounds} rounds are not all the time");
+    kept_back.end(subject)?;
+    let began = Instant::now();
+    while first_port(&lab)? != 40_000 {
+        ensure!(began.elapsed() < LONG, "the change is lost");
+        thread::sleep(Duration::from_millis(10));
+    }
+    in_time("a reload afterwards", || asked(&guard, "reload"))?;
+
+    kept_back.begin(subject)?;
+    let began = Instant::now();
+    begin(35_000)?;
+    while kept_back.waiting(subject) == 0 {
+        ensure!(began.elapsed() < LONG, "it asks no more");
+        thread::sleep(Duration::from_millis(10));
+    }
+    in_time("the end", || {
+        let status = guard.end()?;
+        ensure!(status.success(), "{status}: {}", guard.said());
+        Ok(())
+    })?;
+    ensure!(hooks::xdp(host, lab.topology.interface())?.is_none());
+    ensure!(hooks::egress(host, lab.topology.interface())? == 0);
+    Ok(())
+}
+
+#[test]
+fn nothing_waits_while_a_range_change_lists_sockets() -> Result<()> {
+    nothing_waits_for_a_change(Subject::Sockets, false)
+}
+
+#[test]
+fn nothing_waits_while_a_range_change_reads_conntrack() -> Result<()> {
+    nothing_waits_for_a_change(Subject::Conntrack, false)
+}
+
+#[test]
+fn nothing_waits_while_a_reload_lists_sockets() -> Result<()> {
+    nothing_waits_for_a_change(Subject::Sockets, true)
+}
+
+#[test]
+fn nothing_waits_while_a_reload_reads_conntrack() -> Result<()> {
+    nothing_waits_for_a_change(Subject::Conntrack, true)
 }
 
 #[test]

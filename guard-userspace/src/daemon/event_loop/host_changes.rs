@@ -1,6 +1,10 @@
 //! Following what changes while the daemon runs: the range, the listeners and the interfaces.
 
-use std::{collections::BTreeSet, mem, time::Instant};
+use std::{
+    collections::BTreeSet,
+    mem,
+    time::{Duration, Instant},
+};
 
 use super::{Daemon, messages, ports::PortsInForce};
 use crate::{
@@ -18,6 +22,18 @@ use crate::{
         tunnels::TunnelPort,
     },
 };
+
+/// A change that is in force.
+pub(super) struct Change {
+    /// The ports that were in force before.
+    before: PortsInForce,
+    /// How long it took since it was noticed.
+    took: Duration,
+    /// What was learned of flows for it.
+    learned: Preexisting,
+    /// What is left to learn.
+    rest: Learn,
+}
 
 impl Daemon {
     /// Puts the kernel's range in force when it has changed.
@@ -42,15 +58,10 @@ impl Daemon {
         let Some(next) = next else {
             return Ok(());
         };
-        let guarded = next.guarded();
-        let changed = self.guard.change(&self.settings, &guarded, false).await?;
-        let took = began.elapsed();
-        let before = mem::replace(&mut self.ports, next);
-        self.show_ports();
-        // The log says what was learned for a range before it says that the range is in force.
-        let learned = self.learn_rest(changed).await;
-        self.ports.announce(&before, took);
-        self.warn_of_change(&before);
+        let changed = self.put_in_force(next, began).await?;
+        let learned = self.learn_rest(&changed).await;
+        self.announce(&changed);
+        self.warn_of(&changed);
         if let Err(failure) = learned {
             tracing::error!("{failure}");
         }
@@ -58,8 +69,36 @@ impl Daemon {
         Ok(())
     }
 
-    /// Says what is left open or shut since other ports are in force than `before`.
-    pub(super) fn warn_of_change(&self, before: &PortsInForce) {
+    /// Puts the settings and these ports in force, in one step. The change was noticed when it `began`.
+    /// Then [`learn_rest`](Self::learn_rest), so that the log says what was learned before it
+    /// [says](Self::announce) what has changed.
+    pub(super) async fn put_in_force(
+        &mut self,
+        next: PortsInForce,
+        began: Instant,
+    ) -> Result<Change, Failure> {
+        let guarded = next.guarded();
+        let (learned, rest) = self.guard.change(&self.settings, &guarded, false).await?;
+        let took = began.elapsed();
+        let before = mem::replace(&mut self.ports, next);
+        self.show_ports();
+
+        Ok(Change {
+            before,
+            took,
+            learned,
+            rest,
+        })
+    }
+
+    /// Says which ports have changed.
+    pub(super) fn announce(&self, change: &Change) {
+        self.ports.announce(&change.before, change.took);
+    }
+
+    /// Says what is left open or shut by the ports that are in force now.
+    pub(super) fn warn_of(&self, change: &Change) {
+        let before = &change.before;
         let told = config::warnings(&self.settings, &before.local);
         for warning in config::warnings(&self.settings, &self.ports.local) {
             if !told.contains(&warning) {
@@ -70,12 +109,10 @@ impl Daemon {
 
     /// Learns of sockets that there was no time for before a change came into force, and says what was
     /// learned.
-    pub(super) async fn learn_rest(
-        &mut self,
-        (mut preexisting, rest): (Preexisting, Learn),
-    ) -> Result<(), Failure> {
+    pub(super) async fn learn_rest(&mut self, change: &Change) -> Result<(), Failure> {
+        let mut preexisting = change.learned.clone();
         let guarded = self.ports.guarded();
-        let rest = self.guard.learn_rest(&self.settings, &guarded, &rest);
+        let rest = (self.guard).learn_rest(&self.settings, &guarded, &change.rest);
         let learned = rest.await.map(|rest| preexisting.add(rest));
         messages::learned_more(&preexisting);
 

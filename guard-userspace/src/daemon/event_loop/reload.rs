@@ -1,17 +1,13 @@
 //! SIGHUP and `portguard reload`.
 
-use std::{
-    mem,
-    time::{Duration, Instant},
-};
+use std::{mem, time::Instant};
 
-use super::{Daemon, messages, ports::PortsInForce};
+use super::{Daemon, host_changes::Change, messages};
 use crate::{
     api::control::{Reload, Reply},
     base::failure::Failure,
     config::Mode,
     daemon::log,
-    guard::lifecycle::{Learn, Preexisting},
 };
 
 /// What begins the list of keys that a reload leaves as they were.
@@ -59,21 +55,19 @@ impl Daemon {
         let changes = self.settings.changes(&wanted);
         let reloaded = self.settings.reloaded(&wanted);
         let before = mem::replace(&mut self.settings, reloaded);
-        let rest = match self.change(before.mode).await {
-            Ok(rest) => rest,
+        let (change, other_ports) = match self.change(before.mode).await {
+            Ok(change) => change,
             Err(failure) => {
                 self.settings = before;
                 return Err(failure.within(STAYS));
             }
         };
-        let (rest, announced) = rest;
-        self.show_ports();
-        let learned = self.learn_rest(rest).await;
-        if let Some((before, took)) = announced {
-            self.ports.announce(&before, took);
+        let learned = self.learn_rest(&change).await;
+        if other_ports {
+            self.announce(&change);
             // Where the settings are others too, what is in force is said as a whole.
             if changes.reloadable.is_empty() {
-                self.warn_of_change(&before);
+                self.warn_of(&change);
             }
         }
         log::configure(self.settings.log_level, self.settings.log_format);
@@ -99,12 +93,8 @@ impl Daemon {
     }
 
     /// Puts the settings in force, all of them at once, and the ports that follow from them. `before`
-    /// is the mode so far. Returns what was learned, and what is to be learned after that; and the ports
-    /// so far where others have come into force, and how long that took.
-    async fn change(
-        &mut self,
-        before: Mode,
-    ) -> Result<((Preexisting, Learn), Option<(PortsInForce, Duration)>), Failure> {
+    /// is the mode so far. Returns whether the ports are others, too.
+    async fn change(&mut self, before: Mode) -> Result<(Change, bool), Failure> {
         let began = Instant::now();
         let guard = &self.guard;
         let has_flows = |transport, port| guard.has_flows(transport, port);
@@ -118,10 +108,7 @@ impl Daemon {
         if before == Mode::Monitor && self.settings.mode == Mode::Enforce {
             next.grow(&self.settings, &mut self.names, has_flows).await;
         }
-        let guarded = next.guarded();
-        let changed = self.guard.change(&self.settings, &guarded, false).await?;
-        let before = mem::replace(&mut self.ports, next);
 
-        Ok((changed, other_ports.then(|| (before, began.elapsed()))))
+        Ok((self.put_in_force(next, began).await?, other_ports))
     }
 }
