@@ -9,6 +9,7 @@ pub mod interfaces;
 pub mod lock;
 pub mod namespace;
 pub mod netlink;
+pub mod port_use;
 pub mod privileges;
 pub mod process_usage;
 pub mod range;

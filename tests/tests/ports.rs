@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, ErrorKind},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     thread,
     time::Duration,
 };
@@ -123,7 +123,6 @@ fn a_destination_is_full_when_connect_says_so() -> Result<()> {
     ensure!(process["without_destination"] == 1, "{found:#}");
     let said = host.ports(&[])?;
     ensure!(said.contains("has no port left: 18 of 18"), "{said}");
-    drop(elsewhere);
 
     // What has ended waits, and is still in the way of a new one.
     let accepted = [vec![&host.servers[1]], vec![&host.servers[0]; open.len()]]
@@ -131,8 +130,14 @@ fn a_destination_is_full_when_connect_says_so() -> Result<()> {
         .into_iter()
         .map(TcpListener::accept)
         .collect::<io::Result<Vec<_>>>()?;
-    drop(open);
-    drop(accepted);
+    // Closing alone would wait for children of other tests, which have the same files until they are
+    // another program.
+    for connection in open.iter().chain([&elsewhere]) {
+        connection.shutdown(Shutdown::Both)?;
+    }
+    for (connection, _) in &accepted {
+        connection.shutdown(Shutdown::Both)?;
+    }
     let found = host.json(&[])?;
     ensure!(found["states"]["time_wait"] == 19, "{found:#}");
     ensure!(found["destinations"][0]["ratio"] == 1.0, "{found:#}");

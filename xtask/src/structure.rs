@@ -43,7 +43,6 @@ const CRATES: &[Layered] = &[
             "config",
             "bpf",
             "guard",
-            "views",
             "api",
             "daemon",
             "cli",

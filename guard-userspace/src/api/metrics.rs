@@ -2,7 +2,7 @@
 
 mod series;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use guard_common::outcome::{Decision, Family, Outcome, Protocol, Tally, Verdict};
 use prometheus_client::{
@@ -13,7 +13,14 @@ use prometheus_client::{
 };
 
 use self::series::FrameSums;
-use crate::{api::snapshot::Snapshot, config::Mode, host::process_usage::ProcessUsage};
+use crate::{
+    api::snapshot::Snapshot,
+    config::Mode,
+    host::{
+        port_use::{ByProtocol, PortSummary},
+        process_usage::ProcessUsage,
+    },
+};
 
 /// The content type of what [`exposition`] returns.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -31,7 +38,8 @@ pub fn exposition(observation: Arc<Snapshot>, read_failures: u64) -> Result<Stri
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
 
-    Ok(text)
+    // The encoder writes infinity as Rust does, and OpenMetrics otherwise.
+    Ok(text.replace(" inf\n", " +Inf\n"))
 }
 
 const fn rescues(observation: &Snapshot) -> [(&'static str, u64); 2] {
@@ -86,6 +94,17 @@ impl Collector for Scrape {
             "Sweeps over flows and sockets that have failed; until one succeeds, unused ports look used",
             &ConstCounter::new(observation.failed_sweeps),
         )?;
+        if let Some(took) = observation.sweep_took {
+            single(
+                &mut encoder,
+                "portguard_sweep_duration_seconds",
+                "How long the last sweep over flows and sockets took",
+                &ConstGauge::new(took.as_secs_f64()),
+            )?;
+        }
+        if let Some(ports) = &observation.ports {
+            encode_ports(ports, &mut encoder)?;
+        }
         single(
             &mut encoder,
             "portguard_read_failures",
@@ -245,6 +264,67 @@ fn encode_attachments(observation: &Snapshot, encoder: &mut DescriptorEncoder<'_
             ))
         }),
     )
+}
+
+/// What of the kernel's port range was in use at the last sweep.
+fn encode_ports(ports: &PortSummary, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let states = [
+        ("available", ports.available),
+        ("in_use", ports.in_use),
+        ("listening", ports.listening),
+        (
+            "reserved",
+            ByProtocol {
+                tcp: ports.reserved,
+                udp: ports.reserved,
+            },
+        ),
+    ];
+    let counts = states
+        .into_iter()
+        .flat_map(|(state, count)| [("tcp", state, count.tcp), ("udp", state, count.udp)]);
+    gauges(
+        encoder,
+        "portguard_ports",
+        "Ports of the kernel's range by what they are; those listening and in time_wait are in use",
+        counts
+            .chain([("tcp", "time_wait", ports.time_wait)])
+            .map(|(protocol, state, count)| {
+                ([("protocol", protocol), ("state", state)], u64::from(count))
+            }),
+    )?;
+    let by_protocol = |counts: ByProtocol<f64>| [("tcp", counts.tcp), ("udp", counts.udp)];
+    floats(
+        encoder,
+        "portguard_busiest_destination_ratio",
+        "Share of the range in use towards the destination that uses the most",
+        by_protocol(ports.busiest),
+    )?;
+    let seconds = |left: Option<Duration>| left.map_or(f64::INFINITY, |left| left.as_secs_f64());
+    floats(
+        encoder,
+        "portguard_exhaustion_seconds",
+        "Until a destination has no port left at the rate of the last minutes; +Inf if none are taken",
+        by_protocol(ByProtocol {
+            tcp: seconds(ports.exhausted_in.tcp),
+            udp: seconds(ports.exhausted_in.udp),
+        }),
+    )
+}
+
+/// One gauge family with a fraction for each protocol.
+fn floats(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    samples: [(&'static str, f64); 2],
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (protocol, value) in samples {
+        ConstGauge::new(value).encode(metric.encode_family(&[("protocol", protocol)])?)?;
+    }
+
+    Ok(())
 }
 
 /// What is done with what would be dropped, as `mode` names it.

@@ -1,5 +1,7 @@
 //! What the metrics, `status` and `flows` show, read at one moment.
 
+use std::time::Duration;
+
 use guard_common::outcome::Protocol;
 use ipnet::IpNet;
 
@@ -7,7 +9,7 @@ use crate::{
     bpf::maps::{FlowCount, FlowRow, FrameCount, Tallies},
     config::{Exposed, Mode},
     guard::{alarms::Alarm, attachment::Attachment},
-    host::{process_usage::ProcessUsage, range::PortRange},
+    host::{port_use::PortSummary, process_usage::ProcessUsage, range::PortRange},
 };
 
 /// A socket that listens on a guarded port, and that unsolicited packets do not reach.
@@ -50,6 +52,10 @@ pub struct Snapshot {
     pub metrics_missing: Option<String>,
     /// Sweeps that have failed since the start.
     pub failed_sweeps: u64,
+    /// How long the last one took that has not.
+    pub sweep_took: Option<Duration>,
+    /// What of the kernel's port range was in use then.
+    pub ports: Option<PortSummary>,
     /// What is wrong.
     pub alarms: Vec<Alarm>,
     /// What is counted beside the frames.

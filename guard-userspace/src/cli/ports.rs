@@ -19,11 +19,11 @@ use crate::{
         table::{Column, Table},
     },
     host::{
+        port_use::{ByProtocol, Destination, PortUse},
         range::LocalPorts,
         socket_owners::{DescriptorWalk, OpenSocket, SocketOwner},
         sockets::{self, HostSocket},
     },
-    views::ports::{ByProtocol, Destination, PortUse},
 };
 
 /// How long the processes that have sockets open are looked for.

@@ -287,6 +287,8 @@ impl Daemon {
             advice: None,
             metrics_missing: None,
             failed_sweeps: 0,
+            sweep_took: None,
+            ports: None,
         };
         let readings = Readings::open(guard.pins())?;
         let observer = Arc::new(Observer::new(

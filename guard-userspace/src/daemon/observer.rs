@@ -1,8 +1,11 @@
 //! What the daemon shows of itself.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -18,6 +21,7 @@ use crate::{
     config::{Exposed, Mode},
     guard::{alarms::Alarms, attachment::Attachment, listeners::Listener},
     host::{
+        port_use::PortSummary,
         process_usage::ProcessUsage,
         range::{LocalPorts, PortRange},
         socket_owners::SocketOwner,
@@ -49,6 +53,10 @@ pub struct Knowledge {
     pub metrics_missing: Option<String>,
     /// Sweeps that have failed since the start.
     pub failed_sweeps: u64,
+    /// How long the last one took that has not.
+    pub sweep_took: Option<Duration>,
+    /// What of the kernel's port range was in use then.
+    pub ports: Option<PortSummary>,
 }
 
 /// Reads the maps, for any caller and on any thread.
@@ -165,6 +173,8 @@ impl Observe for Observer {
             advice: knowledge.advice,
             metrics_missing: knowledge.metrics_missing,
             failed_sweeps: knowledge.failed_sweeps,
+            sweep_took: knowledge.sweep_took,
+            ports: knowledge.ports,
             alarms: self.alarms.list(),
             interfaces: knowledge.interfaces,
             frames,

@@ -28,7 +28,11 @@ use crate::{
         seed,
         timers::Timers,
     },
-    host::sockets::{self, HostSocket},
+    host::{
+        port_use::{PortSummary, PortWatch},
+        range::LocalPorts,
+        sockets::{self, HostSocket},
+    },
 };
 
 /// A sweep may take this part of a processor's time.
@@ -57,6 +61,7 @@ pub struct Sweeper {
     complaint: Option<String>,
     /// The shortest of the timers that run for flows which nothing but sweeps can put back.
     shortest: Option<Duration>,
+    ports: PortWatch,
     /// How long the last sweep took.
     took: Duration,
     /// For how long of that a processor was busy with it.
@@ -64,7 +69,7 @@ pub struct Sweeper {
 }
 
 /// What a sweep has found and done.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct SweepResult {
     /// How full each flow map is.
     pub loads: Vec<Load>,
@@ -76,6 +81,8 @@ pub struct SweepResult {
     pub scales: Scales,
     /// Expired entries that were taken out.
     pub reclaimed: u64,
+    /// What of the kernel's port range is in use, where that could be read.
+    pub ports: Option<PortSummary>,
     /// Counters that move where a map is too small.
     pub evidence: Shortage,
     /// Whether the tuple filter is as long as it should be. If not, it has a new length, and the
@@ -169,6 +176,7 @@ impl Sweeper {
             translated: NatFlows::default(),
             complaint: None,
             shortest: None,
+            ports: PortWatch::default(),
             took: Duration::ZERO,
             busy: Duration::ZERO,
         })
@@ -219,6 +227,10 @@ impl Sweeper {
 
         let scales = self.adapt(&loads);
         let reclaimed = self.reclaim(&loads)?;
+        // A sweep is worth its while without.
+        let ports = LocalPorts::read(None)
+            .map(|local| self.ports.look(&local, &sockets, began))
+            .ok();
         self.took = began.elapsed();
         self.busy = processor_time()?.saturating_sub(busy);
         Ok(SweepResult {
@@ -227,6 +239,7 @@ impl Sweeper {
             repaired,
             scales,
             reclaimed,
+            ports,
             evidence: self.readings.evidence()?,
             fits,
             took: self.took,

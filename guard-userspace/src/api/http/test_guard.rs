@@ -27,7 +27,10 @@ use crate::{
         attachment::{Attachment, Chain, Proof},
         evidence::Evidence,
     },
-    host::process_usage::ProcessUsage,
+    host::{
+        port_use::{ByProtocol, PortSummary},
+        process_usage::ProcessUsage,
+    },
 };
 
 /// A guard whose walks are counted and take a while.
@@ -217,6 +220,25 @@ pub(crate) fn observation(mode: Mode) -> Snapshot {
         advice: None,
         metrics_missing: None,
         failed_sweeps: 0,
+        sweep_took: Some(Duration::from_millis(13)),
+        ports: Some(PortSummary {
+            available: ByProtocol {
+                tcp: 28_000,
+                udp: 28_200,
+            },
+            in_use: ByProtocol { tcp: 232, udp: 32 },
+            listening: ByProtocol { tcp: 2, udp: 1 },
+            time_wait: 30,
+            reserved: 12,
+            busiest: ByProtocol {
+                tcp: 0.25,
+                udp: 0.0,
+            },
+            exhausted_in: ByProtocol {
+                tcp: Some(Duration::from_secs(7200)),
+                udp: None,
+            },
+        }),
         alarms: vec![Alarm {
             device: "eth1".to_owned(),
             kind: AlarmKind::Detached,

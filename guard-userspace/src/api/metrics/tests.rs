@@ -68,6 +68,28 @@ portguard_would_drop_live_total{{socket="listener"}} 0
 # HELP portguard_failed_sweeps Sweeps over flows and sockets that have failed; until one succeeds, unused ports look used
 # TYPE portguard_failed_sweeps counter
 portguard_failed_sweeps_total 0
+# HELP portguard_sweep_duration_seconds How long the last sweep over flows and sockets took
+# TYPE portguard_sweep_duration_seconds gauge
+portguard_sweep_duration_seconds 0.013
+# HELP portguard_ports Ports of the kernel's range by what they are; those listening and in time_wait are in use
+# TYPE portguard_ports gauge
+portguard_ports{{protocol="tcp",state="available"}} 28000
+portguard_ports{{protocol="udp",state="available"}} 28200
+portguard_ports{{protocol="tcp",state="in_use"}} 232
+portguard_ports{{protocol="udp",state="in_use"}} 32
+portguard_ports{{protocol="tcp",state="listening"}} 2
+portguard_ports{{protocol="udp",state="listening"}} 1
+portguard_ports{{protocol="tcp",state="reserved"}} 12
+portguard_ports{{protocol="udp",state="reserved"}} 12
+portguard_ports{{protocol="tcp",state="time_wait"}} 30
+# HELP portguard_busiest_destination_ratio Share of the range in use towards the destination that uses the most
+# TYPE portguard_busiest_destination_ratio gauge
+portguard_busiest_destination_ratio{{protocol="tcp"}} 0.25
+portguard_busiest_destination_ratio{{protocol="udp"}} 0.0
+# HELP portguard_exhaustion_seconds Until a destination has no port left at the rate of the last minutes; +Inf if none are taken
+# TYPE portguard_exhaustion_seconds gauge
+portguard_exhaustion_seconds{{protocol="tcp"}} 7200.0
+portguard_exhaustion_seconds{{protocol="udp"}} +Inf
 # HELP portguard_read_failures Maps that could not be read for a scrape or a status
 # TYPE portguard_read_failures counter
 portguard_read_failures_total 3

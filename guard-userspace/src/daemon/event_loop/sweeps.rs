@@ -35,7 +35,11 @@ pub async fn run(
                 let moment = Instant::now();
                 let said = watch.note(&swept.loads, swept.scales, swept.evidence, moment);
                 let advice = watch.advice().map(str::to_owned);
-                observer.update(|knowledge| knowledge.advice.clone_from(&advice));
+                observer.update(|knowledge| {
+                    knowledge.advice.clone_from(&advice);
+                    knowledge.ports = swept.ports;
+                    knowledge.sweep_took = Some(swept.took);
+                });
                 match (said, &advice) {
                     (Some(said), Some(_)) => tracing::warn!("{said}"),
                     (Some(said), None) => tracing::info!("{said}"),

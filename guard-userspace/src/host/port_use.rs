@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use guard_common::frame::transport::Transport;
@@ -47,8 +47,36 @@ pub struct PortUse {
     in_use: ByProtocol<PortBitmap>,
     /// Ports on which a socket waits.
     waiting: ByProtocol<PortBitmap>,
-    destinations: HashMap<Ends, u32>,
+    /// Ports of TCP connections that are over, and of which stray packets may come.
+    time_wait: PortBitmap,
+    destinations: Destinations,
     states: BTreeMap<&'static str, u64>,
+}
+
+/// The destinations towards which the most is in use, in bounded memory (Misra and Gries, "Finding
+/// repeated elements", 1982): of those that do not find room the most frequent stay, and what they are
+/// counted short by is at most the number of all sockets by [`MOST_DESTINATIONS`].
+#[derive(Clone, Debug, Default)]
+struct Destinations {
+    counts: HashMap<Ends, u32>,
+}
+
+/// Destinations that are counted. With fewer than that the counts are exact.
+const MOST_DESTINATIONS: usize = 4096;
+
+impl Destinations {
+    fn add(&mut self, ends: Ends) {
+        if let Some(count) = self.counts.get_mut(&ends) {
+            *count += 1;
+        } else if self.counts.len() < MOST_DESTINATIONS {
+            self.counts.insert(ends, 1);
+        } else {
+            self.counts.retain(|_, count| {
+                *count -= 1;
+                *count > 0
+            });
+        }
+    }
 }
 
 /// One destination and how much of the range is in use towards it.
@@ -87,7 +115,8 @@ impl PortUse {
             usable,
             in_use: ByProtocol::default(),
             waiting: ByProtocol::default(),
-            destinations: HashMap::new(),
+            time_wait: PortBitmap::default(),
+            destinations: Destinations::default(),
             states: BTreeMap::new(),
         }
     }
@@ -104,9 +133,12 @@ impl PortUse {
         };
         self.in_use.of(transport).insert(one);
         *self.states.entry(state(socket)).or_default() += 1;
+        if transport == Transport::Tcp && socket.state == SocketState::TimeWait {
+            self.time_wait.insert(one);
+        }
         if socket.connected() {
             let ends = (transport, socket.local.ip(), socket.remote);
-            *self.destinations.entry(ends).or_default() += 1;
+            self.destinations.add(ends);
         } else if socket.waits() {
             self.waiting.of(transport).insert(one);
         }
@@ -146,11 +178,15 @@ impl PortUse {
     /// The destinations, those first towards which the most is in use. `before` is an earlier look, and
     /// how long ago that was.
     pub fn destinations(&self, before: Option<(&Self, Duration)>) -> Vec<Destination> {
+        self.destinations_since(before.map(|(earlier, ago)| (&earlier.destinations, ago)))
+    }
+
+    fn destinations_since(&self, before: Option<(&Destinations, Duration)>) -> Vec<Destination> {
         let available = self.available();
         let connectable = self.usable_but_for(&self.waiting.tcp);
         // Of several local addresses the one that is nearest to its end.
         let mut busiest: HashMap<(Transport, SocketAddr), (u32, Ends)> = HashMap::new();
-        for (&ends, &used) in &self.destinations {
+        for (&ends, &used) in &self.destinations.counts {
             let most = busiest.entry((ends.0, ends.2)).or_insert((used, ends));
             if (used, ends) > *most {
                 *most = (used, ends);
@@ -170,7 +206,7 @@ impl PortUse {
                     used,
                     capacity: capacity.max(used),
                     exhausted_in: before.and_then(|(earlier, ago)| {
-                        let former = earlier.destinations.get(&ends).copied().unwrap_or_default();
+                        let former = earlier.counts.get(&ends).copied().unwrap_or_default();
                         exhausted_in(former, used, capacity.saturating_sub(used), ago)
                     }),
                 }
@@ -186,11 +222,91 @@ impl PortUse {
         destinations
     }
 
+    fn summary(&self, before: Option<(&Destinations, Duration)>) -> PortSummary {
+        let mut busiest = ByProtocol::<f64>::default();
+        let mut exhausted_in = ByProtocol::<Option<Duration>>::default();
+        for to in self.destinations_since(before) {
+            let most = busiest.of(to.transport);
+            *most = most.max(to.ratio());
+            let soonest = exhausted_in.of(to.transport);
+            *soonest = [*soonest, to.exhausted_in].into_iter().flatten().min();
+        }
+        let range = u32::from(self.range.last()) - u32::from(self.range.first()) + 1;
+
+        PortSummary {
+            available: self.available(),
+            in_use: self.in_use(),
+            listening: ByProtocol {
+                tcp: self.waiting.tcp.count(),
+                udp: self.waiting.udp.count(),
+            },
+            time_wait: self.time_wait.count(),
+            reserved: range - self.usable(),
+            busiest,
+            exhausted_in,
+        }
+    }
+
     fn usable_but_for(&self, taken: &PortBitmap) -> u32 {
         let mut left = self.usable.clone();
         left.remove_all(taken);
 
         left.count()
+    }
+}
+
+/// What of the range is in use, in numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PortSummary {
+    /// Ports that the kernel hands out and no socket has.
+    pub available: ByProtocol<u32>,
+    /// Ports that some socket has.
+    pub in_use: ByProtocol<u32>,
+    /// Those of them on which a socket waits for packets of any peer.
+    pub listening: ByProtocol<u32>,
+    /// Those of them on which a TCP connection is over and waits for stray packets.
+    pub time_wait: u32,
+    /// Ports of the range that the kernel does not hand out.
+    pub reserved: u32,
+    /// The share of the range that is in use towards the busiest destination, from 0 to 1.
+    pub busiest: ByProtocol<f64>,
+    /// Until the first destination has no port left, at the rate of the last minutes.
+    pub exhausted_in: ByProtocol<Option<Duration>>,
+}
+
+/// Looks again and again at what of the range is in use.
+#[derive(Debug, Default)]
+pub struct PortWatch {
+    /// The destinations of the look that rates are computed from, and when that was.
+    base: Option<(Instant, Destinations)>,
+    /// Those of the one that will be next.
+    next: Option<(Instant, Destinations)>,
+}
+
+impl PortWatch {
+    /// How long is between the looks that a rate is computed from, at least, once there were enough.
+    const WINDOW: Duration = Duration::from_secs(60);
+
+    /// Looks at these sockets, which were listed `now`.
+    pub fn look(
+        &mut self,
+        local: &LocalPorts,
+        sockets: &[HostSocket],
+        now: Instant,
+    ) -> PortSummary {
+        let mut used = PortUse::new(local);
+        for socket in sockets {
+            used.add(socket);
+        }
+        let earlier = self.base.as_ref().or(self.next.as_ref());
+        let earlier = earlier.map(|(then, destinations)| (destinations, now.duration_since(*then)));
+        let summary = used.summary(earlier);
+        match &self.next {
+            Some((then, _)) if now.duration_since(*then) < Self::WINDOW => {}
+            Some(_) | None => self.base = self.next.replace((now, used.destinations)),
+        }
+
+        summary
     }
 }
 
@@ -325,6 +441,62 @@ mod tests {
         );
         assert_eq!(used.states()["listen"], 2);
         assert_eq!(used.states()["udp_unconnected"], 1);
+    }
+
+    #[test]
+    fn rates_are_those_of_the_last_minutes() {
+        let local = local(&[]);
+        let of = |count: u16| -> Vec<_> {
+            (0..count)
+                .map(|index| tcp(&format!("10.0.0.5:{}", RANGE.0 + index), "192.0.2.1:443"))
+                .collect()
+        };
+        let mut watch = PortWatch::default();
+        let began = Instant::now();
+        // seconds, sockets, seconds until there is none left
+        let table = [
+            (0, 0, None),
+            (20, 1, Some(180)),
+            (50, 2, Some(200)),
+            (70, 2, Some(280)),
+            (100, 4, Some(150)),
+            (140, 4, Some(210)),
+            (210, 4, Some(420)),
+            (230, 10, Some(0)),
+        ];
+        for (second, count, due) in table {
+            let now = began + Duration::from_secs(second);
+            let summary = watch.look(&local, &of(count), now);
+            let left = summary.exhausted_in.tcp.map(|time| time.as_secs());
+            assert_eq!(left, due, "{second} s");
+            assert_eq!(summary.busiest.tcp, f64::from(count) / 10.0);
+            assert_eq!(summary.exhausted_in.udp, None);
+            assert_eq!(summary.in_use.tcp, u32::from(count));
+            assert_eq!((summary.reserved, summary.available.udp), (0, 10));
+        }
+    }
+
+    #[test]
+    fn the_busiest_of_very_many_destinations_is_found() {
+        let mut local = local(&[]);
+        local.range = PortRange::new(1024, u16::MAX).expect("a range");
+        let mut used = PortUse::new(&local);
+        for round in 0..20_000u32 {
+            let other = std::net::Ipv4Addr::from(0x0a00_0000 | round);
+            used.add(&tcp("10.0.0.5:40001", &format!("{other}:443")));
+            if round % 2 == 0 {
+                let port = 2000 + round / 2;
+                used.add(&tcp(&format!("10.0.0.5:{port}"), "192.0.2.1:443"));
+            }
+        }
+        let busiest = &used.destinations(None)[0];
+        assert_eq!(busiest.remote, "192.0.2.1:443".parse().expect("an end"));
+        let short = 30_000 / MOST_DESTINATIONS as u32;
+        assert!(
+            (10_000 - short..=10_000).contains(&busiest.used),
+            "{busiest:?}"
+        );
+        assert!(used.destinations.counts.len() <= MOST_DESTINATIONS);
     }
 
     #[test]
