@@ -79,12 +79,13 @@ async fn host(settings: &Settings, file: bool, report: &mut CheckReport) -> Resu
     }
     device::programs(settings, &all, &pins, report);
     system::pins(&pins, &all, settings, holder.is_some(), report);
+    let room = cgroup::room();
     if permitted.is_ok()
         && enough_files
-        && memory::suffices(settings, report)
+        && memory::suffices(room.as_ref(), settings, report)
         && let Some(programs) = system::trial(report)
     {
-        memory::memory(&programs, settings, report);
+        memory::memory(&programs, room.as_ref(), settings, report);
     }
 
     Ok(())

@@ -263,8 +263,9 @@ fn f11_a_memory_cgroup_that_is_too_small_is_named() -> Result<()> {
     for (limit, code, said) in [
         (256, 0, "a run would guard"),
         (80, 0, "a run would guard"),
+        (64, 69, "a start 42.0 MiB besides"),
         (48, 69, "MiB are available in the memory cgroup "),
-        (32, 69, "a start takes 38.0 MiB even with the smallest maps"),
+        (32, 69, "a start takes 50.0 MiB even with the smallest maps"),
     ] {
         group.limit(limit)?;
         let into = format!(

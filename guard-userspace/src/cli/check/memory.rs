@@ -5,10 +5,7 @@ use std::fs;
 use aya::maps::MapType;
 use guard_common::ports::bloom;
 
-use super::{
-    CheckReport,
-    cgroup::{self, Room},
-};
+use super::{CheckReport, cgroup::Room};
 use crate::{
     base::failure::Failure,
     bpf::{maps::is_flow_map, programs::Programs},
@@ -24,9 +21,9 @@ const ELEMENT: u64 = 48;
 const BUCKET: u64 = 16;
 
 /// What a start takes beside the maps, for one interface and for each further one: mostly the
-/// verifier's memory, which counts as the daemon's. With 58 MiB for all of it a guard of one interface
-/// was killed on Linux 6.18, with 60 it guards.
-const START: u64 = 30 << 20;
+/// verifier's memory, which counts as the daemon's. With 72 MiB for all of it a guard of one interface
+/// was killed three times of six on Linux 6.18, with 76 it guards.
+const START: u64 = 42 << 20;
 const FURTHER: u64 = 6 << 20;
 
 /// What the maps take at least.
@@ -38,16 +35,16 @@ struct Available {
     whose: String,
 }
 
-/// Says whether the memory cgroup leaves enough to load the programs at all. Without that a check
-/// that tries it would be killed.
-pub(super) fn suffices(settings: &Settings, report: &mut CheckReport) -> bool {
-    let (needed, Some(room)) = (start(settings) + SMALLEST, cgroup::room()) else {
+/// Says whether the `room` of the memory cgroup is enough to load the programs at all. Without that a
+/// check that tries it would be killed.
+pub(super) fn suffices(room: Option<&Room>, settings: &Settings, report: &mut CheckReport) -> bool {
+    let (needed, Some(room)) = (start(settings) + SMALLEST, room) else {
         return true;
     };
     if room.free >= needed {
         return true;
     }
-    let cgroup = limited(&room);
+    let cgroup = limited(room);
     report.problem(
         "memory",
         &Failure::unavailable(format!(
@@ -61,8 +58,14 @@ pub(super) fn suffices(settings: &Settings, report: &mut CheckReport) -> bool {
     false
 }
 
-/// Says what the maps would take of the memory that is there.
-pub(super) fn memory(programs: &Programs, settings: &Settings, report: &mut CheckReport) {
+/// Says what the maps would take of the memory that is there: of the memory cgroup, the `room` that
+/// there was before the programs were loaded, whose memory the kernel gives back in its own time.
+pub(super) fn memory(
+    programs: &Programs,
+    room: Option<&Room>,
+    settings: &Settings,
+    report: &mut CheckReport,
+) {
     let flows = settings.max_flows.get();
     let maps = maps(programs, flows);
     let text = format!(
@@ -72,7 +75,7 @@ pub(super) fn memory(programs: &Programs, settings: &Settings, report: &mut Chec
     let needed = maps + start(settings);
     let tightest = host()
         .into_iter()
-        .chain(cgroup::room().map(|room| limited(&room)))
+        .chain(room.map(limited))
         .min_by_key(|available| available.bytes);
     match tightest {
         Some(available) if needed > available.bytes => report.problem(
