@@ -14,7 +14,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use guard_common::{abi::layout::MAX_DEVICES, frame::transport::Transport};
+use guard_common::{
+    abi::layout::{MAX_ADDRESSES, MAX_DEVICES},
+    frame::transport::Transport,
+};
 use ipnet::IpNet;
 use serde::Serialize;
 
@@ -242,6 +245,7 @@ impl Settings {
             interfaces: flags.iface.is_some() || flags.egress_iface.is_some(),
             control_socket: flags.control_socket.is_some(),
             pin_dir: flags.pin_dir.is_some(),
+            trust: flags.trust.is_some(),
         };
 
         let settings = Self::of(flags, file);
@@ -280,6 +284,17 @@ impl Settings {
                     .failure(blame.interfaces, &format!("{name}: named twice as {flag}"))
                     .remedy("name each interface once"));
             }
+        }
+        if self.trust.len() > MAX_ADDRESSES as usize {
+            return Err(blame
+                .failure(
+                    blame.trust,
+                    &format!(
+                        "{} trusted prefixes: there is room for {MAX_ADDRESSES}",
+                        self.trust.len()
+                    ),
+                )
+                .remedy("give --trust, or the key trust, fewer and larger networks"));
         }
         if let Some(name) = self
             .egress_iface
@@ -340,6 +355,7 @@ struct Blame<'a> {
     interfaces: bool,
     control_socket: bool,
     pin_dir: bool,
+    trust: bool,
 }
 
 impl Blame<'_> {

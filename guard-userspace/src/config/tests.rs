@@ -360,6 +360,27 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
+fn there_is_room_for_so_many_trusted_prefixes_and_no_more() {
+    let trust = |count: u32| {
+        let prefixes = (0..count).map(|index| format!("'10.{}.{}.0/24'", index >> 8, index & 0xff));
+        let prefixes: Vec<_> = prefixes.collect();
+        settings(
+            "--iface eth0",
+            &format!("trust = [{}]", prefixes.join(", ")),
+        )
+    };
+    assert_eq!(trust(16_384).expect("room").trust.len(), 16_384);
+    let failure = trust(16_385).expect_err("no room");
+    assert_eq!(failure.code, Exit::BadConfiguration, "{failure}");
+    assert!(
+        failure
+            .to_string()
+            .contains("16385 trusted prefixes: there is room for 16384"),
+        "{failure}"
+    );
+}
+
+#[test]
 fn a_reload_applies_what_it_can() {
     let old = settings("--iface eth0", "").expect("old");
     let new = settings("--iface eth1 --mode monitor", "").expect("new");

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use guard_common::frame::transport::Transport;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use crate::host::range::{PortRange, parse_port};
@@ -231,9 +231,25 @@ impl FromStr for Trusted {
             "{text} has host bits; write {}",
             prefix.trunc()
         );
+        if let Some(ipv4) = mapped(prefix) {
+            bail!("{text} stands for IPv4, whose packets have no such source; write {ipv4}");
+        }
 
         Ok(Self(prefix))
     }
+}
+
+/// The IPv4 prefix that one of IPv4-mapped addresses (RFC 4291, section 2.5.5.2) stands for.
+fn mapped(prefix: IpNet) -> Option<Ipv4Net> {
+    const MAPPED: u8 = 96;
+
+    let IpNet::V6(prefix) = prefix else {
+        return None;
+    };
+    let address = prefix.addr().to_ipv4_mapped()?;
+    let length = prefix.prefix_len().checked_sub(MAPPED)?;
+
+    Ipv4Net::new(address, length).ok()
 }
 
 impl fmt::Display for Trusted {
@@ -428,6 +444,9 @@ mod tests {
             ("192.0.2.1/24", Err("write 192.0.2.0/24")),
             ("192.0.2.0/33", Err("is no prefix")),
             ("office", Err("is no prefix")),
+            ("::ffff:10.0.0.0/104", Err("write 10.0.0.0/8")),
+            ("::ffff:0.0.0.0/96", Err("write 0.0.0.0/0")),
+            ("::/0", Ok("::/0")),
             (
                 "10.0.0.0/8,fd00::/8",
                 Err("give each by itself: 10.0.0.0/8 and fd00::/8"),
