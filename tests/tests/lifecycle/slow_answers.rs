@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use guard_tests::{build, clients::run, guard::Guard, metrics};
+use guard_tests::{build, clients::run, guard::Guard, metrics, netns::Namespace};
 use guard_userspace::base::slow_answers::Subject;
 
 use super::{Lab, hooks};
@@ -144,6 +144,12 @@ fn first_port(lab: &Lab) -> Result<u64> {
     Ok(metrics::sum(&samples, "portguard_port_range", &labels))
 }
 
+/// Whether a sweep has been complete since the start.
+fn has_swept(host: &Namespace) -> Result<bool> {
+    let mut samples = metrics::scrape(host)?.into_iter();
+    Ok(samples.any(|sample| sample.name == "portguard_sweep_duration_seconds"))
+}
+
 /// Asks for a reload while a change is under way. It need not be done, but must be answered.
 fn reload_or_later(guard: &Guard) -> Result<()> {
     // Without an answer it would wait for as long as the test.
@@ -192,13 +198,19 @@ fn nothing_waits_for_a_change(subject: Subject, by_reload: bool) -> Result<()> {
         kept_back.0.display().to_string(),
         config.display().to_string(),
     );
-    // Sweeps ask too, and must not be taken for the change.
     let mut guard = Guard::start_altered(
         host,
         lab.topology.interface(),
         &["--keep-back", &folder, "--sweep-rest", "600000"],
         &["--config", &path],
     )?;
+    // Sweeps ask too, and must not be taken for the change: the first one has to be over, and there
+    // is no other.
+    let began = Instant::now();
+    while !has_swept(host)? {
+        ensure!(began.elapsed() < LONG, "no sweep: {}", guard.said());
+        thread::sleep(Duration::from_millis(10));
+    }
     let socket = guard.control_socket().to_owned();
     let begin = |first: u16| -> Result<()> {
         configured(first)?;
