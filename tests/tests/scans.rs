@@ -150,7 +150,7 @@ fn u02_other_scans_meet_silence_too() -> Result<()> {
 }
 
 #[test]
-fn u05_another_protocol_of_the_same_ports_is_a_unsolicited_sender() -> Result<()> {
+fn u05_another_protocol_of_the_same_ports_is_unsolicited() -> Result<()> {
     for lab in Lab::every() {
         let lab = lab?;
         let listener = Listener::new(&lab.topology.guarded, 40_000)?;

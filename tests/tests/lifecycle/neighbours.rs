@@ -61,7 +61,7 @@ fn f05_a_second_daemon_is_refused_and_disturbs_nothing() -> Result<()> {
 /// Two hosts on one machine whose interfaces have the same number, and whose daemons pin below
 /// the same folder.
 #[test]
-fn a_daemon_next_door_is_a_unsolicited_sender() -> Result<()> {
+fn a_daemon_next_door_is_unsolicited() -> Result<()> {
     let (ours, theirs) = (Lab::new()?, Lab::new()?);
     let interface = ours.topology.interface();
     let (here, there) = (&ours.topology.guarded, &theirs.topology.guarded);
