@@ -176,13 +176,21 @@ fn nothing_waits_for_a_change(subject: Subject, by_reload: bool) -> Result<()> {
     let lab = Lab::new()?;
     let kept_back = KeptBack::new(&lab)?;
     let host = &lab.topology.guarded;
-    // Without a rule that asks for it, the kernel tracks nothing, and is not asked.
-    for line in [
-        "nft add table inet t",
-        "nft add chain inet t c { type filter hook output priority 0 ; }",
-        "nft add rule inet t c ct state new accept",
-    ] {
-        run(host, line)?;
+    if subject == Subject::Conntrack {
+        if Command::new("nft").arg("--version").output().is_err() {
+            eprintln!(
+                "skipped: without nft there is no rule that has the kernel track connections"
+            );
+            return Ok(());
+        }
+        // Without a rule that asks for it, the kernel tracks nothing, and is not asked.
+        for line in [
+            "nft add table inet t",
+            "nft add chain inet t c { type filter hook output priority 0 ; }",
+            "nft add rule inet t c ct state new accept",
+        ] {
+            run(host, line)?;
+        }
     }
     let config = kept_back.0.join("portguard.toml");
     let configured = |first: u16| {
