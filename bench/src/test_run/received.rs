@@ -70,14 +70,14 @@ fn plain() -> Vec<Row> {
         row("no_flow, ACK, port in use", DropNoFlow, tcp(444, 40_000))
             .after_sending(tcp(40_000, 443)),
         row(
-            "no_flow, UDP, port in use, filter doubted",
+            "no_flow, UDP, port in use, filter invalid",
             DropNoFlow,
             udp(54, 40_000),
         )
         .after_sending(udp(40_000, 53))
         .configured(|config| config.filter.size = config.filter.size.invalidated()),
         row(
-            "no_flow, SYN, port in use, filter doubted",
+            "no_flow, SYN, port in use, filter invalid",
             DropNoFlow,
             tcp(444, 40_000).syn(),
         )

@@ -8,7 +8,7 @@ use crate::{abi::page::InForce, ports::bloom::BloomFilter};
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Config {
-    /// [`LAYOUT_VERSION`](crate::abi::layout::LAYOUT_VERSION) of whoever wrote this.
+    /// [`LAYOUT_VERSION`](crate::abi::layout::LAYOUT_VERSION) of the daemon that wrote this.
     pub layout: u32,
     /// The epoch of the occupancy table, modulo 256.
     pub epoch: u32,
@@ -20,7 +20,7 @@ pub struct Config {
     pub recorded: InForce,
     /// What stands before look-ups of packets to ports in use.
     pub filter: BloomFilter,
-    /// How often the daemon came to doubt the [`filter`](Self::filter). No program reads it.
+    /// How often the daemon has invalidated the [`filter`](Self::filter). No program reads it.
     pub invalidations: u32,
     /// Zero.
     pub reserved: u32,

@@ -2,7 +2,7 @@
 //!
 //! TCP and UDP without IP options, extension headers or fragments are nearly all of what a host
 //! receives and sends, and all of what a cheap flood is made of. Read at fixed offsets they are
-//! judged in a fraction of the time. Whatever else comes is left to the general way, which judges
+//! decided in a fraction of the time. Whatever else comes is left to the general way, which decides
 //! the same.
 
 use crate::{
@@ -95,7 +95,7 @@ impl<T: Tag> FastHeaders<T> {
     }
 }
 
-/// What the first look at a plain packet has found. The destination is read later: a flood is judged
+/// What the first look at a plain packet has found. The destination is read later: a flood is decided
 /// without it.
 #[derive(Clone, Copy, Debug)]
 pub struct FastPacket<A> {

@@ -40,7 +40,7 @@ pub enum SocketMatch {
     None,
     /// A socket whose peer is the sender: connected, or closing, or being opened.
     Connected,
-    /// A socket that hears everybody.
+    /// A socket that takes packets of any peer.
     Listener,
 }
 

@@ -31,7 +31,7 @@ pub(crate) fn exception<A: Address>(
 }
 
 /// Whether a packet is for a port and an address at which the kernel itself receives: a tunnel's,
-/// which hears every peer.
+/// which takes packets of any peer.
 #[inline(always)]
 pub(crate) fn is_for_kernel<A: Address>(
     tuple: &Tuple<A>,
@@ -45,7 +45,7 @@ pub(crate) fn is_for_kernel<A: Address>(
         && (at(A::UNSPECIFIED) || at(tuple.local))
 }
 
-/// In monitor mode the packet passes, and whoever takes it would have lost it.
+/// In monitor mode the packet passes, and the socket that takes it would not have had it.
 #[inline(always)]
 pub(crate) fn count_would_drop<A: FlowAddress>(tuple: &Tuple<A>, datapath: &impl Datapath) {
     match datapath.socket(tuple.transport, A::FlowKey::new(tuple).sized()) {

@@ -26,17 +26,17 @@ use crate::{
     },
 };
 
-/// Judges a received frame, cheapest questions first, and takes note of it in the flow it
+/// Decides about a received frame, cheapest questions first, and takes note of it in the flow it
 /// belongs to.
 #[inline(always)]
 pub fn ingress(frame: &(impl Packet + ?Sized), datapath: &impl Datapath) -> Decision {
     ingress_then(frame, datapath, |decision, _| decision)
 }
 
-/// Judges a received frame as [`ingress`] does, and hands the judgement to `finish`, with what is to
+/// Decides about a received frame as [`ingress`] does, and hands the decision to `finish`, with what is to
 /// be done.
 ///
-/// `finish` is compiled into each place where a judgement falls: what is known of it there need
+/// `finish` is compiled into each place where a decision is made: what is known of it there need
 /// not be computed, and a flood's drop is counted in a third of the time.
 #[inline(always)]
 pub fn ingress_then<R>(
@@ -82,8 +82,8 @@ fn verdict(decision: Decision, datapath: &impl Datapath) -> Verdict {
     }
 }
 
-/// Settles what nearly all plain packets are: outside the range, of known flows, or lost. What is left
-/// over is judged the general way, `finish` with it: every other question would be one more for
+/// Finishes what nearly all plain packets are: outside the range, of known flows, or lost. What is left
+/// over is decided the general way, `finish` with it: every other question would be one more for
 /// a verifier to follow here, for each family.
 #[inline(always)]
 fn ingress_fast<A: FlowAddress + PageAddress, R, F: FnOnce(Decision, Verdict) -> R>(
@@ -150,7 +150,7 @@ fn refresh_on_receive(cell: &FlowCell, flags: TcpFlags, datapath: &impl Datapath
     counts
 }
 
-/// Judges a received frame the general way, which takes longer and reads everything.
+/// Decides about a received frame the general way, which takes longer and reads everything.
 #[inline(always)]
 pub fn ingress_general(frame: &(impl Packet + ?Sized), datapath: &impl Datapath) -> Decision {
     let outcome = match ethernet::payload(frame) {
@@ -207,7 +207,7 @@ fn ingress_ip<A: FlowAddress>(
     }
 }
 
-/// Judges what has a transport header, by its own flow or by that of the packet it quotes.
+/// Decides about what has a transport header, by its own flow or by that of the packet it quotes.
 #[inline(always)]
 fn decide_datagram<A: FlowAddress>(
     frame: &(impl Packet + ?Sized),
@@ -224,14 +224,14 @@ fn decide_datagram<A: FlowAddress>(
         return outcome;
     }
 
-    // Whoever forges an error may quote a packet of any host, and send it here all the same: it is
+    // A forged error may quote a packet of any host, and be sent here all the same: it is
     // asked where the error itself goes.
     let error = RouteKey::without_ports(ip.source, ip.destination, A::ICMP, ip.class);
 
     exception(frame, &error, datapath).unwrap_or(Outcome::DropIcmpUnrelated)
 }
 
-/// Judges a packet by its flow.
+/// Decides about a packet by its flow.
 #[inline(always)]
 fn decide_packet<A: FlowAddress>(
     frame: &(impl Packet + ?Sized),
@@ -270,7 +270,7 @@ fn decide_packet<A: FlowAddress>(
     Outcome::DropNoFlow
 }
 
-/// Judges an ICMP error by the packet it quotes, which this host should have sent: by its flow, or
+/// Decides about an ICMP error by the packet it quotes, which this host should have sent: by its flow, or
 /// by what is not recorded on purpose. `None` says that there is no reason to believe it.
 #[inline(always)]
 fn decide_quote<A: FlowAddress>(tuple: &Tuple<A>, datapath: &impl Datapath) -> Option<Outcome> {
@@ -304,7 +304,7 @@ fn decide_later_fragment(key: &FragmentKey, datapath: &impl Datapath) -> Outcome
     }
 }
 
-/// Remembers a refused first fragment; an accepted one clears the mark, so that whoever forges
+/// Remembers a refused first fragment; an accepted one clears the mark, so that forged
 /// first fragments cannot cut genuine answers.
 #[inline(always)]
 fn note_first_fragment(key: &FragmentKey, outcome: Outcome, datapath: &impl Datapath) {
@@ -393,7 +393,7 @@ pub(crate) fn ask_ends<A: FlowAddress + PageAddress, T: Tag>(
     })
 }
 
-/// Settles a packet behind one VLAN tag to a free port. What is left over is judged the general way,
+/// Finishes a packet behind one VLAN tag to a free port. What is left over is decided the general way,
 /// `finish` with it.
 #[inline(always)]
 pub(crate) fn tagged_no_flow<R, F: FnOnce(Decision, Verdict) -> R>(
@@ -432,7 +432,7 @@ fn no_flow_if_free<A: FlowAddress + PageAddress, R, F: FnOnce(Decision, Verdict)
     }
 }
 
-/// The judgement of a packet to a free port.
+/// The decision about a packet to a free port.
 #[inline(always)]
 pub(crate) fn no_flow<A: FlowAddress>(packet: FastPacket<A>) -> Decision {
     Decision {
@@ -442,9 +442,9 @@ pub(crate) fn no_flow<A: FlowAddress>(packet: FastPacket<A>) -> Decision {
     }
 }
 
-/// Judges a packet by its flow, if that is known, or if the kernel itself proves it.
+/// Decides about a packet by its flow, if that is known, or if the kernel itself proves it.
 ///
-/// A packet that only quotes the flow has no `flags`, and changes nothing: whoever forges an ICMP
+/// A packet that only quotes the flow has no `flags`, and changes nothing: a forged ICMP
 /// error must not prolong or shorten anything.
 #[inline(always)]
 pub(crate) fn decide_by_flow<A: FlowAddress>(
