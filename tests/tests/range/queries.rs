@@ -1,8 +1,12 @@
-//! Y02: queries of sockets that are not connected, which only a record can prove.
+//! Y02: queries of sockets that are not connected, which only a record can prove, while what is
+//! guarded changes, or how it is recorded.
 
 use std::{
     collections::VecDeque,
+    fs,
     net::{IpAddr, SocketAddr, UdpSocket},
+    path::PathBuf,
+    process::Command,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
@@ -10,16 +14,17 @@ use std::{
 
 use anyhow::{Result, ensure};
 use guard_tests::{
+    build,
     clients::run,
     frames::{G, P},
     guard::Guard,
-    netns::Direct,
+    netns::{Direct, Namespace},
 };
 
 use crate::{MODES, change};
 
-/// Changes there and back.
-const ROUNDS: usize = 16;
+/// Changes of the range there and back, and of the configuration, which take less time.
+const ROUNDS: [usize; 2] = [16, 32];
 /// How long the far end takes to answer: some answers come after the change, of queries from before.
 const THINKS: Duration = Duration::from_millis(12);
 /// How long an answer is waited for.
@@ -56,9 +61,47 @@ fn is_answered(socket: &UdpSocket) -> bool {
     socket.recv_from(&mut [0; 16]).is_ok()
 }
 
-/// Sends queries from one port after the other while the range changes back and forth. Returns how
+/// What changes, back and forth.
+#[derive(Clone, Copy, Debug)]
+enum Changes {
+    /// The kernel's range.
+    Range,
+    /// The configuration, whose text is this or that.
+    Configuration([&'static str; 2]),
+}
+
+/// A configuration file of one test's own.
+struct Config(PathBuf);
+
+impl Config {
+    fn new(host: &Namespace) -> Result<Self> {
+        let config = Self(std::env::temp_dir().join(format!("queries-{}.toml", host.name())));
+        fs::write(&config.0, "")?;
+        Ok(config)
+    }
+
+    /// Has the guard read another text.
+    fn reload(&self, guard: &Guard, text: &str) -> Result<()> {
+        fs::write(&self.0, text)?;
+        let mut reload = Command::new(build::binary());
+        reload.arg("reload").arg("--control-socket");
+        let output = reload.arg(guard.control_socket()).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{text}: {said}");
+        Ok(())
+    }
+}
+
+impl Drop for Config {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Sends queries from one port after the other while something changes back and forth. Returns how
 /// many, and how many of them have no answer.
-fn query_while_the_range_changes(
+fn query_while(
+    changes: Changes,
     alterations: &[&str],
     flags: &[&str],
     family: usize,
@@ -77,8 +120,16 @@ fn query_while_the_range_changes(
     )?;
     run(guest, "nft add rule inet t c ct state new accept")?;
     let server = host.run(|| UdpSocket::bind((peer, SERVER)))?;
-    let guard = Guard::start_altered(guest, topology.interface(), alterations, flags)?;
-    change(guest, &guard, "40000 45000")?;
+    let config = Config::new(guest)?;
+    let path = config.0.display().to_string();
+    let flags = [flags, &["--config", &path]].concat();
+    let guard = Guard::start_altered(guest, topology.interface(), alterations, &flags)?;
+    let alternate = |number: usize| match changes {
+        Changes::Range => change(guest, &guard, ["40000 45000", "50000 60999"][number]),
+        Changes::Configuration(texts) => config.reload(&guard, texts[number]),
+    };
+    alternate(0)?;
+    let rounds = ROUNDS[usize::from(!matches!(changes, Changes::Range))];
     let (done, over) = (AtomicBool::new(false), AtomicBool::new(false));
     let ask = || -> Result<(usize, usize)> {
         let (mut open, mut asked, mut lost) = (VecDeque::new(), 0, 0);
@@ -116,9 +167,9 @@ fn query_while_the_range_changes(
     thread::scope(|scope| {
         let answering = scope.spawn(|| answer(&server, &over));
         let asking = scope.spawn(|| guest.run(ask));
-        let changed = (0..ROUNDS).try_for_each(|_| {
-            change(guest, &guard, "50000 60999")?;
-            change(guest, &guard, "40000 45000")
+        let changed = (0..rounds).try_for_each(|_| {
+            alternate(1)?;
+            alternate(0)
         });
         done.store(true, Relaxed);
         let counted = asking.join().expect("it does not panic");
@@ -129,19 +180,45 @@ fn query_while_the_range_changes(
     })
 }
 
-#[test]
-fn y02_every_query_is_answered_while_the_range_changes() -> Result<()> {
+/// Shows that every query is answered, and that some are not where none is recorded that begins
+/// between the look and the change.
+fn every_query_is_answered(changes: Changes) -> Result<()> {
     for (family, mode) in MODES.into_iter().enumerate() {
         let flags = ["--xdp-mode", mode];
-        let (asked, lost) = query_while_the_range_changes(&[], &flags, family)?;
-        println!("Y02, {mode}: {asked} queries");
-        ensure!(asked > 1000, "Y02, {mode}: only {asked} queries");
-        ensure!(lost == 0, "Y02, {mode}: {lost} of {asked} have no answer");
+        let (asked, lost) = query_while(changes, &[], &flags, family)?;
+        println!("Y02, {changes:?}, {mode}: {asked} queries");
+        ensure!(
+            asked > 1000,
+            "Y02, {changes:?}, {mode}: only {asked} queries"
+        );
+        ensure!(
+            lost == 0,
+            "Y02, {changes:?}, {mode}: {lost} of {asked} have no answer"
+        );
     }
-    // The control: what is sent between the look and the change is recorded by nobody.
     let without = ["--without", "both-recorded"];
-    let (asked, lost) = query_while_the_range_changes(&without, &[], 0)?;
-    println!("Y02, control: {lost} of {asked} have no answer");
-    ensure!(lost > 0, "Y02, control: all of {asked} are answered");
+    let (asked, lost) = query_while(changes, &without, &[], 0)?;
+    println!("Y02, {changes:?}, control: {lost} of {asked} have no answer");
+    ensure!(
+        lost > 0,
+        "Y02, {changes:?}, control: all of {asked} are answered"
+    );
     Ok(())
+}
+
+#[test]
+fn y02_every_query_is_answered_while_the_range_changes() -> Result<()> {
+    every_query_is_answered(Changes::Range)
+}
+
+#[test]
+fn y02_every_query_is_answered_while_the_filter_changes() -> Result<()> {
+    let texts = ["", "udp-filter = \"address\"\n"];
+    every_query_is_answered(Changes::Configuration(texts))
+}
+
+#[test]
+fn y02_every_query_is_answered_while_ports_cease_to_be_exposed() -> Result<()> {
+    let texts = ["", "expose = [\"40000-45000/udp\", \"50000-60999/udp\"]\n"];
+    every_query_is_answered(Changes::Configuration(texts))
 }
