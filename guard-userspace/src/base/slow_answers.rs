@@ -19,11 +19,18 @@ pub enum Subject {
     Conntrack,
     /// Interfaces, addresses and routes.
     Interfaces,
+    /// The last of what a change has to know of older flows.
+    Flows,
 }
 
 impl Subject {
     /// Every subject.
-    pub const ALL: [Self; 3] = [Self::Sockets, Self::Conntrack, Self::Interfaces];
+    pub const ALL: [Self; 4] = [
+        Self::Sockets,
+        Self::Conntrack,
+        Self::Interfaces,
+        Self::Flows,
+    ];
 
     /// The name of the file that keeps its answers back.
     pub const fn name(self) -> &'static str {
@@ -31,6 +38,7 @@ impl Subject {
             Self::Sockets => "sockets",
             Self::Conntrack => "conntrack",
             Self::Interfaces => "interfaces",
+            Self::Flows => "flows",
         }
     }
 }

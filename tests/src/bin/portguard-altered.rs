@@ -28,8 +28,8 @@ struct Altered {
     #[arg(long, value_name = "NUMBER")]
     layout: Option<u32>,
 
-    /// While this folder holds a file `sockets`, `conntrack` or `interfaces`, the kernel answers no
-    /// question about these
+    /// While this folder holds a file `sockets`, `conntrack`, `interfaces` or `flows`, the kernel answers
+    /// no question about these
     #[arg(long, value_name = "FOLDER")]
     keep_back: Option<PathBuf>,
 

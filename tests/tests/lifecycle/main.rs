@@ -21,6 +21,7 @@ mod resize;
 mod restarts;
 mod scale;
 mod slow_answers;
+mod unfinished;
 mod upgrade;
 
 use std::time::{Duration, Instant};

@@ -21,26 +21,38 @@ const LONG: Duration = Duration::from_secs(10);
 const PROMISED: Duration = Duration::from_secs(1);
 
 /// Answers of the kernel that are kept back, in a folder of this test's own.
-struct KeptBack(PathBuf);
+pub(super) struct KeptBack(PathBuf);
 
 impl KeptBack {
-    fn new(lab: &Lab) -> Result<Self> {
+    pub(super) fn new(lab: &Lab) -> Result<Self> {
         let name = format!("kept-back-{}", lab.topology.guarded.name());
         let folder = std::env::temp_dir().join(name);
         fs::create_dir(&folder).with_context(|| format!("create {}", folder.display()))?;
         Ok(Self(folder))
     }
 
-    fn begin(&self, subject: Subject) -> Result<()> {
+    /// Where files say what is kept back, as a daemon is told.
+    pub(super) fn folder(&self) -> String {
+        self.0.display().to_string()
+    }
+
+    /// Writes a configuration file, and returns its path.
+    pub(super) fn configure(&self, text: &str) -> Result<String> {
+        let path = self.0.join("portguard.toml");
+        fs::write(&path, text)?;
+        Ok(path.display().to_string())
+    }
+
+    pub(super) fn begin(&self, subject: Subject) -> Result<()> {
         Ok(fs::write(self.0.join(subject.name()), "")?)
     }
 
-    fn end(&self, subject: Subject) -> Result<()> {
+    pub(super) fn end(&self, subject: Subject) -> Result<()> {
         Ok(fs::remove_file(self.0.join(subject.name()))?)
     }
 
     /// How many wait for an answer.
-    fn waiting(&self, subject: Subject) -> usize {
+    pub(super) fn waiting(&self, subject: Subject) -> usize {
         let text = fs::read_to_string(self.0.join(subject.name()));
         text.map_or(0, |text| text.lines().count())
     }
@@ -75,13 +87,8 @@ fn asked(guard: &Guard, words: &str) -> Result<()> {
 /// Has the kernel keep back what it knows of `subject`, and everything asked of the daemon meanwhile.
 fn nothing_waits(lab: &Lab, subject: Subject) -> Result<()> {
     let kept_back = KeptBack::new(lab)?;
-    let config = kept_back.0.join("portguard.toml");
-    let configure = |text: &str| fs::write(&config, text);
-    configure("listeners = \"expose\"\n")?;
-    let (folder, path) = (
-        kept_back.0.display().to_string(),
-        config.display().to_string(),
-    );
+    let path = kept_back.configure("listeners = \"expose\"\n")?;
+    let folder = kept_back.folder();
     let mut guard = Guard::start_altered(
         &lab.topology.guarded,
         lab.topology.interface(),
@@ -108,7 +115,7 @@ fn nothing_waits(lab: &Lab, subject: Subject) -> Result<()> {
         })?;
         in_time("/metrics", || metrics::scrape(host))?;
         in_time("status", || asked(&guard, "status"))?;
-        configure(&format!(
+        kept_back.configure(&format!(
             "listeners = \"expose\"\ntrust = [\"192.0.2.{rounds}/32\"]\n"
         ))?;
         in_time("a reload", || asked(&guard, "reload"))?;
@@ -144,10 +151,17 @@ fn first_port(lab: &Lab) -> Result<u64> {
     Ok(metrics::sum(&samples, "portguard_port_range", &labels))
 }
 
-/// Whether a sweep has been complete since the start.
-fn has_swept(host: &Namespace) -> Result<bool> {
-    let mut samples = metrics::scrape(host)?.into_iter();
-    Ok(samples.any(|sample| sample.name == "portguard_sweep_duration_seconds"))
+/// Waits until a sweep has been complete since the start.
+pub(super) fn wait_for_a_sweep(host: &Namespace) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let mut samples = metrics::scrape(host)?.into_iter();
+        if samples.any(|sample| sample.name == "portguard_sweep_duration_seconds") {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < LONG, "no sweep");
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Asks for a reload while a change is under way. It need not be done, but must be answered.
@@ -192,33 +206,24 @@ fn nothing_waits_for_a_change(subject: Subject, by_reload: bool) -> Result<()> {
             run(host, line)?;
         }
     }
-    let config = kept_back.0.join("portguard.toml");
     let configured = |first: u16| {
         if by_reload {
-            fs::write(&config, format!("range = \"{first}-60999\"\n"))
+            kept_back.configure(&format!("range = \"{first}-60999\"\n"))
         } else {
-            fs::write(&config, "")
+            kept_back.configure("")
         }
     };
-    configured(50_000)?;
+    let path = configured(50_000)?;
     host.sysctl(RANGE, "50000 60999")?;
-    let (folder, path) = (
-        kept_back.0.display().to_string(),
-        config.display().to_string(),
-    );
+    let folder = kept_back.folder();
     let mut guard = Guard::start_altered(
         host,
         lab.topology.interface(),
         &["--keep-back", &folder, "--sweep-rest", "600000"],
         &["--config", &path],
     )?;
-    // Sweeps ask too, and must not be taken for the change: the first one has to be over, and there
-    // is no other.
-    let began = Instant::now();
-    while !has_swept(host)? {
-        ensure!(began.elapsed() < LONG, "no sweep: {}", guard.said());
-        thread::sleep(Duration::from_millis(10));
-    }
+    // Sweeps ask too, and must not be taken for the change: there is one, and no other.
+    wait_for_a_sweep(host)?;
     let socket = guard.control_socket().to_owned();
     let begin = |first: u16| -> Result<()> {
         configured(first)?;

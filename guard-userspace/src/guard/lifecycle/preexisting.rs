@@ -15,7 +15,10 @@ use guard_common::{
 
 use super::Guard;
 use crate::{
-    base::background::in_background,
+    base::{
+        background::in_background,
+        slow_answers::{self, Subject},
+    },
     bpf::{
         clock::Clock,
         maps::{FlowEntry, FlowMap, StateMemory},
@@ -125,6 +128,7 @@ impl Seeder {
         if self.parts.conntrack {
             preexisting.tracked = seed::conntrack::seed(ports, &settings.unrecorded, target);
         }
+        slow_answers::wait(Subject::Flows);
 
         Ok(preexisting)
     }
