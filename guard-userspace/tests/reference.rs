@@ -234,10 +234,10 @@ fn the_example_file_shows_the_defaults() {
     }
     let keys = text.lines().count();
     assert!(keys > 20, "{keys} keys: {text}");
-    let path = std::env::temp_dir().join(format!("portguard-example-{}.toml", std::process::id()));
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("portguard.toml");
     std::fs::write(&path, &text).expect("a file");
     let shown = Settings::load(&ConfigLayer::default(), Some(&path));
-    std::fs::remove_file(&path).expect("is removed");
     assert_eq!(
         shown.expect("is sound"),
         settings("portguard run --iface eth0"),

@@ -16,7 +16,7 @@ pub use self::{
     attempt::{Attempt, Daemon},
     mutation::{Capability, Mutation},
 };
-use crate::{bpffs, build, kernel::Kernel, netns::Direct};
+use crate::{bpffs, build, kernel::Kernel, netns::Direct, scratch::Scratch};
 
 /// A guarded host, its peer, and what portguard may leave behind there.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct Host {
     /// The two ends of the link. The interface to guard is `vg`.
     pub topology: Direct,
     pins: bpffs::Folder,
-    files: PathBuf,
+    files: Scratch,
 }
 
 impl Host {
@@ -32,9 +32,7 @@ impl Host {
     pub fn new() -> Result<Self> {
         let topology = Direct::new()?;
         let pins = bpffs::Folder::new()?;
-        let name = pins.path().file_name().context("a folder has a name")?;
-        let files = std::env::temp_dir().join(name);
-        fs::create_dir(&files).with_context(|| format!("create {}", files.display()))?;
+        let files = Scratch::new()?;
         Ok(Self {
             topology,
             pins,
@@ -44,7 +42,7 @@ impl Host {
 
     /// A folder for what the test writes.
     pub fn files(&self) -> &Path {
-        &self.files
+        self.files.path()
     }
 
     /// Where this host's portguard pins.
@@ -54,9 +52,7 @@ impl Host {
 
     /// Writes a file of the test's.
     pub fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
-        let path = self.files.join(name);
-        fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
-        Ok(path)
+        self.files.write(name, text)
     }
 
     /// `portguard run --iface vg` with these flags, apart from all other daemons.
@@ -65,7 +61,7 @@ impl Host {
             .flags(&[OsStr::new("--pin-dir"), self.pins().as_os_str()])
             .flags(&[
                 OsStr::new("--control-socket"),
-                self.files.join("control.sock").as_os_str(),
+                self.files.file("control.sock").as_os_str(),
             ])
             .flags(flags)
     }
@@ -78,7 +74,7 @@ impl Host {
             .flags(&[OsStr::new("--pin-dir"), self.pins().as_os_str()])
             .flags(&[
                 OsStr::new("--control-socket"),
-                self.files.join("control.sock").as_os_str(),
+                self.files.file("control.sock").as_os_str(),
             ])
     }
 
@@ -102,7 +98,7 @@ impl Host {
         let listening = self.listening()?;
         ensure!(listening.is_empty(), "it listens still: {listening:?}");
         ensure!(
-            !self.files.join("control.sock").exists(),
+            !self.files.file("control.sock").exists(),
             "its socket stays"
         );
         ensure!(mounts() <= 1, "bpffs is mounted {} times", mounts());
@@ -150,14 +146,6 @@ impl Host {
         let sockets = self.topology.guarded.run(read)?;
         let listens = |line: &&str| line.split_whitespace().nth(3) == Some("0A");
         Ok(sockets.lines().filter(listens).map(str::to_owned).collect())
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.files) {
-            eprintln!("{} is left behind: {error}", self.files.display());
-        }
     }
 }
 

@@ -3,11 +3,11 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    process,
-    sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::{Context, Result};
+
+use crate::scratch;
 
 /// Where it is mounted.
 const MOUNTED: &str = "/sys/fs/bpf";
@@ -19,14 +19,8 @@ pub struct Folder(PathBuf);
 impl Folder {
     /// Makes a folder, and mounts the file system where nobody has.
     pub fn new() -> Result<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-
         mount()?;
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("portguard-test-{}-{count}", process::id());
-        let path = Path::new(MOUNTED).join(name);
-        fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
-        Ok(Self(path))
+        Ok(Self(scratch::folder_in(Path::new(MOUNTED))?.keep()))
     }
 
     /// Where it is.

@@ -6,9 +6,7 @@ mod ssh;
 
 use std::{
     fs,
-    path::{Path, PathBuf},
-    process::{self, Child, Command, Output, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    process::{Child, Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -134,41 +132,4 @@ pub fn kernel_counter(host: &Namespace, table: &str, line: &str, column: &str) -
         .find(|(name, _)| *name == column)
         .with_context(|| format!("{path} has no {line} {column}"))?;
     Ok(value.parse()?)
-}
-
-/// A folder of this test's own, which disappears with everything in it.
-#[derive(Debug)]
-pub struct Scratch(PathBuf);
-
-impl Scratch {
-    /// Makes the folder.
-    pub fn new() -> Result<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("portguard-scratch-{}-{count}", process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
-        Ok(Self(path))
-    }
-
-    /// Where a file of this name is, or may be put.
-    pub fn file(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.0.join(name)
-    }
-
-    /// Writes a file, and returns where it is.
-    pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) -> Result<PathBuf> {
-        let path = self.file(name);
-        fs::write(&path, contents).with_context(|| format!("write {}", path.display()))?;
-        Ok(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("{} is left behind: {error}", self.0.display());
-        }
-    }
 }

@@ -210,7 +210,7 @@ impl<'a> Guard<'a> {
 
     /// Where it listens for `status`, `flows` and the like.
     pub fn control_socket(&self) -> PathBuf {
-        self.folder.files.join("control.sock")
+        self.folder.files.file("control.sock")
     }
 
     /// Where it pins maps and links.

@@ -23,6 +23,7 @@ pub mod build;
 pub mod kernel;
 pub mod processors;
 pub mod rounds;
+pub mod scratch;
 
 pub mod bpffs;
 pub mod pinned;

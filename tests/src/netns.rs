@@ -166,14 +166,17 @@ fn delete(name: &str) {
     }
 }
 
-/// Removes what tests left behind that were killed before they could.
+/// Removes what tests left behind that were killed before they could: process ids come again, and
+/// this process has made none yet.
 fn remove_those_of_the_dead() {
+    let own = process::id().to_string();
+
     for entry in fs::read_dir(FOLDER).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let pid = name
             .strip_prefix(PREFIX)
             .and_then(|rest| rest.split('-').next());
-        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+        if pid.is_some_and(|pid| pid == own || !Path::new("/proc").join(pid).exists()) {
             kill_inhabitants(&name);
             delete(&name);
         }

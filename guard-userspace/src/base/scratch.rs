@@ -44,20 +44,19 @@ mod tests {
 
     #[test]
     fn nothing_is_left() {
-        let folder = std::env::temp_dir().join(format!("portguard-scratch-{}", process::id()));
-        fs::create_dir(&folder).expect("is new");
-        for place in [folder.clone(), folder.join("missing/below")] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path();
+        for place in [folder.to_owned(), folder.join("missing/below")] {
             if let Some(mut file) = file_in(&place).expect("can be made") {
                 writeln!(file, "1").expect("can be written");
             }
         }
-        let left = fs::read_dir(&folder).expect("is there").count();
+        let left = fs::read_dir(folder).expect("is there").count();
         assert_eq!(left, 0);
         let file = folder.join("file");
         fs::write(&file, "").expect("can be written");
         let refused = file_in(&file.join("below")).expect_err("is below a file");
         assert_eq!(refused.kind(), io::ErrorKind::NotADirectory);
-        fs::remove_dir_all(&folder).expect("is ours");
     }
 
     /// Where no file can be made at all.

@@ -171,7 +171,8 @@ mod tests {
 
     #[test]
     fn the_second_is_told_who_is_first() {
-        let folder = std::env::temp_dir().join(format!("portguard-lock-{}", process::id()));
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path().join("locks");
         let first = InstanceLock::take_in(&folder, "a").expect("is free");
         let second = InstanceLock::take_in(&folder, "a").expect_err("is taken");
         assert!(
@@ -188,7 +189,8 @@ mod tests {
 
     #[test]
     fn a_file_that_was_removed_locks_nothing() {
-        let folder = std::env::temp_dir().join(format!("portguard-removed-{}", process::id()));
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path().join("locks");
         let first = InstanceLock::take_in(&folder, "a").expect("is free");
         let opened = File::open(&first.path).expect("is there");
         assert!(named(&opened, &first.path));

@@ -119,7 +119,7 @@ impl<'a> Attempt<'a> {
     }
 
     fn start(mut self) -> Result<Daemon> {
-        let log = self.host.files.join(format!("log-{}", count()));
+        let log = self.host.files.file(format!("log-{}", count()));
         self.command
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Protocol, Scratch, Server};
-use crate::netns::Namespace;
+use super::{Protocol, Server};
+use crate::{netns::Namespace, scratch::Scratch};
 
 /// Where the server of Debian wants an empty folder.
 const EMPTY: &str = "/run/sshd";

@@ -1,16 +1,15 @@
 //! What one daemon has for itself.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     path::PathBuf,
     process::{Child, Command, Stdio},
     rc::Rc,
-    sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::{Context, Result};
 
-use crate::{bpffs, build, metrics, netns::Namespace};
+use crate::{bpffs, build, metrics, netns::Namespace, scratch::Scratch};
 
 /// Which daemon runs.
 #[derive(Clone, Debug)]
@@ -36,18 +35,12 @@ impl Program {
 #[derive(Debug)]
 pub(super) struct Folder {
     pub(super) pins: Rc<bpffs::Folder>,
-    pub(super) files: PathBuf,
+    pub(super) files: Scratch,
 }
 
 impl Folder {
     pub(super) fn new(pins: Rc<bpffs::Folder>) -> Result<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-
-        let name = pins.path().file_name().context("a folder has a name")?;
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}-{count}", name.display());
-        let files = std::env::temp_dir().join(name);
-        fs::create_dir(&files).with_context(|| format!("create {}", files.display()))?;
+        let files = Scratch::new()?;
         Ok(Self { pins, files })
     }
 
@@ -92,7 +85,7 @@ impl Folder {
         }
         daemon
             .arg("--control-socket")
-            .arg(self.files.join("control.sock"))
+            .arg(self.files.file("control.sock"))
             .arg("--pin-dir")
             .arg(self.pins.path())
             .args(flags)
@@ -104,14 +97,6 @@ impl Folder {
     }
 
     pub(super) fn log(&self) -> PathBuf {
-        self.files.join("log")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.files) {
-            eprintln!("{} is left behind: {error}", self.files.display());
-        }
+        self.files.file("log")
     }
 }

@@ -22,6 +22,7 @@ use guard_tests::{
     metrics,
     netns::{Direct, Namespace},
     peers::{Connection, Exchange, alive, unspecified},
+    scratch::Scratch,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -95,8 +96,9 @@ fn refused(host: &Namespace, interface: &str, flags: &[&str]) -> Result<(Option<
     start.args(["5"]).arg(build::binary());
     start.args(["run", "--iface", interface]);
     start.arg("--pin-dir").arg(pins.path());
-    let socket = std::env::temp_dir().join(format!("chain-{}.sock", std::process::id()));
-    start.arg("--control-socket").arg(socket).args(flags);
+    let files = Scratch::new()?;
+    start.arg("--control-socket");
+    start.arg(files.file("control.sock")).args(flags);
     said(&mut start)
 }
 

@@ -7,6 +7,7 @@ use guard_tests::{
     guard::Guard,
     neighbour::{End, NEXT, PASS, Program, add_filter, row, tc},
     netns::Direct,
+    scratch::Scratch,
 };
 
 use super::{LOOK, LOST, answered, has_tcx, health, require_answers, status, within};
@@ -123,10 +124,9 @@ fn a_thousand_filters_are_not_all_looked_at() -> Result<()> {
     let batch: String = (0..1_000)
         .map(|_| format!("filter add dev {interface} egress prio 9 protocol ip u32 {nowhere}\n"))
         .collect();
-    let file = std::env::temp_dir().join(format!("chain-{}.tc", std::process::id()));
-    std::fs::write(&file, batch)?;
+    let files = Scratch::new()?;
+    let file = files.write("filters.tc", batch)?;
     tc(host, &format!("-batch {}", file.display()))?;
-    std::fs::remove_file(&file)?;
 
     let mut guard = Guard::start(host, interface, &[])?;
     require_answers(&topology, "behind a thousand")?;

@@ -190,7 +190,7 @@ fn many_routes_are_read_at_leisure() -> Result<()> {
             format!("route add {net}/24 via 10.9.0.1 dev vg\n")
         })
         .collect();
-    let scratch = guard_tests::clients::Scratch::new()?;
+    let scratch = guard_tests::scratch::Scratch::new()?;
     let batch = scratch.write("routes", routes.as_bytes())?;
     guard_tests::clients::run(host, &format!("ip -batch {}", batch.display()))?;
     let guard = lab.guard("native", &[])?;

@@ -13,9 +13,9 @@ use guard_common::outcome::{
     Outcome::{self, DropNoFlow, PassKnownFlow, PassNewFlow, PassOutsideRange, PassRefreshedFlow},
 };
 use guard_tests::{
-    clients::Scratch,
     frames::{EVERYBODY, End, FAR, G, NOBODY, P, tcp, udp},
     netns::{Direct, Namespace},
+    scratch::Scratch,
     wire::Wire,
 };
 
@@ -41,11 +41,15 @@ fn guards() -> impl Iterator<Item = (Vec<&'static str>, Outcome)> {
 }
 
 /// dnsmasq on the peer, and its file of leases.
-struct Server(Child, std::path::PathBuf);
+struct Server {
+    child: Child,
+    _files: Scratch,
+}
 
 impl Server {
     fn start(peer: &Namespace) -> Result<Self> {
-        let leases = std::env::temp_dir().join(format!("{}.leases", peer.name()));
+        let files = Scratch::new()?;
+        let leases = files.file("leases");
         let child = peer
             .command("dnsmasq")
             .args([
@@ -67,15 +71,17 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .context("run dnsmasq")?;
-        Ok(Self(child, leases))
+        Ok(Self {
+            child,
+            _files: files,
+        })
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-        let _ = fs::remove_file(&self.1);
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -15,6 +15,7 @@ use guard_tests::{
     guard::Guard,
     metrics,
     netns::{Direct, Namespace},
+    scratch::Scratch,
     wire::{Listener, QUIET},
 };
 
@@ -118,7 +119,7 @@ fn a_start_of_many_interfaces_ends_when_it_is_told_to() -> Result<()> {
             }
         }
         let pins = bpffs::Folder::new()?;
-        let place = std::env::temp_dir().join(format!("start-{}", host.name()));
+        let files = Scratch::new()?;
         let mut used_up = Vec::new();
         for wait in [0, 300, 900] {
             let mut child = host
@@ -128,7 +129,7 @@ fn a_start_of_many_interfaces_ends_when_it_is_told_to() -> Result<()> {
                 .arg("--pin-dir")
                 .arg(pins.path())
                 .arg("--control-socket")
-                .arg(&place)
+                .arg(files.file("control.sock"))
                 .spawn()?;
             let since = Instant::now();
             while !catches_sigterm(child.id())? {
@@ -220,7 +221,8 @@ fn f10_those_that_are_there_are_guarded_while_one_is_missing() -> Result<()> {
 fn the_service_manager_is_told_what_is_in_force() -> Result<()> {
     let topology = Direct::new()?;
     let host = &topology.guarded;
-    let place = std::env::temp_dir().join(format!("manager-{}", host.name()));
+    let files = Scratch::new()?;
+    let place = files.file("manager");
     let manager = UnixDatagram::bind(&place)?;
     manager.set_read_timeout(Some(PATIENCE))?;
     let guard = Guard::start_with(host, topology.interface(), &[], |daemon| {
@@ -247,7 +249,6 @@ fn the_service_manager_is_told_what_is_in_force() -> Result<()> {
     hears("guarding vg, ports 32768-60999")?;
     host.sysctl("net/ipv4/ip_local_port_range", "40000 50000")?;
     hears("guarding vg, ports 40000-50000")?;
-    let _ = std::fs::remove_file(&place);
     Ok(())
 }
 

@@ -3,7 +3,6 @@
 use std::{
     fs,
     os::unix::process::CommandExt,
-    path::PathBuf,
     process::{Child, Command},
     thread,
     time::{Duration, Instant},
@@ -21,6 +20,7 @@ use guard_tests::{
     guard::Guard,
     netns::Namespace,
     peers::{Exchange, Talk},
+    scratch::Scratch,
     wire::Wire,
 };
 use guard_userspace::api::control::{self, Client};
@@ -81,9 +81,9 @@ fn a_humble_daemon_does_all_that_it_is_there_for() -> Result<()> {
     for hook in egress_hooks() {
         let lab = Lab::new()?;
         let (host, peer) = (&lab.topology.guarded, &lab.topology.peer);
-        let config = Config(std::env::temp_dir().join(format!("{}.toml", host.name())));
-        fs::write(&config.0, "")?;
-        let path = config.0.display().to_string();
+        let files = Scratch::new()?;
+        let config = files.write("portguard.toml", "")?;
+        let path = config.display().to_string();
         let flags = ["--egress-hook", hook, "--config", &path];
         let mut guard = lab.guard(&flags)?;
         is_humble(&guard)?;
@@ -112,7 +112,7 @@ fn a_humble_daemon_does_all_that_it_is_there_for() -> Result<()> {
         host.sysctl("net/ipv4/ip_local_port_range", "32768 60999")?;
         says(&guard, "-> 32768-60999", PATIENCE).with_context(|| row("range"))?;
 
-        fs::write(&config.0, "expose = [\"40001/udp\"]\n")?;
+        fs::write(&config, "expose = [\"40001/udp\"]\n")?;
         guard.signal(libc::SIGHUP);
         says(&guard, "reloaded: ", PATIENCE).with_context(|| row("reload"))?;
         is_humble(&guard)?;
@@ -227,13 +227,4 @@ fn a_daemon_that_can_name_nobody_guards_on() -> Result<()> {
     ensure!(guard.said().matches(lost).count() == 1, "{}", guard.said());
     ensure!(guard.end()?.success(), "{}", guard.said());
     Ok(())
-}
-
-/// A configuration file of this test's own.
-struct Config(PathBuf);
-
-impl Drop for Config {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
 }

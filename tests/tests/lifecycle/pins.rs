@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Stdio},
     thread,
     time::{Duration, Instant},
@@ -27,6 +27,7 @@ use guard_tests::{
     kernel::Kernel,
     netns::Direct,
     peers::{Exchange, Talk},
+    scratch,
 };
 use guard_userspace::{
     bpf::{
@@ -291,14 +292,12 @@ struct Group(PathBuf);
 impl Group {
     /// None where this process may not make one.
     fn new() -> Result<Option<Self>> {
-        let name = format!("portguard-test-{}", std::process::id());
         for (root, file) in [
             ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
             ("/sys/fs/cgroup", "memory.max"),
         ] {
-            let group = PathBuf::from(root).join(&name);
-            if fs::create_dir(&group).is_ok() {
-                let group = Self(group);
+            if let Ok(group) = scratch::folder_in(Path::new(root)) {
+                let group = Self(group.keep());
                 if group.0.join(file).exists() {
                     return Ok(Some(group));
                 }

@@ -21,6 +21,7 @@ use guard_tests::{
     guard::Guard,
     peers::{Exchange, Talk},
     refused::{Refused, while_refused},
+    scratch::Scratch,
     wire::QUIET,
 };
 use guard_userspace::{
@@ -37,18 +38,22 @@ use super::Lab;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A configuration file of this test's own.
-struct Config(PathBuf);
+struct Config {
+    path: PathBuf,
+    _folder: Scratch,
+}
 
 impl Config {
-    fn new(lab: &Lab) -> Result<Self> {
-        let name = format!("{}.toml", lab.topology.guarded.name());
-        let config = Self(std::env::temp_dir().join(name));
-        config.write("")?;
-        Ok(config)
+    fn new() -> Result<Self> {
+        let folder = Scratch::new()?;
+        Ok(Self {
+            path: folder.write("portguard.toml", "")?,
+            _folder: folder,
+        })
     }
 
     fn write(&self, text: &str) -> Result<()> {
-        fs::write(&self.0, text).with_context(|| format!("write {}", self.0.display()))
+        fs::write(&self.path, text).with_context(|| format!("write {}", self.path.display()))
     }
 
     /// Writes `text`, has it read, and waits until the guard says so in its `times`th line with
@@ -70,17 +75,11 @@ impl Config {
     }
 }
 
-impl Drop for Config {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
 #[test]
 fn a_reload_takes_effect_and_a_bad_one_does_not() -> Result<()> {
     let lab = Lab::new()?;
-    let config = Config::new(&lab)?;
-    let path = config.0.display().to_string();
+    let config = Config::new()?;
+    let path = config.path.display().to_string();
     let mut guard = lab.guard(&["--config", &path])?;
     let (host, peer) = (&lab.topology.guarded, &lab.topology.peer);
     let server = P.address(Family::Ipv4);
@@ -136,8 +135,8 @@ fn a_reload_takes_effect_and_a_bad_one_does_not() -> Result<()> {
 #[test]
 fn another_filter_cuts_nobody_it_can_know() -> Result<()> {
     let lab = Lab::new()?;
-    let config = Config::new(&lab)?;
-    let path = config.0.display().to_string();
+    let config = Config::new()?;
+    let path = config.path.display().to_string();
     let mut guard = lab.guard(&["--config", &path])?;
     let (host, peer) = (&lab.topology.guarded, &lab.topology.peer);
     let server = P.address(Family::Ipv4);
@@ -178,9 +177,9 @@ fn longer_timers_bring_ports_back_at_once() -> Result<()> {
     const REST: Duration = Duration::from_secs(4);
 
     let lab = Lab::new()?;
-    let config = Config::new(&lab)?;
+    let config = Config::new()?;
     config.write("timeout = { udp = 1 }")?;
-    let path = config.0.display().to_string();
+    let path = config.path.display().to_string();
     let (host, peer) = (&lab.topology.guarded, &lab.topology.peer);
     let rest = REST.as_millis().to_string();
     let mut guard = Guard::start_altered(
@@ -247,8 +246,8 @@ fn changes_without_membarrier() -> Result<()> {
 
     ensure!(membarrier().is_err(), "membarrier is not refused");
     let lab = Lab::new()?;
-    let config = Config::new(&lab)?;
-    let path = config.0.display().to_string();
+    let config = Config::new()?;
+    let path = config.path.display().to_string();
     let mut guard = lab.guard(&["--config", &path])?;
     let mut took = Vec::new();
     for text in ["expose = [\"40000/udp\"]", ""]
@@ -286,10 +285,10 @@ fn membarrier() -> io::Result<()> {
 #[test]
 fn what_cannot_be_taken_out_at_once_is_taken_out_later() -> Result<()> {
     let lab = Lab::new()?;
-    let config = Config::new(&lab)?;
+    let config = Config::new()?;
     let trusting = "trust = [\"198.51.100.0/24\"]";
     config.write(trusting)?;
-    let path = config.0.display().to_string();
+    let path = config.path.display().to_string();
     let mut guard = lab.guard(&["--config", &path])?;
     let pins = Pins::new(guard.pins(), &lab.topology.guarded.run(namespace::name)?);
     let prefix: IpNet = "198.51.100.0/24".parse()?;
@@ -327,9 +326,9 @@ fn what_cannot_be_taken_out_at_once_is_taken_out_later() -> Result<()> {
 #[test]
 fn a_change_that_does_not_fit_leaves_the_former_one() -> Result<()> {
     let lab = Lab::new()?;
-    let config = Config::new(&lab)?;
+    let config = Config::new()?;
     config.write("expose = [\"40000/udp\"]")?;
-    let path = config.0.display().to_string();
+    let path = config.path.display().to_string();
     let mut guard = lab.guard(&["--config", &path])?;
     let many: Vec<_> = (0..20_000_u32)
         .map(|number| format!("\"100.{}.{}.1\"", number >> 8, number & 0xff))
@@ -356,9 +355,9 @@ fn a_change_that_does_not_fit_leaves_the_former_one() -> Result<()> {
 #[test]
 fn a_change_stays_in_force_when_the_rest_cannot_be_learned() -> Result<()> {
     let lab = Lab::new()?;
-    let config = Config::new(&lab)?;
+    let config = Config::new()?;
     config.write("range = \"50000-60999\"")?;
-    let path = config.0.display().to_string();
+    let path = config.path.display().to_string();
     let mut guard = Guard::start_altered(
         &lab.topology.guarded,
         lab.topology.interface(),
@@ -394,9 +393,9 @@ fn a_live_change_brings_its_warnings() -> Result<()> {
     let lab = Lab::new()?;
     let host = &lab.topology.guarded;
     host.sysctl("net/ipv4/ip_local_port_range", WIDE)?;
-    let config = Config::new(&lab)?;
+    let config = Config::new()?;
     config.write(EXPOSED)?;
-    let path = config.0.display().to_string();
+    let path = config.path.display().to_string();
     let mut guard = lab.guard(&["--config", &path])?;
     ensure!(!guard.said().contains(WARNING), "{}", guard.said());
     let narrow = format!("{EXPOSED}\nrange = \"32768-60999\"");
@@ -437,8 +436,8 @@ fn portguard(guard: &Guard, lab: &Lab, words: &[&str]) -> Result<(Option<i32>, S
 #[test]
 fn anyone_who_asks_for_a_reload_is_told_what_came_of_it() -> Result<()> {
     let lab = Lab::new()?;
-    let config = Config::new(&lab)?;
-    let path = config.0.display().to_string();
+    let config = Config::new()?;
+    let path = config.path.display().to_string();
     let guard = lab.guard(&["--config", &path])?;
     let pins = guard.pins().display().to_string();
     let check = |word: &str| {

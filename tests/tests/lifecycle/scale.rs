@@ -17,6 +17,7 @@ use guard_tests::{
     guard::Guard,
     metrics,
     netns::Direct,
+    scratch::Scratch,
     wire::{Listener, Wire},
 };
 
@@ -101,12 +102,13 @@ fn a_stopped_daemon_is_given_up_soon() -> Result<()> {
 #[test]
 fn the_watchdog_is_fed_by_a_daemon_that_works() -> Result<()> {
     let topology = Direct::new()?;
-    let folder = std::env::temp_dir().join(format!("watchdog-{}", topology.guarded.name()));
-    let manager = UnixDatagram::bind(&folder)?;
+    let files = Scratch::new()?;
+    let socket = files.file("watchdog");
+    let manager = UnixDatagram::bind(&socket)?;
     manager.set_read_timeout(Some(Duration::from_secs(2)))?;
     let mut guard = Guard::start_with(&topology.guarded, topology.interface(), &[], |daemon| {
         daemon
-            .env("NOTIFY_SOCKET", &folder)
+            .env("NOTIFY_SOCKET", &socket)
             .env("WATCHDOG_USEC", "900000");
     })?;
     let mut message = [0; 256];
@@ -130,7 +132,6 @@ fn the_watchdog_is_fed_by_a_daemon_that_works() -> Result<()> {
     guard.signal(libc::SIGCONT);
     ensure!(silent, "a stopped daemon is heard");
     hear("WATCHDOG=1")?;
-    let _ = fs::remove_file(&folder);
     ensure!(guard.end()?.success(), "it does not end well");
     Ok(())
 }

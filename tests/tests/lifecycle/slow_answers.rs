@@ -3,14 +3,13 @@
 
 use std::{
     fs,
-    path::PathBuf,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use guard_tests::{build, clients::run, guard::Guard, metrics, netns::Namespace};
+use guard_tests::{build, clients::run, guard::Guard, metrics, netns::Namespace, scratch::Scratch};
 use guard_userspace::base::slow_answers::Subject;
 
 use super::{Lab, hooks};
@@ -21,46 +20,36 @@ const LONG: Duration = Duration::from_secs(10);
 const PROMISED: Duration = Duration::from_secs(1);
 
 /// Answers of the kernel that are kept back, in a folder of this test's own.
-pub(super) struct KeptBack(PathBuf);
+pub(super) struct KeptBack(Scratch);
 
 impl KeptBack {
-    pub(super) fn new(lab: &Lab) -> Result<Self> {
-        let name = format!("kept-back-{}", lab.topology.guarded.name());
-        let folder = std::env::temp_dir().join(name);
-        fs::create_dir(&folder).with_context(|| format!("create {}", folder.display()))?;
-        Ok(Self(folder))
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self(Scratch::new()?))
     }
 
     /// Where files say what is kept back, as a daemon is told.
     pub(super) fn folder(&self) -> String {
-        self.0.display().to_string()
+        self.0.path().display().to_string()
     }
 
     /// Writes a configuration file, and returns its path.
     pub(super) fn configure(&self, text: &str) -> Result<String> {
-        let path = self.0.join("portguard.toml");
-        fs::write(&path, text)?;
+        let path = self.0.write("portguard.toml", text)?;
         Ok(path.display().to_string())
     }
 
     pub(super) fn begin(&self, subject: Subject) -> Result<()> {
-        Ok(fs::write(self.0.join(subject.name()), "")?)
+        Ok(fs::write(self.0.file(subject.name()), "")?)
     }
 
     pub(super) fn end(&self, subject: Subject) -> Result<()> {
-        Ok(fs::remove_file(self.0.join(subject.name()))?)
+        Ok(fs::remove_file(self.0.file(subject.name()))?)
     }
 
     /// How many wait for an answer.
     pub(super) fn waiting(&self, subject: Subject) -> usize {
-        let text = fs::read_to_string(self.0.join(subject.name()));
+        let text = fs::read_to_string(self.0.file(subject.name()));
         text.map_or(0, |text| text.lines().count())
-    }
-}
-
-impl Drop for KeptBack {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -86,7 +75,7 @@ fn asked(guard: &Guard, words: &str) -> Result<()> {
 
 /// Has the kernel keep back what it knows of `subject`, and everything asked of the daemon meanwhile.
 fn nothing_waits(lab: &Lab, subject: Subject) -> Result<()> {
-    let kept_back = KeptBack::new(lab)?;
+    let kept_back = KeptBack::new()?;
     let path = kept_back.configure("listeners = \"expose\"\n")?;
     let folder = kept_back.folder();
     let mut guard = Guard::start_altered(
@@ -188,7 +177,7 @@ fn reload_or_later(guard: &Guard) -> Result<()> {
 /// reload, and asks for everything meanwhile.
 fn nothing_waits_for_a_change(subject: Subject, by_reload: bool) -> Result<()> {
     let lab = Lab::new()?;
-    let kept_back = KeptBack::new(&lab)?;
+    let kept_back = KeptBack::new()?;
     let host = &lab.topology.guarded;
     if subject == Subject::Conntrack {
         if Command::new("nft").arg("--version").output().is_err() {

@@ -123,7 +123,7 @@ fn killed_before_the_flip(
 ) -> Result<Vec<u16>> {
     let lab = Lab::new()?;
     let host = &lab.topology.guarded;
-    let kept_back = KeptBack::new(&lab)?;
+    let kept_back = KeptBack::new()?;
     let path = kept_back.configure(change.texts[0])?;
     let folder = kept_back.folder();
     let held = ["--keep-back", &folder, "--sweep-rest", "600000"];

@@ -2,15 +2,13 @@
 
 use std::{
     fs::{self, File},
-    path::PathBuf,
-    process::{self, Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use guard_tests::{metrics, netns::Namespace};
+use guard_tests::{metrics, netns::Namespace, scratch::Scratch};
 use serde_json::Value;
 
 /// Where it listens, inside the namespace of the guarded host.
@@ -22,26 +20,18 @@ const START: Duration = Duration::from_secs(20);
 pub struct Prometheus<'a> {
     host: &'a Namespace,
     child: Child,
-    folder: Folder,
+    folder: Scratch,
 }
-
-struct Folder(PathBuf);
 
 impl<'a> Prometheus<'a> {
     /// Scrapes the guard inside `host` twice a second, and evaluates these files of rules.
     pub fn start(host: &'a Namespace, rules: &[&str]) -> Result<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("portguard-test-{}-prometheus-{count}", process::id());
-        let folder = Folder(std::env::temp_dir().join(name));
-        fs::create_dir(&folder.0)?;
+        let folder = Scratch::new()?;
         for (number, rules) in rules.iter().enumerate() {
-            fs::write(folder.0.join(format!("rules{number}.yml")), rules)?;
+            folder.write(&format!("rules{number}.yml"), rules)?;
         }
-        let config = folder.0.join("prometheus.yml");
-        fs::write(
-            &config,
+        let config = folder.write(
+            "prometheus.yml",
             format!(
                 "global: {{scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}}\n\
                  rule_files: [rules*.yml]\n\
@@ -60,12 +50,12 @@ impl<'a> Prometheus<'a> {
             .arg(format!("--config.file={}", config.display()))
             .arg(format!(
                 "--storage.tsdb.path={}",
-                folder.0.join("data").display()
+                folder.file("data").display()
             ))
             .arg(format!("--web.listen-address={ADDRESS}"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(File::create(folder.0.join("log"))?)
+            .stderr(File::create(folder.file("log"))?)
             .spawn()
             .context("run prometheus")?;
         let server = Self {
@@ -107,7 +97,7 @@ impl<'a> Prometheus<'a> {
             ensure!(
                 Instant::now() < deadline,
                 "{expression} yields nothing: {}",
-                fs::read_to_string(self.folder.0.join("log")).unwrap_or_default()
+                fs::read_to_string(self.folder.file("log")).unwrap_or_default()
             );
             thread::sleep(Duration::from_millis(100));
         }
@@ -133,13 +123,5 @@ impl Drop for Prometheus<'_> {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("{} is left behind: {error}", self.0.display());
-        }
     }
 }

@@ -7,9 +7,10 @@ use guard_common::outcome::Outcome::{
     PassKnownFlow, PassLaterFragment, PassNewFlow, PassRefreshedFlow,
 };
 use guard_tests::{
-    clients::{Protocol, Scratch, Server, moves, run},
+    clients::{Protocol, Server, moves, run},
     guard::Guard,
     netns::{Direct, Namespace},
+    scratch::Scratch,
 };
 
 use crate::{MODES, PEERS, guarded};

@@ -10,8 +10,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use guard_common::outcome::Outcome::PassKnownFlow;
 use guard_tests::{
-    clients::{Protocol, Scratch, Server, Service, moves, run},
+    clients::{Protocol, Server, Service, moves, run},
     netns::Direct,
+    scratch::Scratch,
 };
 
 use crate::{MODES, PEERS, guarded, in_url};

@@ -15,9 +15,10 @@ use guard_common::outcome::{
     Verdict,
 };
 use guard_tests::{
-    clients::{Protocol, Scratch, Server, Service, Ssh, moves, run},
+    clients::{Protocol, Server, Service, Ssh, moves, run},
     guard::Guard,
     netns::{Direct, Namespace},
+    scratch::Scratch,
 };
 
 use crate::{MODES, PEERS, guarded, in_url};

@@ -8,9 +8,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use guard_common::outcome::Outcome::{DropNoFlow, PassExempt, PassKnownFlow};
 use guard_tests::{
-    clients::{Protocol, Scratch, Server, Service, kernel_counter, moves, run},
+    clients::{Protocol, Server, Service, kernel_counter, moves, run},
     frames::{G2, P},
     netns::Direct,
+    scratch::Scratch,
 };
 
 use crate::{MODES, PEERS, guarded, in_url};

@@ -9,11 +9,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use guard_tests::{
-    clients::Scratch,
     frames::{G, P},
     guard::Guard,
     netns::{Direct, Namespace},
     peers::{Connection, Talk},
+    scratch::Scratch,
     wire::QUIET,
 };
 
