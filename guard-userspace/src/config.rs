@@ -228,6 +228,20 @@ impl Settings {
             .chain(metrics)
     }
 
+    /// Sixteen digits that tell these settings from others: a hash of all of them, as they are in force, by
+    /// FNV-1a.
+    pub fn fingerprint(&self) -> String {
+        const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+        const PRIME: u64 = 0x0000_0100_0000_01b3;
+
+        let text = serde_json::to_vec(self).unwrap_or_default();
+        let hash = text.iter().fold(BASIS, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(PRIME)
+        });
+
+        format!("{hash:016x}")
+    }
+
     /// The settings of a run that is told nothing. It would guard no interface.
     pub(crate) fn of_nothing() -> Self {
         Self::of(ConfigLayer::default(), ConfigLayer::default())

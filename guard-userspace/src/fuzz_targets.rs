@@ -129,7 +129,8 @@ fn configuration(bytes: &[u8]) {
 fn control(bytes: &[u8]) {
     talk(bytes, |shared| {
         let (asked, _) = tokio::sync::mpsc::channel(1);
-        control::routes(shared, asked, control::Peer::default())
+        let readers = control::Readers::new(shared, 4);
+        control::routes(readers, asked, control::Peer::default())
     });
 }
 

@@ -4,6 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
 use guard_userspace::{
+    api::control::Action,
     base::failure::{Exit, Failure},
     cli::{
         arguments::{self, AuditFlags, CheckFlags, Cli, Command, HardenFlags},
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
         Command::Flows(flags) => flows::run(&flags.control_socket, flags.json, &flags.view),
         Command::Check(flags) => return check(flags),
         Command::Audit(flags) => return audit(&flags),
-        Command::Reload(flags) => report::reload(&flags.control_socket),
+        Command::Reload(flags) => report::act(&flags.control_socket, &Action::Reload),
         Command::Detach(flags) => block_on(detach::run(&flags.pin_dir)),
         Command::Harden(flags) => harden(&flags),
         Command::Ports(flags) => ports::run(Duration::from_secs(flags.seconds.into()), flags.json),

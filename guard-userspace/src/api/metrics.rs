@@ -2,7 +2,11 @@
 
 mod series;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use guard_common::outcome::{Decision, Family, Outcome, Protocol, Tally, Verdict};
 use prometheus_client::{
@@ -14,7 +18,7 @@ use prometheus_client::{
 
 use self::series::FrameSums;
 use crate::{
-    api::snapshot::Snapshot,
+    api::snapshot::{LoadedConfig, Snapshot},
     config::Mode,
     host::{
         port_use::{ByProtocol, PortSummary},
@@ -120,6 +124,7 @@ impl Collector for Scrape {
             "Always 1; the label names what is done with what would be dropped",
             [([("mode", mode(observation.mode))], 1)],
         )?;
+        encode_config(&observation.config, &mut encoder)?;
         gauges(
             &mut encoder,
             "portguard_build_info",
@@ -333,6 +338,29 @@ const fn mode(mode: Mode) -> &'static str {
         Mode::Enforce => "enforce",
         Mode::Monitor => "monitor",
     }
+}
+
+/// The names are like those of Prometheus itself.
+fn encode_config(config: &LoadedConfig, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    gauges(
+        encoder,
+        "portguard_config_info",
+        "Always 1; the label tells configurations in force apart",
+        [([("hash", config.hash.as_str())], 1)],
+    )?;
+    single(
+        encoder,
+        "portguard_config_last_reload_successful",
+        "1 if the configuration file was taken when it was last read, else 0",
+        &ConstGauge::new(u64::from(config.last_reload_successful)),
+    )?;
+    let read = config.read.duration_since(SystemTime::UNIX_EPOCH);
+    single(
+        encoder,
+        "portguard_config_last_reload_success_timestamp_seconds",
+        "When the configuration was last taken, in seconds since 1970",
+        &ConstGauge::new(read.unwrap_or_default().as_secs_f64()),
+    )
 }
 
 /// The names are those of Prometheus' own libraries.

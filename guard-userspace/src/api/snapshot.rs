@@ -1,13 +1,13 @@
 //! What the metrics, `status` and `flows` show, read at one moment.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use guard_common::outcome::Protocol;
 use ipnet::IpNet;
 
 use crate::{
     bpf::maps::{FlowCount, FlowRow, FrameCount, Tallies},
-    config::{Exposed, Mode},
+    config::{Exposed, Mode, Settings},
     guard::{alarms::Alarm, attachment::Attachment},
     host::{port_use::PortSummary, process_usage::ProcessUsage, range::PortRange},
 };
@@ -25,11 +25,35 @@ pub struct BlockedListener {
     pub advice: Option<String>,
 }
 
+/// The configuration in force, and what came of reading the file anew.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LoadedConfig {
+    /// [`Settings::fingerprint`] of what is in force.
+    pub hash: String,
+    /// Whether the file was taken when it was last read.
+    pub last_reload_successful: bool,
+    /// When it was last taken.
+    pub read: SystemTime,
+}
+
+impl LoadedConfig {
+    /// These settings, which have come into force just now.
+    pub fn now(settings: &Settings) -> Self {
+        Self {
+            hash: settings.fingerprint(),
+            last_reload_successful: true,
+            read: SystemTime::now(),
+        }
+    }
+}
+
 /// Everything but the single flows.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Snapshot {
     /// Whether would-be drops pass.
     pub mode: Mode,
+    /// The configuration in force.
+    pub config: LoadedConfig,
     /// The guarded range.
     pub range: PortRange,
     /// Ports of the range that the kernel reserves.

@@ -1,4 +1,4 @@
-//! What `portguard status` and `portguard reload` print.
+//! What `portguard status` prints, and commands that ask a running guard to do something.
 
 use std::{
     cmp::Reverse,
@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    api::control::{Client, InterfaceJson, ListenerJson, Question, StatusJson},
+    api::control::{Action, Client, InterfaceJson, ListenerJson, Question, StatusJson},
     base::{
         failure::Failure,
         text::{one_line, plain},
@@ -59,13 +59,13 @@ fn print_status(client: &Client, json: bool, before: &str) -> Result<(), Failure
     print(|out| write!(out, "{before}{}", StatusText(&status)))
 }
 
-/// Has the guard on `socket` read its configuration file anew, and prints what has changed. Blocks:
-/// call it outside a runtime.
+/// Has the guard on `socket` do something, and prints what it says of it. Blocks: call it outside a
+/// runtime.
 ///
 /// # Errors
-/// As [`status`]; exit code 78 when the file is at fault, 2 when the guard was started without one.
-pub fn reload(socket: &Path) -> Result<(), Failure> {
-    let done = Client::new(socket).reload()?;
+/// As [`Client::act`].
+pub fn act(socket: &Path, action: &Action) -> Result<(), Failure> {
+    let done = Client::new(socket).act(action)?;
 
     print(|out| writeln!(out, "{}", one_line(&done)))
 }

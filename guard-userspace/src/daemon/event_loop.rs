@@ -31,7 +31,7 @@ use tokio::{
 
 use self::{ports::PortsInForce, surveys::Surveys, turns::Turns};
 use crate::{
-    api::{control, http},
+    api::{control, http, snapshot::LoadedConfig},
     base::failure::Failure,
     bpf::{
         maps::{Readings, StateMemory},
@@ -277,6 +277,7 @@ impl Daemon {
 
         let knowledge = Knowledge {
             mode: settings.mode,
+            config: LoadedConfig::now(&settings),
             local: ports.local.clone(),
             exposed: ports.exposed(),
             trusted: settings.trust.iter().copied().collect(),
@@ -320,7 +321,7 @@ impl Daemon {
             Arc::clone(&sweep_now),
             ended(stopped.clone()),
         );
-        let (asked, reloads) = mpsc::channel(1);
+        let (asked, requests) = mpsc::channel(1);
         let shared = http::Shared::new(Arc::clone(&observer) as Arc<_>);
         let servers = vec![
             tokio::spawn(servers::metrics(
@@ -354,7 +355,7 @@ impl Daemon {
             _lock: lock,
         };
 
-        Ok((daemon, Turns::new(reloads)))
+        Ok((daemon, Turns::new(requests)))
     }
 
     /// Follows whatever happens, one thing after the other, without end. What only asks about the host
@@ -384,7 +385,7 @@ impl Daemon {
                     // What comes of it is in the log.
                     let _ = turns.during(self.reload()).await;
                 }
-                reload = turns.next() => turns.during(self.reload_for(reload)).await,
+                request = turns.next() => turns.during(self.act_for(request)).await,
                 _ = range.tick() => turns.during(self.follow_range()).await,
                 _ = links.tick() => self.follow_links(),
                 _ = compare.tick() => self.count(),

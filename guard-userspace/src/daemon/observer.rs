@@ -11,7 +11,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    api::snapshot::{BlockedListener, Observe, Snapshot},
+    api::snapshot::{BlockedListener, LoadedConfig, Observe, Snapshot},
     bpf::{
         attach::Link,
         clock::Clock,
@@ -33,6 +33,8 @@ use crate::{
 pub struct Knowledge {
     /// Whether would-be drops pass.
     pub mode: Mode,
+    /// The configuration in force.
+    pub config: LoadedConfig,
     /// The ports that the kernel hands out.
     pub local: LocalPorts,
     /// Ports that unsolicited packets may reach, by the settings or by what was found.
@@ -165,6 +167,7 @@ impl Observe for Observer {
 
         Snapshot {
             mode: knowledge.mode,
+            config: knowledge.config,
             range: knowledge.local.range,
             reserved: within(&knowledge.local),
             exposed: knowledge.exposed,

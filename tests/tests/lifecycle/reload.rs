@@ -4,7 +4,7 @@ use std::{
     fs, io,
     path::PathBuf,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -487,6 +487,56 @@ fn anyone_who_asks_for_a_reload_is_told_what_came_of_it() -> Result<()> {
         .count();
     ensure!(times == table.len(), "{times}: {}", guard.said());
     ensure!(lab.scan(1)? == 0, "unsolicited packets are delivered");
+    Ok(())
+}
+
+/// Which configuration is in force, whether the file was taken, and when.
+#[test]
+fn metrics_tell_which_configuration_is_in_force() -> Result<()> {
+    let lab = Lab::new()?;
+    let config = Config::new(&lab)?;
+    let path = config.0.display().to_string();
+    let guard = lab.guard(&["--config", &path])?;
+    let now = || -> Result<(String, f64, f64)> {
+        let samples = guard.scrape()?;
+        let mut hashes = samples
+            .iter()
+            .filter(|sample| sample.name == "portguard_config_info")
+            .filter_map(|sample| sample.labels.get("hash"));
+        let hash = hashes.next().context("no hash")?.clone();
+        ensure!(hashes.next().is_none(), "two configurations are in force");
+        let of = |name: &str| {
+            let name = format!("portguard_config_last_reload_{name}");
+            let sample = samples.iter().find(|sample| sample.name == name);
+            sample.map_or(f64::NAN, |sample| sample.value)
+        };
+        Ok((hash, of("successful"), of("success_timestamp_seconds")))
+    };
+
+    let start = now()?;
+    let since = SystemTime::UNIX_EPOCH.elapsed()?.as_secs_f64() - start.2;
+    ensure!(start.1 == 1.0 && (0.0..60.0).contains(&since), "{start:?}");
+    config.write("expose = [\"40000/udp\"]")?;
+    portguard(&guard, &lab, &["reload"])?;
+    let changed = now()?;
+    ensure!(
+        changed.0 != start.0 && changed.1 == 1.0 && changed.2 > start.2,
+        "{start:?}, {changed:?}"
+    );
+    config.write("expose = ")?;
+    portguard(&guard, &lab, &["reload"])?;
+    let refused = now()?;
+    ensure!(
+        refused == (changed.0.clone(), 0.0, changed.2),
+        "{changed:?}, {refused:?}"
+    );
+    config.write("")?;
+    portguard(&guard, &lab, &["reload"])?;
+    let back = now()?;
+    ensure!(
+        back.0 == start.0 && back.1 == 1.0 && back.2 > changed.2,
+        "{start:?}, {back:?}"
+    );
     Ok(())
 }
 

@@ -18,10 +18,10 @@ use serde::de::DeserializeOwned;
 use tokio::{
     net::UnixStream,
     runtime,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
-use super::{FlowJson, Reply, StatusJson};
+use super::{Action, FlowJson, Reply, StatusJson};
 use crate::{
     base::failure::{Exit, Failure},
     host::descriptors,
@@ -39,8 +39,6 @@ pub enum Question {
     Status,
     /// The single flows.
     Flows,
-    /// To read the configuration file anew.
-    Reload,
 }
 
 impl Question {
@@ -49,15 +47,33 @@ impl Question {
         match self {
             Self::Status => "/status",
             Self::Flows => "/flows",
-            Self::Reload => "/reload",
         }
     }
+}
 
-    /// Whether it changes anything.
-    const fn method(self) -> Method {
-        match self {
-            Self::Status | Self::Flows => Method::GET,
-            Self::Reload => Method::POST,
+/// What is sent to the daemon: how, where, and what is said beside that.
+struct Message {
+    method: Method,
+    path: String,
+    body: Bytes,
+}
+
+impl From<Question> for Message {
+    fn from(question: Question) -> Self {
+        Self {
+            method: Method::GET,
+            path: question.path().to_owned(),
+            body: Bytes::new(),
+        }
+    }
+}
+
+impl From<&Action> for Message {
+    fn from(action: &Action) -> Self {
+        Self {
+            method: Method::POST,
+            path: format!("/{}", action.name()),
+            body: Bytes::new(),
         }
     }
 }
@@ -81,7 +97,7 @@ impl Client {
     /// # Errors
     /// Exit code 69 when no guard answers, 77 when a privilege is missing, else 1.
     pub fn status(&self) -> Result<StatusJson, Failure> {
-        self.parse(Question::Status)
+        self.parse(Question::Status.into())
     }
 
     /// Asks for the single flows.
@@ -89,15 +105,16 @@ impl Client {
     /// # Errors
     /// As [`status`](Self::status).
     pub fn flows(&self) -> Result<Vec<FlowJson>, Failure> {
-        self.parse(Question::Flows)
+        self.parse(Question::Flows.into())
     }
 
-    /// Has the configuration file read anew, and returns what has changed.
+    /// Has the daemon do something, and returns what it says of it.
     ///
     /// # Errors
-    /// As [`status`](Self::status); exit code 78 when the file is at fault, 2 when there is none.
-    pub fn reload(&self) -> Result<String, Failure> {
-        let reply: Reply = self.parse(Question::Reload)?;
+    /// As [`status`](Self::status), and what the daemon answers; of a reload exit code 78 when the file is
+    /// at fault, 2 when there is none.
+    pub fn act(&self, action: &Action) -> Result<String, Failure> {
+        let reply: Reply = self.parse(action.into())?;
         match Exit::from_code(reply.code) {
             Exit::Fine => Ok(reply.text),
             code => Err(Failure::new(code, anyhow!(reply.text))),
@@ -109,6 +126,10 @@ impl Client {
     /// # Errors
     /// As [`status`](Self::status), and when `out` cannot be written to.
     pub fn copy(&self, question: Question, out: &mut impl Write) -> Result<(), Failure> {
+        self.exchange(&question.into(), out)
+    }
+
+    fn exchange(&self, message: &Message, out: &mut impl Write) -> Result<(), Failure> {
         descriptors::require(descriptors::FOR_A_QUESTION)?;
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
@@ -116,7 +137,7 @@ impl Client {
             .map_err(|error| Failure::new(Exit::Runtime, error))?;
 
         runtime.block_on(async {
-            let mut answer = self.ask(question).await?;
+            let mut answer = self.ask(message).await?;
             while let Some(piece) = self.next(&mut answer).await? {
                 out.write_all(&piece)
                     .map_err(|error| Failure::new(Exit::Runtime, error))?;
@@ -125,9 +146,9 @@ impl Client {
         })
     }
 
-    fn parse<T: DeserializeOwned>(&self, question: Question) -> Result<T, Failure> {
+    fn parse<T: DeserializeOwned>(&self, message: Message) -> Result<T, Failure> {
         let mut text = Vec::new();
-        self.copy(question, &mut text)?;
+        self.exchange(&message, &mut text)?;
 
         serde_json::from_slice(&text).map_err(|error| {
             let error = anyhow!(error).context(format!(
@@ -138,30 +159,39 @@ impl Client {
         })
     }
 
-    async fn ask(&self, question: Question) -> Result<Answer, Failure> {
-        let stream = self.connect().await?;
-        let daemon = stream.peer_cred().ok().and_then(|peer| peer.pid());
-        let response = timeout(PATIENCE, send(stream, question))
-            .await
-            .unwrap_or_else(|_| Err(silence(daemon)))
-            .map_err(|error| self.broken(error))?;
-        let status = response.status();
-        let body = Body::new(response.into_body()).into_data_stream();
-        let mut body = Answer { body, daemon };
-        if status == StatusCode::OK {
-            return Ok(body);
-        }
+    async fn ask(&self, message: &Message) -> Result<Answer, Failure> {
+        let began = Instant::now();
+        loop {
+            let stream = self.connect().await?;
+            let daemon = stream.peer_cred().ok().and_then(|peer| peer.pid());
+            let response = timeout(PATIENCE, send(stream, message))
+                .await
+                .unwrap_or_else(|_| Err(silence(daemon)))
+                .map_err(|error| self.broken(error))?;
+            let status = response.status();
+            let body = Body::new(response.into_body()).into_data_stream();
+            let mut body = Answer { body, daemon };
+            match status {
+                StatusCode::OK => return Ok(body),
+                // Too many others read at this moment.
+                StatusCode::SERVICE_UNAVAILABLE if began.elapsed() < PATIENCE => {
+                    sleep(BUSY).await;
+                    continue;
+                }
+                _ => {}
+            }
 
-        let mut reason = Vec::new();
-        while let Some(piece) = self.next(&mut body).await? {
-            reason.extend_from_slice(&piece);
+            let mut reason = Vec::new();
+            while let Some(piece) = self.next(&mut body).await? {
+                reason.extend_from_slice(&piece);
+            }
+            return Err(Failure::runtime(format!(
+                "the daemon at {} cannot answer {}: {status} {}",
+                self.socket.display(),
+                message.path,
+                String::from_utf8_lossy(&reason)
+            )));
         }
-        Err(Failure::runtime(format!(
-            "the daemon at {} cannot answer {}: {status} {}",
-            self.socket.display(),
-            question.path(),
-            String::from_utf8_lossy(&reason)
-        )))
     }
 
     /// Connects, and waits where many others do at once.
@@ -239,13 +269,13 @@ fn silence(daemon: Option<i32>) -> anyhow::Error {
 
 async fn send(
     stream: UnixStream,
-    question: Question,
+    message: &Message,
 ) -> anyhow::Result<hyper::Response<hyper::body::Incoming>> {
     let request = Request::builder()
-        .method(question.method())
-        .uri(question.path())
+        .method(&message.method)
+        .uri(&message.path)
         .header(HOST, "portguard")
-        .body(Body::empty())?;
+        .body(Body::from(message.body.clone()))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // It ends with the answer.
     tokio::spawn(connection);

@@ -1,4 +1,4 @@
-//! What a client asks the daemon to do.
+//! What a client asks the daemon to change.
 
 use std::fmt;
 
@@ -33,11 +33,29 @@ impl fmt::Display for Peer {
     }
 }
 
-/// The wish that the configuration file is read anew.
+/// What the daemon may be asked to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// To read the configuration file anew.
+    Reload,
+}
+
+impl Action {
+    /// What it is called on the command line, in the log, and as a path of the control socket.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Reload => "reload",
+        }
+    }
+}
+
+/// An action that a client waits for.
 #[derive(Debug)]
-pub struct Reload {
+pub struct ActionRequest {
     /// Who asks.
     pub peer: Peer,
+    /// What is to be done.
+    pub action: Action,
     /// Where the outcome is waited for.
     pub answer: oneshot::Sender<Reply>,
 }
@@ -66,10 +84,19 @@ impl From<Result<String, Failure>> for Reply {
     }
 }
 
-/// Passes the wish on, and waits for what comes of it. Nothing comes of it when the daemon ends.
-pub(super) async fn ask(reloads: &mpsc::Sender<Reload>, peer: Peer) -> Option<Reply> {
+/// Passes the action on, and waits for what comes of it. Nothing comes of it when the daemon ends.
+pub(super) async fn ask(
+    actions: &mpsc::Sender<ActionRequest>,
+    peer: Peer,
+    action: Action,
+) -> Option<Reply> {
     let (answer, outcome) = oneshot::channel();
-    reloads.send(Reload { peer, answer }).await.ok()?;
+    let request = ActionRequest {
+        peer,
+        action,
+        answer,
+    };
+    actions.send(request).await.ok()?;
 
     outcome.await.ok()
 }

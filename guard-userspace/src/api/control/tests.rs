@@ -48,9 +48,9 @@ impl Server {
                     let socket = ControlSocket::bind(&socket).await.expect("binds");
                     bound.wait();
                     let (_, shared) = fake.shared();
-                    let (asked, mut reloads) = mpsc::channel(1);
+                    let (asked, mut actions) = mpsc::channel(1);
                     tokio::spawn(async move {
-                        while let Some(Reload { peer, answer }) = reloads.recv().await {
+                        while let Some(ActionRequest { peer, answer, .. }) = actions.recv().await {
                             let uid =
                                 format!("uid {}, pid {}", nix::unistd::getuid(), process::id());
                             assert_eq!(peer.to_string(), uid);
@@ -102,7 +102,9 @@ fn bind(path: &Path) -> Result<ControlSocket, Failure> {
 #[test]
 fn a_change_is_asked_for_and_its_outcome_told() {
     let server = Server::start(Fake::default());
-    let failure = Client::new(&server.socket).reload().expect_err("refused");
+    let failure = Client::new(&server.socket)
+        .act(&Action::Reload)
+        .expect_err("refused");
     assert_eq!(failure.code, Exit::BadConfiguration);
     assert_eq!(failure.to_string(), "f:1:1: no; mend it");
 }
@@ -298,6 +300,55 @@ fn other_paths_methods_and_garbage() {
             assert_eq!(answer.lines().next(), Some(line));
         }
     });
+}
+
+/// However many read, and however slowly, a change is heard at once; and who reads beside them is
+/// answered once one of them has ended.
+#[test]
+fn a_change_finds_room_beside_slow_readers() {
+    const MANY: usize = LIMITS.connections + FOR_CHANGES;
+
+    let server = Server::start(Fake {
+        flows: Some(100_000),
+        ..Fake::default()
+    });
+    let connect = || std::os::unix::net::UnixStream::connect(&server.socket).expect("connects");
+    let slow: Vec<_> = (0..MANY)
+        .map(|_| {
+            let mut stream = connect();
+            let request = b"GET /flows HTTP/1.1\r\nHost: x\r\n\r\n";
+            io::Write::write_all(&mut stream, request).expect("sends");
+            // So that it has asked, and what it has asked for is more than what fits in between.
+            let mut line = [0; 12];
+            io::Read::read_exact(&mut stream, &mut line).expect("reads");
+            (stream, line)
+        })
+        .collect();
+    let reading = slow.iter().filter(|(_, line)| line.ends_with(b"200"));
+    assert_eq!(reading.count(), LIMITS.connections);
+
+    let began = Instant::now();
+    let failure = Client::new(&server.socket)
+        .act(&Action::Reload)
+        .expect_err("refused");
+    assert_eq!(failure.code, Exit::BadConfiguration);
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
+    );
+
+    let failure = Client::new(&server.socket).status().expect_err("no room");
+    assert!(
+        failure.to_string().contains("too many readers"),
+        "{failure}"
+    );
+    let ended = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(300));
+        drop(slow);
+    });
+    assert!(Client::new(&server.socket).status().is_ok());
+    ended.join().expect("no panic");
 }
 
 /// A daemon that has much to look at says so, and one that does nothing is given up.

@@ -6,7 +6,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use guard_common::{
@@ -16,7 +16,7 @@ use guard_common::{
 
 use super::Shared;
 use crate::{
-    api::snapshot::{BlockedListener, Observe, Snapshot},
+    api::snapshot::{BlockedListener, LoadedConfig, Observe, Snapshot},
     bpf::{
         attach::{EgressHook, XdpHook},
         maps::{FlowCount, FlowRow, FrameCount},
@@ -115,6 +115,11 @@ pub(crate) fn observation(mode: Mode) -> Snapshot {
 
     Snapshot {
         mode,
+        config: LoadedConfig {
+            hash: "0123456789abcdef".to_owned(),
+            last_reload_successful: true,
+            read: SystemTime::UNIX_EPOCH + Duration::from_millis(1_800_000_000_500),
+        },
         range: "32768-60999".parse().expect("a range"),
         reserved: vec![
             "40000-40010".parse().expect("a range"),

@@ -117,6 +117,15 @@ process_threads 4
 # HELP portguard_mode_info Always 1; the label names what is done with what would be dropped
 # TYPE portguard_mode_info gauge
 portguard_mode_info{{mode="enforce"}} 1
+# HELP portguard_config_info Always 1; the label tells configurations in force apart
+# TYPE portguard_config_info gauge
+portguard_config_info{{hash="0123456789abcdef"}} 1
+# HELP portguard_config_last_reload_successful 1 if the configuration file was taken when it was last read, else 0
+# TYPE portguard_config_last_reload_successful gauge
+portguard_config_last_reload_successful 1
+# HELP portguard_config_last_reload_success_timestamp_seconds When the configuration was last taken, in seconds since 1970
+# TYPE portguard_config_last_reload_success_timestamp_seconds gauge
+portguard_config_last_reload_success_timestamp_seconds 1800000000.5
 # HELP portguard_build_info Always 1; the label names the running version
 # TYPE portguard_build_info gauge
 portguard_build_info{{version="{version}"}} 1

@@ -4,7 +4,10 @@ use std::{mem, time::Instant};
 
 use super::{Daemon, host_changes::Change, messages};
 use crate::{
-    api::control::{Reload, Reply},
+    api::{
+        control::{Action, ActionRequest, Reply},
+        snapshot::LoadedConfig,
+    },
     base::failure::Failure,
     config::Mode,
     daemon::log,
@@ -14,19 +17,25 @@ use crate::{
 const RESTART: &str = "takes a restart";
 
 impl Daemon {
-    /// Reads the configuration file anew for somebody who waits for the outcome.
-    pub(super) async fn reload_for(&mut self, reload: Reload) {
-        tracing::info!("reload: asked for by {}", reload.peer);
-        let done = if self.start.config.is_some() {
-            self.reload().await
-        } else {
-            Err(
-                Failure::usage("the running guard has no configuration file to read")
-                    .remedy("start it with --config FILE"),
-            )
+    /// Does what somebody asks for who waits for the outcome.
+    pub(super) async fn act_for(&mut self, request: ActionRequest) {
+        tracing::info!("{}: asked for by {}", request.action.name(), request.peer);
+        let done = match request.action {
+            Action::Reload => self.reload_file().await,
         };
         // Who has gone away meanwhile finds it in the log.
-        let _ = reload.answer.send(Reply::from(done));
+        let _ = request.answer.send(Reply::from(done));
+    }
+
+    async fn reload_file(&mut self) -> Result<String, Failure> {
+        if self.start.config.is_none() {
+            return Err(
+                Failure::usage("the running guard has no configuration file to read")
+                    .remedy("start it with --config FILE"),
+            );
+        }
+
+        self.reload().await
     }
 
     /// Reads the configuration file anew, and returns what has changed. What cannot be read leaves
@@ -36,6 +45,13 @@ impl Daemon {
     /// Exit code 78 when the file is at fault. Was logged already.
     pub(super) async fn reload(&mut self) -> Result<String, Failure> {
         let done = self.read_anew().await;
+        self.observer.update(|knowledge| {
+            let config = &mut knowledge.config;
+            match &done {
+                Ok(_) => *config = LoadedConfig::now(&self.settings),
+                Err(_) => config.last_reload_successful = false,
+            }
+        });
         match &done {
             Ok(text) if text.contains(RESTART) => tracing::warn!("{text}"),
             Ok(text) => tracing::info!("{text}"),

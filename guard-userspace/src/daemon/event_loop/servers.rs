@@ -49,7 +49,7 @@ pub(super) async fn metrics(
 pub(super) async fn control(
     bound: Result<control::ControlSocket, Failure>,
     path: PathBuf,
-    (shared, reloads): (Shared, mpsc::Sender<control::Reload>),
+    (shared, actions): (Shared, mpsc::Sender<control::ActionRequest>),
     stopped: watch::Receiver<()>,
 ) {
     let again = || control::ControlSocket::bind(&path);
@@ -57,7 +57,7 @@ pub(super) async fn control(
     select! {
         () = ended(stopped.clone()) => {}
         socket = when_free(&what, bound, again, |_| {}) => {
-            control::run(socket, shared, reloads, ended(stopped)).await;
+            control::run(socket, shared, actions, ended(stopped)).await;
         }
     }
 }

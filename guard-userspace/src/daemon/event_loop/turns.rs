@@ -1,4 +1,4 @@
-//! Reloads that others ask for while something else is under way: they wait their turn, but not long.
+//! Changes that clients ask for while something else is under way: they wait their turn, but not long.
 
 use std::{collections::VecDeque, future, time::Duration};
 
@@ -9,42 +9,42 @@ use tokio::{
 };
 
 use crate::{
-    api::control::{Reload, Reply},
+    api::control::{ActionRequest, Reply},
     base::failure::Failure,
 };
 
-/// How long a reload waits its turn.
+/// How long a request waits its turn.
 const TURN: Duration = Duration::from_millis(500);
 
-/// Reloads that are asked for over the control socket.
+/// What is asked for over the control socket.
 pub(super) struct Turns {
-    asked: mpsc::Receiver<Reload>,
-    /// Those that were asked for while something else was under way, and until when they wait.
-    waiting: VecDeque<(Instant, Reload)>,
+    asked: mpsc::Receiver<ActionRequest>,
+    /// What was asked for while something else was under way, and until when it waits.
+    waiting: VecDeque<(Instant, ActionRequest)>,
 }
 
 impl Turns {
-    /// None are waiting.
-    pub(super) const fn new(asked: mpsc::Receiver<Reload>) -> Self {
+    /// Nothing waits.
+    pub(super) const fn new(asked: mpsc::Receiver<ActionRequest>) -> Self {
         Self {
             asked,
             waiting: VecDeque::new(),
         }
     }
 
-    /// Waits for the reload whose turn is next.
-    pub(super) async fn next(&mut self) -> Reload {
-        if let Some((_, reload)) = self.waiting.pop_front() {
-            return reload;
+    /// Waits for the request whose turn is next.
+    pub(super) async fn next(&mut self) -> ActionRequest {
+        if let Some((_, request)) = self.waiting.pop_front() {
+            return request;
         }
         match self.asked.recv().await {
-            Some(reload) => reload,
+            Some(request) => request,
             // The control socket is gone.
             None => future::pending().await,
         }
     }
 
-    /// Does `work`. Reloads that are asked for meanwhile wait, and are refused once they have waited
+    /// Does `work`. Requests meanwhile wait, and are refused once they have waited
     /// for so long that the work is held up by the kernel.
     pub(super) async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
@@ -59,12 +59,12 @@ impl Turns {
             select! {
                 biased;
                 done = &mut work => return done,
-                Some(reload) = self.asked.recv() => {
-                    self.waiting.push_back((Instant::now() + TURN, reload));
+                Some(request) = self.asked.recv() => {
+                    self.waiting.push_back((Instant::now() + TURN, request));
                 }
                 () = overdue => {
-                    if let Some((_, reload)) = self.waiting.pop_front() {
-                        refuse(reload);
+                    if let Some((_, request)) = self.waiting.pop_front() {
+                        refuse(request);
                     }
                 }
             }
@@ -72,15 +72,16 @@ impl Turns {
     }
 }
 
-fn refuse(reload: Reload) {
+fn refuse(request: ActionRequest) {
     let failure = Failure::from(anyhow::anyhow!(
-        "not reloaded: a change is under way, and the kernel takes long to say what sockets or flows \
+        "nothing is done: a change is under way, and the kernel takes long to say what sockets or flows \
          there are"
     ))
     .remedy("try again in a while");
-    tracing::warn!("reload: asked for by {}: {failure}", reload.peer);
+    let (action, peer) = (request.action.name(), request.peer);
+    tracing::warn!("{action}: asked for by {peer}: {failure}");
     // The caller may have gone away meanwhile.
-    let _ = reload.answer.send(Reply::from(Err(failure)));
+    let _ = request.answer.send(Reply::from(Err(failure)));
 }
 
 #[cfg(test)]
@@ -88,18 +89,22 @@ mod tests {
     use tokio::{sync::oneshot, time::sleep};
 
     use super::*;
-    use crate::api::control::Peer;
+    use crate::api::control::{Action, Peer};
 
-    fn ask(asks: &mpsc::Sender<Reload>) -> oneshot::Receiver<Reply> {
+    fn ask(asks: &mpsc::Sender<ActionRequest>) -> oneshot::Receiver<Reply> {
         let (answer, outcome) = oneshot::channel();
-        let peer = Peer::default();
-        asks.try_send(Reload { peer, answer })
-            .expect("there is room");
+        let (peer, action) = (Peer::default(), Action::Reload);
+        asks.try_send(ActionRequest {
+            peer,
+            action,
+            answer,
+        })
+        .expect("there is room");
         outcome
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_reload_waits_its_turn_but_not_long() {
+    async fn a_request_waits_its_turn_but_not_long() {
         let (asks, asked) = mpsc::channel(1);
         let mut turns = Turns::new(asked);
         let mut early = ask(&asks);
