@@ -1,6 +1,8 @@
 //! The daemon: one loop over everything that can happen.
 
-mod host_changes;
+mod enforcement;
+mod interface_surveys;
+mod listener_surveys;
 mod messages;
 mod ports;
 mod reload;
@@ -21,7 +23,6 @@ use futures_util::{
     FutureExt, StreamExt,
     stream::{Fuse, LocalBoxStream},
 };
-use rtnetlink::Handle;
 use tokio::{
     select,
     signal::unix::{Signal, SignalKind, signal},
@@ -29,7 +30,10 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval, timeout},
 };
 
-use self::{ports::PortsInForce, surveys::Surveys, turns::Turns};
+use self::{
+    enforcement::Enforcement, interface_surveys::InterfaceSurveys,
+    listener_surveys::ListenerSurveys, ports::PortsInForce, turns::Turns,
+};
 use crate::{
     api::{control, http, snapshot::LoadedConfig},
     base::failure::Failure,
@@ -37,7 +41,7 @@ use crate::{
         maps::{Readings, StateMemory},
         pins::Pins,
     },
-    config::{ConfigLayer, ListenersPolicy, Mode, Settings},
+    config::{ConfigLayer, Settings},
     daemon::{
         log,
         observer::{Knowledge, Observer},
@@ -50,7 +54,7 @@ use crate::{
     },
     host::{
         descriptors, interfaces, lock::InstanceLock, namespace, privileges,
-        socket_owners::OwnerHelper, tunnels,
+        socket_owners::OwnerHelper,
     },
 };
 
@@ -143,11 +147,7 @@ pub async fn run(
         began: Instant::now(),
         looked: Duration::ZERO,
     };
-    daemon.told = messages::ready(
-        &daemon.guard.attachments(),
-        &daemon.settings,
-        &daemon.ports.local,
-    );
+    daemon.interfaces.ready(&daemon.enforcement);
     {
         let turned = Turned::default();
         let work = daemon.work(&mut events, &turned);
@@ -214,16 +214,9 @@ struct Events {
 
 struct Daemon {
     start: RunRequest,
-    settings: Settings,
-    ports: PortsInForce,
-    guard: Guard,
-    observer: Arc<Observer>,
-    netlink: Handle,
-    surveys: Surveys,
-    names: OwnerNames,
-    sweep_now: Arc<Notify>,
-    /// What the service manager shows of it.
-    told: String,
+    enforcement: Enforcement,
+    interfaces: InterfaceSurveys,
+    listeners: ListenerSurveys,
     stop: watch::Sender<()>,
     servers: Vec<tokio::task::JoinHandle<()>>,
     // Last, so that it is let go of last.
@@ -339,17 +332,12 @@ impl Daemon {
             tokio::spawn(sweeps),
         ];
 
+        let shown = (observer, sweep_now);
         let daemon = Self {
             start,
-            settings,
-            ports,
-            guard,
-            observer,
-            netlink,
-            surveys: Surveys::default(),
-            names,
-            sweep_now,
-            told: String::new(),
+            enforcement: Enforcement::new((settings, ports), guard, names, shown),
+            interfaces: InterfaceSurveys::new(netlink),
+            listeners: ListenerSurveys::default(),
             stop,
             servers,
             _lock: lock,
@@ -358,10 +346,9 @@ impl Daemon {
         Ok((daemon, Turns::new(requests)))
     }
 
-    /// Follows whatever happens, one thing after the other, without end. What only asks about the host
-    /// runs aside, so that everything else goes on meanwhile. Changes of what is in force follow each
-    /// other: while the kernel is asked for sockets and flows, requests are answered and nothing else
-    /// begins.
+    /// Follows whatever happens, one thing after the other, without end. What the kernel is asked is
+    /// asked aside, so that everything else goes on meanwhile. Changes of what is in force follow each
+    /// other.
     async fn work(&mut self, events: &mut Events, turned: &Turned) {
         loop {
             turned.note();
@@ -380,40 +367,42 @@ impl Daemon {
                 began,
                 looked,
             } = events;
+            let enforcement = &mut self.enforcement;
+            let (about, sockets) = (&mut self.interfaces, &mut self.listeners);
+            let changing = enforcement.is_changing();
             select! {
-                _ = reload.recv() => {
-                    // What comes of it is in the log.
-                    let _ = turns.during(self.reload()).await;
+                // What comes of it is in the log.
+                _ = reload.recv(), if !changing => enforcement.reload(&self.start, None),
+                request = turns.next(changing) => enforcement.act(&self.start, request),
+                _ = range.tick() => enforcement.follow_range(),
+                answer = enforcement.question.answer() => enforcement.take(answer),
+                _ = links.tick() => about.follow_links(enforcement),
+                _ = compare.tick() => about.count(enforcement),
+                counted = about.statistics.answer() => about.compare(counted, enforcement),
+                _ = listeners.tick() => sockets.watch(enforcement),
+                found = sockets.listeners.answer(), if !changing => {
+                    sockets.apply(found, enforcement);
                 }
-                request = turns.next() => turns.during(self.act_for(request)).await,
-                _ = range.tick() => turns.during(self.follow_range()).await,
-                _ = links.tick() => self.follow_links(),
-                _ = compare.tick() => self.count(),
-                statistics = self.surveys.statistics.answer() => self.compare(statistics),
-                _ = listeners.tick() => self.watch_listeners(),
-                found = self.surveys.listeners.answer() => {
-                    turns.during(self.apply_listeners(found)).await;
+                _ = listening.tick() => sockets.follow_listening(enforcement),
+                found = sockets.listening.answer(), if !changing => {
+                    listener_surveys::apply_listening(found, enforcement);
                 }
-                _ = listening.tick(), if self.exposes_listeners() => self.follow_listening(),
-                found = self.surveys.listening.answer() => {
-                    turns.during(self.apply_listening(found)).await;
+                found = sockets.tunnels.answer(), if !changing => {
+                    listener_surveys::apply_tunnels(found, enforcement);
                 }
-                found = self.surveys.tunnels.answer() => {
-                    turns.during(self.apply_tunnels(found)).await;
-                }
-                loaded = self.guard.next_loaded() => {
+                loaded = enforcement.guard.next_loaded() => {
                     let mut notes = Vec::new();
-                    self.guard.equip(loaded, &mut notes);
-                    self.show_interfaces(notes);
+                    enforcement.guard.equip(loaded, &mut notes);
+                    about.show(notes, enforcement);
                     interfaces.reset_immediately();
                 }
-                found = self.surveys.waiting.answer() => self.apply_waiting(found),
-                _ = waiting.tick(), if self.settings.mode == Mode::Monitor => {
-                    self.follow_waiting();
+                found = sockets.waiting.answer() => {
+                    listener_surveys::apply_waiting(found, enforcement);
                 }
-                all = self.names.hear() => if all {
+                _ = waiting.tick() => sockets.follow_waiting(enforcement),
+                all = enforcement.names.hear() => if all {
                     listeners.reset();
-                    self.watch_listeners();
+                    sockets.watch(enforcement);
                 },
                 // Changes that keep coming must not put the look off for ever.
                 Some(()) = changes.next(), if !*changed => {
@@ -421,25 +410,21 @@ impl Daemon {
                     interfaces.reset_after((*looked * REST).clamp(SETTLED, LONGEST_REST));
                 }
                 // What changes while a look is under way is seen by the next one.
-                _ = interfaces.tick(), if !self.surveys.interfaces.is_asked() => {
+                _ = interfaces.tick(), if !about.interfaces.is_asked() => {
                     let mut told = mem::take(changed);
                     while changes.next().now_or_never().flatten().is_some() {
                         told = true;
                     }
                     *began = Instant::now();
-                    self.look_at_interfaces(told);
+                    about.look(told);
                 }
-                found = self.surveys.interfaces.answer() => {
-                    turns.during(self.follow_interfaces(found)).await;
+                found = about.interfaces.answer() => {
+                    about.follow(found, enforcement).await;
                     *looked = began.elapsed();
-                    self.surveys.tunnels.ask(tunnels::list);
+                    sockets.follow_tunnels();
                 }
             }
         }
-    }
-
-    fn exposes_listeners(&self) -> bool {
-        self.settings.listeners == ListenersPolicy::Expose
     }
 
     /// Takes the programs off, unless they stay, and then lets the servers finish.
@@ -447,8 +432,11 @@ impl Daemon {
         // First, so that no sweep takes maps for lost that go with the guard. Nobody reads the
         // channel any more when this fails.
         let _ = self.stop.send(());
-        let attachments = self.guard.attachments();
-        let end = self.guard.end(self.settings.keep_attached);
+        let Enforcement {
+            guard, settings, ..
+        } = self.enforcement;
+        let attachments = guard.attachments();
+        let end = guard.end(settings.keep_attached);
         messages::stopped(&attachments, end);
         for server in self.servers {
             // A sweep cannot be stopped half-way; anyone who waits for us need not wait for it.

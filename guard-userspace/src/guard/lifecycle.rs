@@ -3,6 +3,7 @@
 //! Egress comes first and goes last on every interface: XDP without egress would drop every
 //! answer this host asked for.
 
+mod change;
 mod compare;
 mod device;
 mod egress_order;
@@ -17,7 +18,7 @@ mod takeover;
 mod wanted;
 mod watch;
 
-use std::{fs::File, mem, sync::Arc, time::Duration};
+use std::{fs::File, mem, sync::Arc};
 
 use anyhow::Context;
 use guard_common::{abi::layout::LAYOUT_VERSION, frame::transport::Transport};
@@ -25,9 +26,9 @@ use nix::fcntl::Flock;
 use rtnetlink::Handle;
 use tokio::task::yield_now;
 
-pub use self::preexisting::Preexisting;
 use self::preexisting::Seeder;
 use self::{
+    change::ports_with_sockets,
     device::GuardedDevice,
     known_routes::KnownRoutes,
     later::Later,
@@ -35,12 +36,16 @@ use self::{
     takeover::{SIDE_BY_SIDE, Takeover},
 };
 pub use self::{
+    change::{Change, Known},
+    preexisting::Preexisting,
+};
+pub use self::{
     policy::{HostFacts, Learn, Plan, Policy},
     publish::{Lists, Publisher},
     wanted::{Wanted, find_wanted},
 };
 use crate::{
-    base::{background::in_background, failure::Failure},
+    base::failure::Failure,
     bpf::{
         attach::{self, Link},
         clock::Clock,
@@ -58,13 +63,20 @@ use crate::{
     host::{
         interfaces::{self, Counted},
         range::{GuardedPorts, PortBitmap},
-        sockets,
     },
 };
 
-/// How long the sockets on ports that become guarded may take to be put in before they are. What is
-/// left is rescued until it is put in afterwards.
-const SEEDED_WITHIN: Duration = Duration::from_millis(50);
+/// Whether a change waits until the flows are known that it has to know of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Waiting {
+    /// None does.
+    #[default]
+    Nothing,
+    /// One does, and egress records what it guards.
+    ForFlows,
+    /// One does, and something else has come into force meanwhile, so that egress does not.
+    Disturbed,
+}
 
 /// Programs in force on interfaces. Dropping it takes them off, in the right order.
 pub struct Guard {
@@ -77,6 +89,7 @@ pub struct Guard {
     publisher: Publisher,
     /// What the policy depends on, as far as interfaces tell.
     host: HostFacts,
+    waiting: Waiting,
     devices: Vec<GuardedDevice>,
     takeover: Option<Takeover>,
     preexisting: Preexisting,
@@ -147,6 +160,7 @@ impl Guard {
             seeder: Arc::new(seeder),
             publisher,
             host: HostFacts::default(),
+            waiting: Waiting::default(),
             timers,
             devices: loaded.devices,
             takeover,
@@ -163,8 +177,8 @@ impl Guard {
             // What only interfaces tell changes nothing about what is recorded.
             let next = guard.policy(settings, ports);
             guard.publisher.record_both(&next)?;
-            guard.preexisting = guard.seed_here(settings, ports)?;
-            guard.widen_here(settings)?;
+            guard.preexisting = guard.seeder.seed(settings, ports, None)?;
+            guard.seeder.widen(settings)?;
         }
         guard.routes.start()?;
         guard.describe(&interfaces::list(netlink).await?, false, notes)?;
@@ -178,7 +192,7 @@ impl Guard {
         guard.maps.state.set_layout(LAYOUT_VERSION);
         if found {
             // For flows that have been recorded meanwhile.
-            guard.widen_here(settings)?;
+            guard.seeder.widen(settings)?;
         }
         let beside = guard.takeover.is_some();
         for device in guard.devices.iter_mut().filter(|device| device.is_there()) {
@@ -196,7 +210,7 @@ impl Guard {
             let now = guard.clock.now()?;
             let carried = takeover.copy_to(&mut guard.maps, &guard.pins, now)?;
             notes.extend(carried.notes);
-            guard.widen_here(settings)?;
+            guard.seeder.widen(settings)?;
             if carried.incomplete {
                 tokio::time::sleep(SIDE_BY_SIDE).await;
             }
@@ -219,7 +233,7 @@ impl Guard {
         notes: &mut Vec<String>,
     ) -> Result<Preexisting, Failure> {
         let mut preexisting = mem::take(&mut self.preexisting);
-        preexisting.add(self.seed_here(settings, ports)?);
+        preexisting.add(self.seeder.seed(settings, ports, None)?);
         for number in 0..self.devices.len() {
             // Signals are looked at in between.
             yield_now().await;
@@ -296,93 +310,70 @@ impl Guard {
         self.publisher.publish(policy, plan, in_use, lists)
     }
 
-    /// Puts in force what settings and ports say, once what has to be known of flows is, and learns
-    /// `quickly`, of sockets alone, or of everything that the kernel knows. Returns what was learned,
-    /// and what [`learn_rest`](Self::learn_rest) has to learn.
+    /// Begins to put in force what settings and ports say. Once the [question](Change::question) about
+    /// flows is answered, [`finish`](Self::finish) it, or [`give_up`](Self::give_up); it waits for as
+    /// long as the kernel does, and one change waits at a time. `quickly` says that of flows it is enough
+    /// to know those of connected sockets.
     ///
     /// # Errors
-    /// When something cannot be read that has to be known, or the kernel refuses. What was in force
-    /// stays in force then.
-    pub async fn change(
+    /// When programs may still read the page that is to be written.
+    pub fn begin(
         &mut self,
         settings: &Settings,
         ports: &GuardedPorts,
         quickly: bool,
-    ) -> anyhow::Result<(Preexisting, Learn)> {
-        let changed = self.learn_and_publish(settings, ports, quickly).await;
-        if changed.is_err() {
-            self.publisher.give_up();
-        }
-
-        changed
-    }
-
-    async fn learn_and_publish(
-        &mut self,
-        settings: &Settings,
-        ports: &GuardedPorts,
-        quickly: bool,
-    ) -> anyhow::Result<(Preexisting, Learn)> {
+    ) -> anyhow::Result<Change> {
         let policy = self.policy(settings, ports);
         let plan = Policy::plan(self.publisher.in_force(), &policy);
         // What is sent during the look is recorded.
         if plan.learn != Learn::Nothing && self.seeder.records_both() {
             self.publisher.record_both(&policy)?;
         }
-        let preexisting = self
-            .learn(settings, ports, &plan.learn, (quickly, Some(SEEDED_WITHIN)))
-            .await?;
-        let in_use = if plan.lists_sockets {
-            in_background(ports_with_sockets).await??
-        } else {
-            PortBitmap::default()
+        self.waiting = Waiting::ForFlows;
+
+        Ok(Change {
+            settings: settings.clone(),
+            ports: ports.clone(),
+            quickly,
+            policy,
+            plan,
+            seeder: Arc::clone(&self.seeder),
+        })
+    }
+
+    /// Puts a change in force, now that flows are known. Returns what is [left](Change::rest) to learn,
+    /// or nothing where something else has come into force meanwhile: then begin again.
+    ///
+    /// # Errors
+    /// When the kernel refuses. What was in force stays in force then.
+    pub fn finish(&mut self, change: &Change, known: &Known) -> anyhow::Result<Option<Learn>> {
+        let disturbed = mem::take(&mut self.waiting) == Waiting::Disturbed;
+        if disturbed && change.asks() {
+            self.publisher.give_up();
+            return Ok(None);
+        }
+        let policy = Policy {
+            host: self.host.clone(),
+            ..change.policy.clone()
         };
-        self.carry_out(policy, &plan, &in_use)?;
-        let rest = if preexisting.incomplete {
+        let plan = Policy::plan(self.publisher.in_force(), &policy);
+        let published = self.carry_out(policy, &plan, &known.in_use);
+        if published.is_err() {
+            self.publisher.give_up();
+        }
+        published?;
+
+        Ok(Some(if known.learned.incomplete {
             plan.learn
         } else {
             Learn::Nothing
-        };
-
-        Ok((preexisting, rest))
+        }))
     }
 
-    /// Learns what there was no time for before a [`change`](Self::change) came into force.
-    ///
-    /// # Errors
-    /// When something cannot be read. The change stays in force.
-    pub async fn learn_rest(
-        &mut self,
-        settings: &Settings,
-        ports: &GuardedPorts,
-        rest: &Learn,
-    ) -> anyhow::Result<Preexisting> {
-        if *rest != Learn::Nothing {
-            self.seeder.require_late_list()?;
-        }
-
-        self.learn(settings, ports, rest, (false, None)).await
-    }
-
-    async fn learn(
-        &mut self,
-        settings: &Settings,
-        ports: &GuardedPorts,
-        what: &Learn,
-        (quickly, time): (bool, Option<Duration>),
-    ) -> anyhow::Result<Preexisting> {
-        match what {
-            Learn::Nothing => Ok(Preexisting::default()),
-            Learn::Ports(added) if quickly => {
-                self.seed_sockets(settings, added).await?;
-                Ok(Preexisting::default())
-            }
-            Learn::Ports(added) => match time {
-                Some(time) => self.seed_within(time, settings, added).await,
-                None => self.seed(settings, added).await,
-            },
-            Learn::All => self.learn_again(settings, ports).await,
-        }
+    /// Leaves in force what is, instead of the change that was begun.
+    pub fn give_up(&mut self) {
+        self.waiting = Waiting::Nothing;
+        self.publisher.give_up();
     }
 
     /// In monitor mode, lets the programs ask about these ports, on which something has begun to wait.
@@ -646,13 +637,6 @@ async fn unless_changed(
     notes.push(format!("{}: changes meanwhile: {failure}", device.name));
 
     Ok(())
-}
-
-/// The ports on which there is a socket.
-fn ports_with_sockets() -> anyhow::Result<PortBitmap> {
-    let sockets = sockets::list()?;
-
-    Ok(sockets.iter().map(|socket| socket.local.port()).collect())
 }
 
 /// Numbers that nobody outside can guess.

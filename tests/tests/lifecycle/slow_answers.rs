@@ -95,7 +95,7 @@ fn nothing_waits(lab: &Lab, subject: Subject) -> Result<()> {
         thread::sleep(Duration::from_millis(10));
     }
     let host = &lab.topology.guarded;
-    let mut rounds = 0;
+    let mut rounds = 0_u16;
     while began.elapsed() < LONG {
         in_time("/healthz", || {
             let (code, said) = metrics::get(host, "/healthz")?;
@@ -108,6 +108,10 @@ fn nothing_waits(lab: &Lab, subject: Subject) -> Result<()> {
             "listeners = \"expose\"\ntrust = [\"192.0.2.{rounds}/32\"]\n"
         ))?;
         in_time("a reload", || asked(&guard, "reload"))?;
+        // Nobody has to be asked about ports that become open.
+        let first = 40_000 + rounds;
+        host.sysctl(RANGE, &format!("{first} 60999"))?;
+        in_time("a narrower range", || wait_for_range(lab, first))?;
         rounds += 1;
         thread::sleep(Duration::from_millis(200));
     }
@@ -153,6 +157,38 @@ pub(super) fn wait_for_a_sweep(host: &Namespace) -> Result<()> {
     }
 }
 
+/// Waits until the range that begins with this port is in force.
+fn wait_for_range(lab: &Lab, first: u16) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let in_force = first_port(lab)?;
+        if in_force == u64::from(first) {
+            return Ok(());
+        }
+        ensure!(
+            began.elapsed() < LONG,
+            "the range still begins with {in_force}"
+        );
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Has the kernel track connections, without which it is not asked for them. Returns whether it can.
+fn tracks_connections(host: &Namespace) -> Result<bool> {
+    if Command::new("nft").arg("--version").output().is_err() {
+        eprintln!("skipped: without nft there is no rule that has the kernel track connections");
+        return Ok(false);
+    }
+    for line in [
+        "nft add table inet t",
+        "nft add chain inet t c { type filter hook output priority 0 ; }",
+        "nft add rule inet t c ct state new accept",
+    ] {
+        run(host, line)?;
+    }
+    Ok(true)
+}
+
 /// Asks for a reload while a change is under way. It need not be done, but must be answered.
 fn reload_or_later(guard: &Guard) -> Result<()> {
     // Without an answer it would wait for as long as the test.
@@ -179,21 +215,8 @@ fn nothing_waits_for_a_change(subject: Subject, by_reload: bool) -> Result<()> {
     let lab = Lab::new()?;
     let kept_back = KeptBack::new()?;
     let host = &lab.topology.guarded;
-    if subject == Subject::Conntrack {
-        if Command::new("nft").arg("--version").output().is_err() {
-            eprintln!(
-                "skipped: without nft there is no rule that has the kernel track connections"
-            );
-            return Ok(());
-        }
-        // Without a rule that asks for it, the kernel tracks nothing, and is not asked.
-        for line in [
-            "nft add table inet t",
-            "nft add chain inet t c { type filter hook output priority 0 ; }",
-            "nft add rule inet t c ct state new accept",
-        ] {
-            run(host, line)?;
-        }
+    if subject == Subject::Conntrack && !tracks_connections(host)? {
+        return Ok(());
     }
     let configured = |first: u16| {
         if by_reload {
@@ -255,11 +278,7 @@ fn nothing_waits_for_a_change(subject: Subject, by_reload: bool) -> Result<()> {
     }
     ensure!(rounds > 5, "{rounds} rounds are not all the time");
     kept_back.end(subject)?;
-    let began = Instant::now();
-    while first_port(&lab)? != 40_000 {
-        ensure!(began.elapsed() < LONG, "the change is lost");
-        thread::sleep(Duration::from_millis(10));
-    }
+    wait_for_range(&lab, 40_000)?;
     in_time("a reload afterwards", || asked(&guard, "reload"))?;
 
     kept_back.begin(subject)?;
@@ -276,6 +295,52 @@ fn nothing_waits_for_a_change(subject: Subject, by_reload: bool) -> Result<()> {
     })?;
     ensure!(hooks::xdp(host, lab.topology.interface())?.is_none());
     ensure!(hooks::egress(host, lab.topology.interface())? == 0);
+    Ok(())
+}
+
+/// A range that has to wait for the kernel is given up for the next one, by the sysctl.
+#[test]
+fn a_range_takes_the_place_of_one_that_waits() -> Result<()> {
+    let lab = Lab::new()?;
+    let kept_back = KeptBack::new()?;
+    let host = &lab.topology.guarded;
+    host.sysctl(RANGE, "50000 60999")?;
+    let folder = kept_back.folder();
+    let mut guard = Guard::start_altered(
+        host,
+        lab.topology.interface(),
+        &["--keep-back", &folder, "--sweep-rest", "600000"],
+        &[],
+    )?;
+    wait_for_a_sweep(host)?;
+    for subject in [Subject::Sockets, Subject::Conntrack] {
+        if subject == Subject::Conntrack && !tracks_connections(host)? {
+            continue;
+        }
+        let of_now = u16::try_from(first_port(&lab)?)?;
+        kept_back.begin(subject)?;
+        host.sysctl(RANGE, "40000 60999")?;
+        let began = Instant::now();
+        while kept_back.waiting(subject) == 0 {
+            ensure!(began.elapsed() < LONG, "asks for no {}", subject.name());
+            thread::sleep(Duration::from_millis(10));
+        }
+        // Back, and then on to less than before: neither has to ask anybody.
+        host.sysctl(RANGE, &format!("{of_now} 60999"))?;
+        in_time("the former range", || wait_for_range(&lab, of_now))?;
+        host.sysctl(RANGE, "52000 60999")?;
+        in_time("a narrower range", || wait_for_range(&lab, 52_000))?;
+        // These wait, and only the last of them comes.
+        host.sysctl(RANGE, "45000 60999")?;
+        thread::sleep(PROMISED / 4);
+        host.sysctl(RANGE, "44000 60999")?;
+        thread::sleep(PROMISED / 4);
+        ensure!(first_port(&lab)? == 52_000, "nobody was asked");
+        kept_back.end(subject)?;
+        in_time("the last range", || wait_for_range(&lab, 44_000))?;
+    }
+    ensure!(!guard.said().contains("-> 45000"), "{}", guard.said());
+    ensure!(guard.end()?.success(), "{}", guard.said());
     Ok(())
 }
 

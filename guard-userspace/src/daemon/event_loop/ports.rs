@@ -10,7 +10,7 @@ use guard_common::frame::transport::Transport;
 use ipnet::IpNet;
 
 use crate::{
-    base::{background::in_background, failure::Failure},
+    base::failure::Failure,
     bpf::maps::StateMemory,
     config::{Exposed, ListenersPolicy, Settings},
     guard::listeners::{
@@ -169,17 +169,12 @@ impl PortsInForce {
         exposed
     }
 
-    /// What is to be in force instead, if the kernel or the settings have changed. Somebody who
-    /// is being served on a port that becomes guarded keeps it.
+    /// What the kernel and the settings ask for instead, if anything. Who listens on ports that become
+    /// guarded is not taken into account yet: see [`admit`](Self::admit).
     ///
     /// # Errors
-    /// When the ports or the sockets cannot be read.
-    pub async fn next(
-        &mut self,
-        settings: &Settings,
-        names: &mut OwnerNames,
-        has_flows: impl Fn(Transport, u16) -> bool,
-    ) -> Result<Option<Self>, Failure> {
+    /// When the ports cannot be read.
+    pub fn wanted(&self, settings: &Settings) -> Result<Option<Self>, Failure> {
         let local = self.files.read(settings.range)?;
         let configured: Vec<_> = settings.exposures().collect();
         if local == self.local && configured == self.configured {
@@ -191,21 +186,51 @@ impl PortsInForce {
             configured,
             ..self.clone()
         };
-        let (before, after) = (self.regardless(), next.regardless());
-        let found = survey(after, settings, names).await?;
-        let kernel = next.notice(found, has_flows);
-        let (old, new): (Vec<_>, Vec<_>) = std::mem::take(&mut next.blocked)
-            .into_iter()
-            .partition(|listener| before.guarded(listener.transport, listener.port));
-        let mut verdict = listeners::decide(next.terms(settings), Moment::Watch, &old)?;
+        let guarded = next.regardless();
+        (next.blocked).retain(|listener| guarded.guarded(listener.transport, listener.port));
+
+        Ok(Some(next))
+    }
+
+    /// Whether ports become guarded that were not `before`, so that it matters who listens there.
+    pub fn grow_from(&self, before: &Self) -> bool {
+        self.regardless().without(&before.regardless()).is_some()
+    }
+
+    /// Takes in who listens on these ports. Somebody who is being served on one that becomes guarded,
+    /// as it was not `before`, keeps it.
+    ///
+    /// # Errors
+    /// When the listeners forbid what the settings ask for.
+    pub fn admit(
+        &mut self,
+        settings: &Settings,
+        before: Option<&Self>,
+        mut found: Survey,
+        names: &mut OwnerNames,
+        has_flows: impl Fn(Transport, u16) -> bool,
+    ) -> Result<(), Failure> {
+        names.ask_about(&found.listeners);
+        names.name(&mut found.listeners);
+        let kernel = self.notice(found, has_flows);
+        let guarded = before.map(Self::regardless);
+        let (old, new): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.blocked)
+                .into_iter()
+                .partition(|listener| {
+                    let guards =
+                        |guarded: &GuardedPorts| guarded.guarded(listener.transport, listener.port);
+                    guarded.as_ref().is_some_and(guards)
+                });
+        let mut verdict = listeners::decide(self.terms(settings), Moment::Watch, &old)?;
         verdict.add(listeners::decide(
-            next.terms(settings),
+            self.terms(settings),
             Moment::Growth,
             &new,
         )?);
-        next.heed(kernel, verdict, names.is_settled());
+        self.heed(kernel, verdict, names.is_settled());
 
-        Ok(Some(next))
+        Ok(())
     }
 
     /// Asks for the listeners on ports that are guarded, or would be if nothing listened there.
@@ -238,51 +263,13 @@ impl PortsInForce {
         }
         names.ask_about(&found.listeners);
         names.name(&mut found.listeners);
-        self.decide(settings, Moment::Watch, found, names, has_flows)?;
+        let kernel = self.notice(found, has_flows);
+        let found = std::mem::take(&mut self.blocked);
+        let verdict = listeners::decide(self.terms(settings), Moment::Watch, &found)?;
+        self.heed(kernel, verdict, names.is_settled());
         self.complaint = None;
 
         Ok(true)
-    }
-
-    /// Checks the listeners as if their ports had only now become guarded.
-    pub async fn grow(
-        &mut self,
-        settings: &Settings,
-        names: &mut OwnerNames,
-        has_flows: impl Fn(Transport, u16) -> bool,
-    ) {
-        let judged = self.judge(settings, Moment::Growth, names, has_flows).await;
-        if let Err(failure) = judged {
-            self.complain(&failure);
-        }
-    }
-
-    async fn judge(
-        &mut self,
-        settings: &Settings,
-        moment: Moment,
-        names: &mut OwnerNames,
-        has_flows: impl Fn(Transport, u16) -> bool,
-    ) -> Result<(), Failure> {
-        let found = survey(self.regardless(), settings, names).await?;
-
-        self.decide(settings, moment, found, names, has_flows)
-    }
-
-    fn decide(
-        &mut self,
-        settings: &Settings,
-        moment: Moment,
-        found: Survey,
-        names: &OwnerNames,
-        has_flows: impl Fn(Transport, u16) -> bool,
-    ) -> Result<(), Failure> {
-        let kernel = self.notice(found, has_flows);
-        let found = std::mem::take(&mut self.blocked);
-        let verdict = listeners::decide(self.terms(settings), moment, &found)?;
-        self.heed(kernel, verdict, names.is_settled());
-
-        Ok(())
     }
 
     /// Asks on which of these ports something has begun to listen by TCP. Who it is, the next survey
@@ -446,22 +433,6 @@ impl PortsInForce {
 
 fn key(listener: &Listener) -> (u8, u16) {
     (listener.transport as u8, listener.port)
-}
-
-/// Looks for listeners on these ports, on a thread of its own, and names those whose names are known
-/// by now. The others are asked for.
-async fn survey(
-    guarded: GuardedPorts,
-    settings: &Settings,
-    names: &mut OwnerNames,
-) -> anyhow::Result<Survey> {
-    let (trusted, interfaces) = (trusted(settings), settings.iface.clone());
-    let mut found =
-        in_background(move || listeners::survey(&guarded, &trusted, &interfaces)).await??;
-    names.ask_about(&found.listeners);
-    names.name(&mut found.listeners);
-
-    Ok(found)
 }
 
 fn trusted(settings: &Settings) -> Vec<IpNet> {

@@ -1,37 +1,11 @@
 //! What is asked about the host aside, so that the loop goes on while the kernel answers.
 
-use std::{collections::BTreeSet, future};
+use std::future;
 
 use anyhow::Context;
 use tokio::task::{JoinHandle, spawn, spawn_blocking};
 
-use crate::{
-    guard::listeners::Survey,
-    host::{
-        interfaces::{Counted, Interface},
-        range::{GuardedPorts, PortBitmap},
-        tunnels::TunnelPort,
-    },
-};
-
-/// What is asked again and again. At most one question of a kind is under way.
-#[derive(Default)]
-pub(super) struct Surveys {
-    /// Listeners on the ports that the question was about.
-    pub(super) listeners: Question<(GuardedPorts, Survey)>,
-    /// The TCP ports of those that something listens on.
-    pub(super) listening: Question<(GuardedPorts, BTreeSet<u16>)>,
-    /// Ports at which sockets wait for packets of any peer.
-    pub(super) waiting: Question<PortBitmap>,
-    /// Ports on which the kernel receives.
-    pub(super) tunnels: Question<BTreeSet<TunnelPort>>,
-    /// The interfaces, and whether the kernel had told of a change before.
-    pub(super) interfaces: Question<(Vec<Interface>, bool)>,
-    /// What guarded interfaces have counted, by their indices.
-    pub(super) statistics: Question<Vec<(u32, Counted)>>,
-}
-
-/// A question, if it is under way.
+/// A question, if it is under way: at most one of a kind is.
 pub(super) struct Question<T>(Option<JoinHandle<anyhow::Result<T>>>);
 
 impl<T> Default for Question<T> {

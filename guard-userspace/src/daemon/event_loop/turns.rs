@@ -32,23 +32,14 @@ impl Turns {
         }
     }
 
-    /// Waits for the request whose turn is next.
-    pub(super) async fn next(&mut self) -> ActionRequest {
-        if let Some((_, request)) = self.waiting.pop_front() {
-            return request;
-        }
-        match self.asked.recv().await {
-            Some(request) => request,
-            // The control socket is gone.
-            None => future::pending().await,
-        }
-    }
-
-    /// Does `work`. Requests meanwhile wait, and are refused once they have waited
-    /// for so long that the work is held up by the kernel.
-    pub(super) async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
-        tokio::pin!(work);
+    /// Waits for the request whose turn is next; while a change is under way, for ever. Requests that are
+    /// asked for meanwhile wait, and are refused once they have waited for so long that the kernel holds
+    /// the change up.
+    pub(super) async fn next(&mut self, changing: bool) -> ActionRequest {
         loop {
+            if !changing && let Some((_, request)) = self.waiting.pop_front() {
+                return request;
+            }
             let first = self.waiting.front().map(|(until, _)| *until);
             let overdue = async {
                 match first {
@@ -58,7 +49,6 @@ impl Turns {
             };
             select! {
                 biased;
-                done = &mut work => return done,
                 Some(request) = self.asked.recv() => {
                     self.waiting.push_back((Instant::now() + TURN, request));
                 }
@@ -86,7 +76,7 @@ fn refuse(request: ActionRequest) {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{sync::oneshot, time::sleep};
+    use tokio::{sync::oneshot, time::timeout};
 
     use super::*;
     use crate::api::control::{Action, Peer};
@@ -108,14 +98,18 @@ mod tests {
         let (asks, asked) = mpsc::channel(1);
         let mut turns = Turns::new(asked);
         let mut early = ask(&asks);
-        turns.during(sleep(TURN / 2)).await;
+        let changing = timeout(TURN / 2, turns.next(true)).await;
+        assert!(
+            changing.is_err(),
+            "it was its turn while a change was under way"
+        );
         assert!(early.try_recv().is_err(), "it was refused at once");
-        let next = turns.next().await;
+        let next = turns.next(false).await;
         let _ = next.answer.send(Reply::from(Ok("its turn".to_owned())));
         assert_eq!(early.await.expect("is answered").text, "its turn");
 
         let mut late = ask(&asks);
-        turns.during(sleep(TURN * 2)).await;
+        assert!(timeout(TURN * 2, turns.next(true)).await.is_err());
         let reply = late.try_recv().expect("is answered meanwhile");
         assert!(reply.code != 0 && reply.text.contains("a change is under way"));
         assert!(turns.waiting.is_empty());

@@ -8,7 +8,7 @@ use guard_common::abi::{
 };
 use ipnet::IpNet;
 
-use super::{Guard, policy::HostFacts};
+use super::{Guard, Waiting, policy::HostFacts};
 use crate::{
     bpf::maps::Entry,
     host::{
@@ -35,6 +35,13 @@ impl Guard {
         let Some(policy) = self.publisher.in_force() else {
             return Ok(());
         };
+        if self.waiting != Waiting::Nothing && policy.host != self.host {
+            // Own addresses that the page does not have are looked up, and may come with the change.
+            if policy.host.forwards == self.host.forwards {
+                return Ok(());
+            }
+            self.waiting = Waiting::Disturbed;
+        }
         let mut policy = policy.clone();
         policy.host.clone_from(&self.host);
 

@@ -13,12 +13,9 @@ use guard_common::{
     outcome::Protocol,
 };
 
-use super::Guard;
+use super::policy::Learn;
 use crate::{
-    base::{
-        background::in_background,
-        slow_answers::{self, Subject},
-    },
+    base::slow_answers::{self, Subject},
     bpf::{
         clock::Clock,
         maps::{FlowEntry, FlowMap, StateMemory},
@@ -95,8 +92,7 @@ impl Seeder {
     }
 
     /// Puts every connected socket on these ports into the maps, and what the kernel tracks of
-    /// flows without one. Call it before they are guarded, and invalidate the filter afterwards where
-    /// something was put in.
+    /// flows without one. Call it before they are guarded.
     ///
     /// Where `until` says so, sockets that a look-up finds may be left out from then on.
     ///
@@ -129,8 +125,45 @@ impl Seeder {
             preexisting.tracked = seed::conntrack::seed(ports, &settings.unrecorded, target);
         }
         slow_answers::wait(Subject::Flows);
+        if preexisting.is_any() {
+            self.state.invalidate_filter();
+        }
 
         Ok(preexisting)
+    }
+
+    /// Learns of the flows that a change of `ports` has to know of: `quickly`, of connected sockets
+    /// alone, or of everything that the kernel knows. Where there is a `time` and lost flows are rescued,
+    /// sockets have no more than that: a look-up finds those that are left out as soon as their ports
+    /// are guarded. Call it before they are.
+    ///
+    /// # Errors
+    /// When the sockets or a map cannot be read. That conntrack cannot is part of what is returned.
+    pub(super) fn learn(
+        &self,
+        what: &Learn,
+        (settings, ports): (&Settings, &GuardedPorts),
+        quickly: bool,
+        time: Option<Duration>,
+    ) -> anyhow::Result<Preexisting> {
+        let until = time
+            .filter(|_| !settings.no_rescue)
+            .map(|time| Instant::now() + time);
+        match what {
+            Learn::Nothing => Ok(Preexisting::default()),
+            Learn::Ports(added) if quickly => {
+                self.seed_sockets(settings, added)?;
+                self.state.invalidate_filter();
+                Ok(Preexisting::default())
+            }
+            Learn::Ports(added) => self.seed(settings, added, until),
+            // What the maps know is looked up otherwise, too.
+            Learn::All => {
+                let preexisting = self.seed(settings, ports, None)?;
+                self.widen(settings)?;
+                Ok(preexisting)
+            }
+        }
     }
 
     /// Puts every connected socket on these ports into the maps, as [`seed`](Self::seed) does.
@@ -149,13 +182,15 @@ impl Seeder {
         Ok(())
     }
 
-    /// Puts every live flow of UDP in as the wider filter looks it up, where that is in force:
-    /// an earlier configuration or an earlier run may have recorded it by its remote port. Doubt
-    /// the filter afterwards.
+    /// Where UDP flows are to admit every port of their peer, puts every live one in as that is looked
+    /// up: an earlier configuration or an earlier run may have recorded it by its remote port.
     ///
     /// # Errors
     /// When a map cannot be read.
-    pub(super) fn widen(&self) -> anyhow::Result<()> {
+    pub(super) fn widen(&self, settings: &Settings) -> anyhow::Result<()> {
+        if !settings.udp_filter.any_remote_port() {
+            return Ok(());
+        }
         let timeouts = self.state.timeouts();
         let now = self.clock.now()?;
         let udp = |map: &&FlowMap| map.protocol == Protocol::Udp;
@@ -179,6 +214,7 @@ impl Seeder {
                 });
             })?;
         }
+        self.state.invalidate_filter();
 
         Ok(())
     }
@@ -249,115 +285,5 @@ impl Preexisting {
         let (sockets, tracked) = (self.sockets, &self.tracked);
 
         sockets.new + sockets.failed + tracked.new + tracked.left_out > 0
-    }
-}
-
-impl Guard {
-    /// Puts the flows of UDP into the maps as another filter looks them up: those of sockets, what
-    /// the kernel tracks and, where the new filter asks for less, what the maps know.
-    ///
-    /// # Errors
-    /// When the sockets or a map cannot be read.
-    pub(super) async fn learn_again(
-        &mut self,
-        settings: &Settings,
-        ports: &GuardedPorts,
-    ) -> anyhow::Result<Preexisting> {
-        let preexisting = self.seed(settings, ports).await?;
-        if settings.udp_filter.any_remote_port() {
-            let seeder = Arc::clone(&self.seeder);
-            in_background(move || seeder.widen()).await??;
-            self.maps.state.invalidate_filter();
-        }
-
-        Ok(preexisting)
-    }
-
-    /// Puts every connected socket on these ports into the maps, and what the kernel tracks of
-    /// flows without one, on a thread of its own. Call it before they are guarded.
-    ///
-    /// # Errors
-    /// When the sockets cannot be read. That conntrack cannot is part of what is returned.
-    pub async fn seed(
-        &mut self,
-        settings: &Settings,
-        ports: &GuardedPorts,
-    ) -> anyhow::Result<Preexisting> {
-        self.seed_until(settings, ports, None).await
-    }
-
-    /// As [`seed`](Self::seed), but sockets have no more than so much `time` where lost flows are
-    /// rescued: a look-up finds those that are left out as soon as their ports are guarded, which
-    /// look used then. Call it before that, and [`seed`](Self::seed) afterwards.
-    ///
-    /// # Errors
-    /// As [`seed`](Self::seed).
-    pub async fn seed_within(
-        &mut self,
-        time: Duration,
-        settings: &Settings,
-        ports: &GuardedPorts,
-    ) -> anyhow::Result<Preexisting> {
-        let until = (!settings.no_rescue).then(|| Instant::now() + time);
-
-        self.seed_until(settings, ports, until).await
-    }
-
-    async fn seed_until(
-        &mut self,
-        settings: &Settings,
-        ports: &GuardedPorts,
-        until: Option<Instant>,
-    ) -> anyhow::Result<Preexisting> {
-        let (settings, ports) = (settings.clone(), ports.clone());
-        let seeder = Arc::clone(&self.seeder);
-        let preexisting = in_background(move || seeder.seed(&settings, &ports, until)).await??;
-        if preexisting.is_any() {
-            self.maps.state.invalidate_filter();
-        }
-
-        Ok(preexisting)
-    }
-
-    /// Puts every connected socket on these ports into the maps.
-    ///
-    /// # Errors
-    /// When the sockets cannot be read.
-    pub(super) async fn seed_sockets(
-        &mut self,
-        settings: &Settings,
-        added: &GuardedPorts,
-    ) -> anyhow::Result<()> {
-        let (settings, added) = (settings.clone(), added.clone());
-        let seeder = Arc::clone(&self.seeder);
-        in_background(move || seeder.seed_sockets(&settings, &added)).await??;
-        self.maps.state.invalidate_filter();
-
-        Ok(())
-    }
-
-    /// As [`seed`](Self::seed), on the calling thread, while it has privileges that no other may
-    /// keep.
-    pub(super) fn seed_here(
-        &mut self,
-        settings: &Settings,
-        ports: &GuardedPorts,
-    ) -> anyhow::Result<Preexisting> {
-        let preexisting = self.seeder.seed(settings, ports, None)?;
-        if preexisting.is_any() {
-            self.maps.state.invalidate_filter();
-        }
-
-        Ok(preexisting)
-    }
-
-    /// Puts flows in as the filter of these settings looks them up, on the calling thread.
-    pub(super) fn widen_here(&mut self, settings: &Settings) -> anyhow::Result<()> {
-        if settings.udp_filter.any_remote_port() {
-            self.seeder.widen()?;
-            self.maps.state.invalidate_filter();
-        }
-
-        Ok(())
     }
 }

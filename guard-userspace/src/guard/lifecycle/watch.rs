@@ -1,14 +1,17 @@
 //! Following the interfaces: they are deleted and created anew, renamed, moved away, and others
 //! take our filters off.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use rtnetlink::Handle;
 
 use super::{Guard, device::GuardedDevice};
 use crate::{
-    base::failure::Failure,
+    base::{background::in_background, failure::Failure},
     bpf::{
         attach::{self, Attached, XdpHook},
         pins::{Hook, Pins},
@@ -201,7 +204,9 @@ impl Guard {
             device.arrange_egress(settings, &self.pins, false, (&self.alarms, notes));
         }
         if device.unseeded {
-            self.seed(settings, ports).await?;
+            let (settings, ports) = (settings.clone(), ports.clone());
+            let seeder = Arc::clone(&self.seeder);
+            in_background(move || seeder.seed(&settings, &ports, None)).await??;
         }
         let device = &mut self.devices[number];
         device.unseeded = false;
