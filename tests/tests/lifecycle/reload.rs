@@ -494,8 +494,8 @@ fn anyone_who_asks_for_a_reload_is_told_what_came_of_it() -> Result<()> {
 #[test]
 fn metrics_tell_which_configuration_is_in_force() -> Result<()> {
     let lab = Lab::new()?;
-    let config = Config::new(&lab)?;
-    let path = config.0.display().to_string();
+    let config = Config::new()?;
+    let path = config.path.display().to_string();
     let guard = lab.guard(&["--config", &path])?;
     let now = || -> Result<(String, f64, f64)> {
         let samples = guard.scrape()?;
