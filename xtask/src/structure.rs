@@ -48,7 +48,7 @@ const CRATES: &[Layered] = &[
             "cli",
             "fuzz_targets",
         ],
-        split: &["daemon::event_loop::Daemon", "guard::lifecycle::Guard"],
+        split: &["guard::lifecycle::Guard"],
     },
 ];
 
