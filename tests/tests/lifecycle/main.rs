@@ -16,6 +16,8 @@ mod monitor;
 mod neighbours;
 mod pins;
 mod reload;
+mod reload_flows;
+mod reload_refused;
 mod requests;
 mod resize;
 mod restarts;

@@ -1,50 +1,37 @@
 //! SIGHUP and `portguard reload`: another configuration, or a bad one.
 
 use std::{
-    fs, io,
+    fs,
     path::PathBuf,
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context, Result, ensure};
-use guard_common::{
-    outcome::{
-        Family,
-        Outcome::{DropNoFlow, PassExempt, PassKnownFlow},
-    },
-    ports::occupancy::Use,
+use guard_common::outcome::{
+    Family,
+    Outcome::{DropNoFlow, PassExempt, PassKnownFlow},
 };
 use guard_tests::{
     build,
     frames::P,
     guard::Guard,
     peers::{Exchange, Talk},
-    refused::{Refused, while_refused},
     scratch::Scratch,
-    wire::QUIET,
 };
-use guard_userspace::{
-    bpf::{
-        maps::{Prefixes, StateMemory},
-        pins::Pins,
-    },
-    host::namespace,
-};
-use ipnet::IpNet;
 
 use super::Lab;
 
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A configuration file of this test's own.
-struct Config {
-    path: PathBuf,
+pub(super) struct Config {
+    pub(super) path: PathBuf,
     _folder: Scratch,
 }
 
 impl Config {
-    fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         let folder = Scratch::new()?;
         Ok(Self {
             path: folder.write("portguard.toml", "")?,
@@ -52,13 +39,13 @@ impl Config {
         })
     }
 
-    fn write(&self, text: &str) -> Result<()> {
+    pub(super) fn write(&self, text: &str) -> Result<()> {
         fs::write(&self.path, text).with_context(|| format!("write {}", self.path.display()))
     }
 
     /// Writes `text`, has it read, and waits until the guard says so in its `times`th line with
     /// `answer`.
-    fn reload(&self, guard: &mut Guard, text: &str, answer: &str) -> Result<()> {
+    pub(super) fn reload(&self, guard: &mut Guard, text: &str, answer: &str) -> Result<()> {
         let before = guard.said().matches(answer).count();
         self.write(text)?;
         guard.signal(libc::SIGHUP);
@@ -132,257 +119,6 @@ fn a_reload_takes_effect_and_a_bad_one_does_not() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn another_filter_cuts_nobody_it_can_know() -> Result<()> {
-    let lab = Lab::new()?;
-    let config = Config::new()?;
-    let path = config.path.display().to_string();
-    let mut guard = lab.guard(&["--config", &path])?;
-    let (host, peer) = (&lab.topology.guarded, &lab.topology.peer);
-    let server = P.address(Family::Ipv4);
-    let mut unconnected = Exchange::open(host, peer, (server, 8081), false, 1)?.remove(0);
-    let mut connected = Exchange::open(host, peer, (server, 8082), true, 1)?.remove(0);
-    let heard = |guard: &Guard, talk: &mut Exchange, what: &str| {
-        guard.expect([(PassKnownFlow, 1)], || {
-            talk.speak()?;
-            ensure!(talk.hears(PATIENCE), "{what} has cost a flow");
-            Ok(())
-        })
-    };
-
-    heard(&guard, &mut unconnected, "nothing")?;
-    config.reload(&mut guard, "udp-filter = \"address\"", "reloaded: ")?;
-    heard(&guard, &mut unconnected, "a wider filter")?;
-    heard(&guard, &mut connected, "a wider filter")?;
-    let mut late = Exchange::open(host, peer, (server, 8083), false, 1)?.remove(0);
-    heard(&guard, &mut late, "nothing")?;
-    config.reload(&mut guard, "", "reloaded: udp-filter")?;
-    heard(&guard, &mut connected, "a narrower filter")?;
-    // Which port it had asked is not known any more, until it asks again.
-    guard.expect([(DropNoFlow, 1)], || {
-        late.speak()?;
-        ensure!(!late.hears(QUIET), "a port that nobody asked is heard");
-        Ok(())
-    })?;
-    late.client.send_to(b"query", (server, 8083))?;
-    heard(&guard, &mut late, "asking again")?;
-    ensure!(guard.end()?.success(), "{}", guard.said());
-    Ok(())
-}
-
-/// Sweeps forget the port of a flow that has expired. Where the timer becomes longer and the flow
-/// lives again, the next sweep does not wait for its turn.
-#[test]
-fn longer_timers_bring_ports_back_at_once() -> Result<()> {
-    const REST: Duration = Duration::from_secs(4);
-
-    let lab = Lab::new()?;
-    let config = Config::new()?;
-    config.write("timeout = { udp = 1 }")?;
-    let path = config.path.display().to_string();
-    let (host, peer) = (&lab.topology.guarded, &lab.topology.peer);
-    let rest = REST.as_millis().to_string();
-    let mut guard = Guard::start_altered(
-        host,
-        lab.topology.interface(),
-        &["--sweep-rest", &rest],
-        &["--config", &path],
-    )?;
-    let server = (P.address(Family::Ipv4), 8081);
-    let mut talk = Exchange::open(host, peer, server, false, 1)?.remove(0);
-    let port = talk.client.local_addr()?.port();
-    let state = StateMemory::open(&Pins::new(guard.pins(), &host.run(namespace::name)?))?;
-    let deadline = Instant::now() + 10 * REST;
-    while state.in_use(Use::Udp, port) {
-        ensure!(Instant::now() < deadline, "{port} is in use for ever");
-        thread::sleep(Duration::from_millis(10));
-    }
-    // A sweep has just ended, so none is due.
-    let epoch = state.epoch();
-    config.reload(&mut guard, "timeout = { udp = 300 }", "reloaded: ")?;
-    let deadline = Instant::now() + REST * 3 / 4;
-    while state.epoch() == epoch {
-        ensure!(Instant::now() < deadline, "no sweep has begun");
-        thread::sleep(Duration::from_millis(10));
-    }
-    guard.expect([(PassKnownFlow, 1)], || {
-        talk.speak()?;
-        ensure!(talk.hears(PATIENCE), "a flow that lives again is not heard");
-        Ok(())
-    })?;
-    Ok(())
-}
-
-#[test]
-fn a_start_with_a_wider_filter_keeps_flows() -> Result<()> {
-    for size in [[].as_slice(), &["--max-flows", "131072"]] {
-        let lab = Lab::new()?;
-        let mut guard = lab.guard(&[])?;
-        let (host, peer) = (&lab.topology.guarded, &lab.topology.peer);
-        let server = (P.address(Family::Ipv4), 8081);
-        let mut talk = Exchange::open(host, peer, server, false, 1)?.remove(0);
-        guard.kill()?;
-        guard.start_again(&[&["--udp-filter", "address"], size].concat())?;
-        guard.expect([(PassKnownFlow, 1)], || {
-            talk.speak()?;
-            ensure!(talk.hears(PATIENCE), "{size:?}: the start has cost a flow");
-            Ok(())
-        })?;
-    }
-    Ok(())
-}
-
-/// Programs may read a page until the kernel says that all of them have ended, and it says so by other
-/// means where `membarrier` is refused: no change waits for the one before it.
-#[test]
-fn no_change_waits_where_membarrier_is_refused() -> Result<()> {
-    while_refused(Refused::Membarrier, libc::EPERM, changes_without_membarrier)
-}
-
-fn changes_without_membarrier() -> Result<()> {
-    const CHANGES: u32 = 8;
-    /// Less than the time that would have to pass since the change before.
-    const AT_ONCE: Duration = Duration::from_millis(800);
-
-    ensure!(membarrier().is_err(), "membarrier is not refused");
-    let lab = Lab::new()?;
-    let config = Config::new()?;
-    let path = config.path.display().to_string();
-    let mut guard = lab.guard(&["--config", &path])?;
-    let mut took = Vec::new();
-    for text in ["expose = [\"40000/udp\"]", ""]
-        .iter()
-        .cycle()
-        .take(CHANGES as usize)
-    {
-        let began = Instant::now();
-        config.reload(&mut guard, text, "reloaded: expose")?;
-        took.push(began.elapsed());
-    }
-    println!("changes: {took:?}");
-    ensure!(took[1..].iter().all(|took| *took < AT_ONCE), "{took:?}");
-    // Half of the time that they would wait for each other.
-    let all: Duration = took.iter().sum();
-    ensure!(all < Duration::from_secs(1) * CHANGES / 2, "{took:?}");
-    ensure!(lab.scan(1)? == 0, "the port is open");
-    let said = guard.said();
-    ensure!(!said.contains("membarrier"), "{said}");
-    ensure!(guard.end()?.success(), "{}", guard.said());
-    Ok(())
-}
-
-/// `MEMBARRIER_CMD_GLOBAL`.
-fn membarrier() -> io::Result<()> {
-    // SAFETY: the call has no pointers.
-    match unsafe { libc::syscall(libc::SYS_membarrier, 1, 0, 0) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// What only the former configuration trusts is taken out of the map behind the change, which is in
-/// force by then: where that fails, it is said and tried again.
-#[test]
-fn what_cannot_be_taken_out_at_once_is_taken_out_later() -> Result<()> {
-    let lab = Lab::new()?;
-    let config = Config::new()?;
-    let trusting = "trust = [\"198.51.100.0/24\"]";
-    config.write(trusting)?;
-    let path = config.path.display().to_string();
-    let mut guard = lab.guard(&["--config", &path])?;
-    let pins = Pins::new(guard.pins(), &lab.topology.guarded.run(namespace::name)?);
-    let prefix: IpNet = "198.51.100.0/24".parse()?;
-    let mut trusted = Prefixes::open(&pins, "trusted")?;
-    ensure!(!trusted.is_empty(), "no prefix is trusted");
-
-    // The daemon does not know, and the kernel refuses to take out what is not there.
-    trusted.set([] as [IpNet; 0])?;
-    config.reload(&mut guard, "expose = [\"40000/udp\"]", "reloaded: ")?;
-    let said = guard.said();
-    ensure!(said.contains("may still get in"), "not said: {said}");
-    ensure!(!said.contains("not reloaded"), "{said}");
-    guard.expect([(PassExempt, 2)], || {
-        ensure!(lab.hears(1)?, "the change is not in force");
-        Ok(())
-    })?;
-
-    trusted.set([prefix])?;
-    let deadline = Instant::now() + 3 * PATIENCE;
-    while !Prefixes::open(&pins, "trusted")?.is_empty() {
-        ensure!(
-            Instant::now() < deadline,
-            "trusted for ever: {}",
-            guard.said()
-        );
-        thread::sleep(Duration::from_millis(50));
-    }
-    let times = guard.said().matches("may still get in").count();
-    ensure!(times == 1, "said {times} times: {}", guard.said());
-    ensure!(guard.end()?.success(), "{}", guard.said());
-    Ok(())
-}
-
-/// More prefixes than the map has room for: nothing of such a file comes into force.
-#[test]
-fn a_change_that_does_not_fit_leaves_the_former_one() -> Result<()> {
-    let lab = Lab::new()?;
-    let config = Config::new()?;
-    config.write("expose = [\"40000/udp\"]")?;
-    let path = config.path.display().to_string();
-    let mut guard = lab.guard(&["--config", &path])?;
-    let many: Vec<_> = (0..20_000_u32)
-        .map(|number| format!("\"100.{}.{}.1\"", number >> 8, number & 0xff))
-        .collect();
-    let many = format!("trust = [{}]", many.join(", "));
-    config.reload(&mut guard, &many, "not reloaded")?;
-    guard.expect([(PassExempt, 2)], || {
-        ensure!(lab.hears(1)?, "the former configuration is not in force");
-        Ok(())
-    })?;
-    let pins = Pins::new(guard.pins(), &lab.topology.guarded.run(namespace::name)?);
-    ensure!(
-        Prefixes::open(&pins, "trusted")?.is_empty(),
-        "some are trusted"
-    );
-    config.reload(&mut guard, "", "reloaded: expose")?;
-    ensure!(lab.scan(1)? == 0, "the port is open");
-    ensure!(guard.end()?.success(), "{}", guard.said());
-    Ok(())
-}
-
-/// What there was no time for before a change is learned once it is in force. Where that fails, the
-/// change stays, and the answer says both.
-#[test]
-fn a_change_stays_in_force_when_the_rest_cannot_be_learned() -> Result<()> {
-    let lab = Lab::new()?;
-    let config = Config::new()?;
-    config.write("range = \"50000-60999\"")?;
-    let path = config.path.display().to_string();
-    let mut guard = Guard::start_altered(
-        &lab.topology.guarded,
-        lab.topology.interface(),
-        &["--without", "late-list"],
-        &["--config", &path],
-    )?;
-    ensure!(lab.hears(1)?, "a port outside the range is shut");
-    config.write("range = \"32768-60999\"")?;
-    let (code, printed) = portguard(&guard, &lab, &["reload"])?;
-    ensure!(
-        code.is_some_and(|code| code != 0)
-            && printed.contains("the change is in force, but not all flows are known")
-            && printed.contains("the sockets cannot be listed"),
-        "{code:?}: {printed}"
-    );
-    ensure!(lab.scan(1)? == 0, "the change is not in force");
-    let (code, printed) = portguard(&guard, &lab, &["reload"])?;
-    ensure!(
-        code == Some(0) && printed.contains("nothing has changed"),
-        "{code:?}: {printed}"
-    );
-    ensure!(guard.end()?.success(), "{}", guard.said());
-    Ok(())
-}
-
 /// What a range leaves open or shut is said when it comes into force too, and once.
 #[test]
 fn a_live_change_brings_its_warnings() -> Result<()> {
@@ -422,7 +158,7 @@ fn a_live_change_brings_its_warnings() -> Result<()> {
 }
 
 /// The exit code of `portguard` with these words, and all that it prints.
-fn portguard(guard: &Guard, lab: &Lab, words: &[&str]) -> Result<(Option<i32>, String)> {
+pub(super) fn portguard(guard: &Guard, lab: &Lab, words: &[&str]) -> Result<(Option<i32>, String)> {
     let mut command = lab.topology.guarded.command(build::binary());
     command.args(words);
     if words[0] == "reload" {
