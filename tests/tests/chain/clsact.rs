@@ -1,10 +1,13 @@
 //! clsact: ours has the first priority, and what cannot be passed is said.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use guard_tests::{
     guard::Guard,
     neighbour::{End, NEXT, PASS, Program, add_filter, tc},
     netns::Direct,
+    scratch::Scratch,
 };
 
 use super::{
@@ -108,6 +111,54 @@ fn a_filter_that_cannot_be_passed_is_refused_and_named() -> Result<()> {
     require_answers(&topology, "allowed")?;
     ensure!(health(host)? == 200, "an alarm although it is allowed");
     ensure!(guard.said().contains("bpf filter, priority 1"), "not named");
+    Ok(())
+}
+
+/// More filters than are looked at stand in front at the first priority, and others at the next: ours is
+/// found behind them, and taken for ours.
+#[test]
+fn ours_is_found_behind_a_thousand_filters() -> Result<()> {
+    let topology = Direct::new()?;
+    let (host, interface) = (&topology.guarded, topology.interface());
+    let nowhere = "protocol ip u32 match ip dst 192.0.2.1/32 classid 1:1";
+    if !filter_at(&topology, 1, nowhere)? {
+        return Ok(());
+    }
+    filter_at(&topology, 2, nowhere)?;
+    let batch = format!("filter add dev {interface} egress prio 1 {nowhere}\n").repeat(1_000);
+    let files = Scratch::new()?;
+    let file = files.write("filters.tc", batch)?;
+    tc(host, &format!("-batch {}", file.display()))?;
+
+    let flags = [&CLSACT[..], &[ALLOWED]].concat();
+    let mut guard = Guard::start(host, interface, &flags)?;
+    require_answers(&topology, "behind a thousand")?;
+    // Two looks later it is where it was.
+    std::thread::sleep(Duration::from_secs(5));
+    let ours = || -> Result<(usize, usize)> {
+        let shown = tc(host, &format!("filter show dev {interface} egress"))?;
+        let copies = shown.matches(" egress_last direct-action").count();
+        Ok((shown.matches(" egress direct-action").count(), copies))
+    };
+    ensure!(ours()? == (1, 0), "{:?}: {}", ours()?, guard.said());
+    let said = guard.said();
+    ensure!(
+        !said.contains("taken off"),
+        "it does not find its own: {said}"
+    );
+    ensure!(health(host)? == 200, "an alarm: {said}");
+
+    // One that is taken off is missed all the same.
+    tc(host, &format!("filter del dev {interface} egress prio 3"))?;
+    within(LOOK, "it does not miss its own", || {
+        Ok(guard.said().contains("taken off") && ours()?.0 == 1)
+    })?;
+    require_answers(&topology, "put back")?;
+    guard.kill()?;
+    guard.start_again(&flags)?;
+    ensure!(ours()?.0 == 1, "taken over: {:?}", ours()?);
+    ensure!(guard.end()?.success(), "{}", guard.said());
+    ensure!(ours()? == (0, 0), "left: {:?}", ours()?);
     Ok(())
 }
 

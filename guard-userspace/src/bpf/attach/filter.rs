@@ -24,6 +24,10 @@ const EVERY_PROTOCOL: u16 = 3;
 /// So many filters are looked at. Hosts that offload switching have a hundred thousand.
 const MOST: usize = 512;
 
+/// So many priorities behind the last filter that was looked at are looked at as well: ours is at the
+/// first that it can have.
+const MORE_PRIORITIES: u16 = 16;
+
 /// `TCA_KIND`, include/uapi/linux/rtnetlink.h.
 const KIND: u16 = 1;
 /// `TCA_OPTIONS`.
@@ -125,23 +129,38 @@ impl TcFilter {
 }
 
 /// The filters on what the interface with this index sends, in the order in which they run. None
-/// where it has no clsact. Of more than can be looked at every two seconds, the first, and ours at the
-/// end.
+/// where it has no clsact. Of more than can be looked at every two seconds, the first, of each of the
+/// next priorities one, and ours.
 ///
 /// # Errors
 /// When the kernel refuses to list them.
 pub fn filters(index: u32) -> io::Result<Vec<TcFilter>> {
     let mut filters = list(index, 0)?;
     if filters.len() >= MOST {
-        for priority in [EARLIER_PRIORITY, LAST_PRIORITY] {
-            let ours = list(index, priority)?.into_iter();
-            let ours = ours.filter(|one| one.ours().is_some() && !filters.contains(one));
-            let ours: Vec<_> = ours.collect();
-            filters.extend(ours);
+        let next = filters
+            .last()
+            .map_or(0, |last| last.priority.saturating_add(1));
+        let next = next..next.saturating_add(MORE_PRIORITIES).min(EARLIER_PRIORITY);
+        for priority in next.chain([EARLIER_PRIORITY, LAST_PRIORITY]) {
+            let found = list(index, priority)?;
+            let found = worth_knowing(&found).filter(|one| !filters.contains(one));
+            let found: Vec<_> = found.cloned().collect();
+            filters.extend(found);
         }
     }
 
     Ok(filters)
+}
+
+/// Of the filters of one priority, ours, and one of the others, in the order in which they run.
+fn worth_knowing(filters: &[TcFilter]) -> impl Iterator<Item = &TcFilter> {
+    let mut others = 0;
+
+    filters.iter().filter(move |one| {
+        let foreign = one.ours().is_none();
+        others += usize::from(foreign);
+        !foreign || others == 1
+    })
 }
 
 /// The first filters of this priority, or of every one where it is 0.
