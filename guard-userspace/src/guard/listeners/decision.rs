@@ -69,7 +69,7 @@ pub fn decide(
     listeners: &[Listener],
 ) -> Result<ListenerDecision, Failure> {
     let mut verdict = ListenerDecision::default();
-    let mut refused = Vec::new();
+    let (mut refused, mut open) = (Vec::new(), Vec::new());
     for listener in listeners {
         match fate(terms, moment, listener) {
             Fate::Block => verdict.blocked.push(Listener {
@@ -78,11 +78,11 @@ pub fn decide(
             }),
             Fate::Expose => {
                 verdict.exposures.extend(listener.exposure());
-                verdict.warnings.push(messages::exposed(listener));
+                open.push(listener);
             }
             Fate::Keep => {
                 verdict.kept.extend(listener.exposure());
-                verdict.warnings.push(messages::exposed(listener));
+                open.push(listener);
             }
             Fate::Refuse => refused.push(listener),
         }
@@ -90,6 +90,7 @@ pub fn decide(
     if let Some(failure) = messages::refusal(&refused) {
         return Err(failure);
     }
+    verdict.warnings.extend(messages::exposed(&open));
     verdict
         .warnings
         .extend(messages::blocked(&verdict.blocked, terms));

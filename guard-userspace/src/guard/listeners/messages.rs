@@ -48,33 +48,79 @@ pub fn refusal(refused: &[&Listener]) -> Option<Failure> {
         many => format!(" (and {} more like it)", many - 1),
     };
 
+    let (flags, left_out) = flags(refused);
+    let others = match left_out {
+        0 => String::new(),
+        _ => format!(" (and {left_out} more flags like these)"),
+    };
+
     Some(
         Failure::bad_configuration(format!("{listener}: {why}{more}")).remedy(format!(
-            "{} leaves it open, --listeners warn guards it all the same",
-            flags(refused).join(" ")
+            "{}{others} leaves it open, --listeners warn guards it all the same",
+            flags.join(" ")
         )),
     )
 }
 
-/// That a listener is left open.
-pub fn exposed(listener: &Listener) -> ListenerWarning {
-    let (why, for_good) = match listener.serves {
-        Some(peer) => (
-            format!("because it is serving {peer} now"),
-            format!("; {} says so for good", listener.flag()),
-        ),
-        None => (
-            "for as long as it listens, as --listeners expose asks".to_owned(),
-            String::new(),
-        ),
+/// One line for each program whose listeners are left open, and one more for those that serve a peer.
+pub fn exposed(listeners: &[&Listener]) -> Vec<ListenerWarning> {
+    let mut programs = BTreeMap::<(String, bool), Vec<&Listener>>::new();
+    for listener in listeners {
+        programs
+            .entry((program(&listener.owner), listener.serves.is_some()))
+            .or_default()
+            .push(listener);
+    }
+
+    programs
+        .into_iter()
+        .map(|((program, serves), listeners)| ListenerWarning {
+            about: format!("open {program}"),
+            ports: ports(&listeners),
+            text: format!(
+                "{}: left open {}",
+                subject(&listeners),
+                why_open(&listeners)
+            ),
+            is_final: serves,
+        })
+        .collect()
+}
+
+/// Why listeners of one program are left open, and what says so for good.
+fn why_open(listeners: &[&Listener]) -> String {
+    let one = listeners.len() == 1;
+    let Some(peer) = listeners.iter().find_map(|listener| listener.serves) else {
+        let listen = if one { "it listens" } else { "they listen" };
+        return format!("for as long as {listen}, as --listeners expose asks");
+    };
+    let (flags, left_out) = flags(listeners);
+    let (serve, more) = match one {
+        true => ("it is", ""),
+        false => ("they are", " and other peers"),
+    };
+    let (say, others) = match (flags.len(), left_out) {
+        (1, 0) => ("says", String::new()),
+        (_, 0) => ("say", String::new()),
+        _ => ("say", list_of_others(left_out)),
     };
 
-    ListenerWarning {
-        about: format!("open {}", program(&listener.owner)),
-        ports: vec![(listener.transport, listener.port)],
-        text: format!("{listener}: left open {why}{for_good}"),
-        is_final: listener.serves.is_some(),
-    }
+    format!(
+        "because {serve} serving {peer}{more} now; {}{others} {say} so for good",
+        flags.join(" ")
+    )
+}
+
+/// How flags are mentioned for which a line has no room.
+fn list_of_others(left_out: usize) -> String {
+    format!(" and {left_out} more, which `portguard status` lists,")
+}
+
+fn ports(listeners: &[&Listener]) -> Vec<(Transport, u16)> {
+    listeners
+        .iter()
+        .map(|listener| (listener.transport, listener.port))
+        .collect()
 }
 
 /// That a port of the kernel's own is left open.
@@ -122,10 +168,7 @@ fn line(mut about: String, listeners: &[&Listener], terms: ListenerTerms<'_>) ->
         .iter()
         .map(|listener| terms.programs.choice(listener, terms.range))
         .collect();
-    let mut ports: Vec<_> = listeners
-        .iter()
-        .map(|listener| (listener.transport, listener.port))
-        .collect();
+    let mut ports = ports(listeners);
     let one = listeners.len() == 1;
     let tcp = listeners
         .iter()
@@ -214,19 +257,25 @@ fn list(runs: &[PortRange]) -> String {
 
 /// Says by which flags unsolicited senders get in.
 fn lets_them(listeners: &[&Listener]) -> String {
-    let flags = flags(listeners);
+    let (flags, left_out) = flags(listeners);
     match flags.as_slice() {
         [] => String::new(),
         [one] => format!("{one} lets them in"),
-        [first, others @ ..] => format!(
-            "{first} lets them in, with {} for the other ports",
-            others.join(" ")
-        ),
+        [first, others @ ..] => {
+            let more = match left_out {
+                0 => String::new(),
+                _ => list_of_others(left_out),
+            };
+            format!(
+                "{first} lets them in, with {}{more} for the other ports",
+                others.join(" ")
+            )
+        }
     }
 }
 
-/// All flags that expose these listeners, as far as a line has room.
-fn flags(listeners: &[&Listener]) -> Vec<String> {
+/// The flags that expose these listeners, as far as a line has room, and how many it has no room for.
+fn flags(listeners: &[&Listener]) -> (Vec<String>, usize) {
     let mut flags = Vec::new();
     for transport in [Transport::Tcp, Transport::Udp] {
         // UDP-Lite goes with UDP.
@@ -237,9 +286,10 @@ fn flags(listeners: &[&Listener]) -> Vec<String> {
             format!("--expose {exposed}")
         }));
     }
+    let left_out = flags.len().saturating_sub(MOST_RUNS);
     flags.truncate(MOST_RUNS);
 
-    flags
+    (flags, left_out)
 }
 
 /// The ports of some listeners, in order and put together.
@@ -387,6 +437,47 @@ mod tests {
         let lines = lines(&ListeningPrograms::default(), &listeners(&sockets));
         assert_eq!(lines.len(), 1);
         assert!(lines[0].len() < 2048, "{}", lines[0].len());
+        // What it has no room for is not passed over in silence.
+        let (_, advice) = lines[0].split_once("; --expose").expect("flags");
+        let more = " and 2302 more, which `portguard status` lists, for the other ports";
+        assert!(advice.contains(more), "{advice}");
+    }
+
+    #[test]
+    fn what_many_listeners_of_a_program_are_left_open_for_is_one_line() {
+        let mut sockets: Vec<_> = (5000..5150)
+            .map(|port| (tcp(&format!("[::]:{port}")), 7, "server"))
+            .collect();
+        sockets.push((tcp("[::]:6000"), 7, "server"));
+        sockets.push((tcp("[::]:7000"), 8, "another"));
+        let mut found = listeners(&sockets);
+        let said = |found: &[Listener]| {
+            let programs = ListeningPrograms::default();
+            let terms = ListenerTerms {
+                policy: ListenersPolicy::Expose,
+                ..terms(&programs, Mode::Enforce)
+            };
+            let judged = decide(terms, Moment::Watch, found).expect("no refusal");
+            assert_eq!(judged.exposures.len(), found.len());
+            let told: usize = judged.warnings.iter().map(|one| one.ports.len()).sum();
+            assert_eq!(told, found.len());
+            let lines = judged.warnings.into_iter().map(|warning| warning.text);
+            lines.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            said(&found),
+            [
+                "tcp port 7000 (another, pid 8): left open for as long as it listens, as --listeners expose asks",
+                "tcp ports 5000-5149, 6000 (server, pid 7): left open for as long as they listen, as --listeners expose asks",
+            ]
+        );
+        for listener in found.iter_mut().filter(|one| one.port < 7000) {
+            listener.serves = Some(SocketAddr::from(([198, 51, 100, 1], 5000)));
+        }
+        assert_eq!(
+            said(&found)[1],
+            "tcp ports 5000-5149, 6000 (server, pid 7): left open because they are serving 198.51.100.1:5000 and other peers now; --expose 5000-5149/tcp --expose 6000/tcp say so for good"
+        );
     }
 
     #[test]
@@ -417,7 +508,7 @@ mod tests {
         );
         let listener = listeners(&[(tcp("[::]:2222"), 812, "sshd")]).remove(0);
         assert_eq!(
-            exposed(&listener).text,
+            exposed(&[&listener])[0].text,
             "tcp port 2222 (sshd, pid 812): left open for as long as it listens, as --listeners expose asks"
         );
     }

@@ -78,8 +78,12 @@ impl ListeningPrograms {
 }
 
 impl Program {
-    /// Whether it is on another port of some protocol than it was, and not on that one any more.
+    /// Whether it is on another port of some protocol than it was, and not on that one any more. Where it
+    /// has more ports than are remembered, nothing tells which of them are others.
     fn moved_to(&self, present: &BTreeSet<(u8, u16)>) -> bool {
+        if self.ports.len() >= MOST_PORTS {
+            return false;
+        }
         present.difference(&self.ports).any(|(transport, _)| {
             let mut left = self.ports.difference(present);
             left.any(|(former, _)| former == transport)
@@ -229,6 +233,21 @@ mod tests {
             ListeningPrograms::default().choice(&client, range),
             PortChoice::Unknown
         );
+    }
+
+    #[test]
+    fn a_program_with_more_ports_than_are_remembered_does_not_change_them() {
+        let range = PortRange::new(32768, 60999).expect("a range");
+        let ports: Vec<u16> = (40_000..40_100).collect();
+        let mut programs = ListeningPrograms::default();
+        programs.note(&listening("server", &ports));
+        let fewer = listening("server", &ports[1..]);
+        programs.note(&fewer);
+        programs.note(&listening("server", &ports));
+        for listener in &fewer {
+            let choice = programs.choice(listener, range);
+            assert_ne!(choice, PortChoice::Changing, "{}", listener.port);
+        }
     }
 
     #[test]
