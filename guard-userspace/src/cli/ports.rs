@@ -86,7 +86,7 @@ fn look(local: &LocalPorts) -> anyhow::Result<(PortUse, Vec<Open>)> {
         }
     };
     let ports = [local.range];
-    sockets::visit_connected_on(&ports, |sockets| {
+    sockets::visit_connected_on(&ports, &sockets::ALL, |sockets| {
         add(sockets);
         ControlFlow::Continue(())
     })?;

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use crate::host::range::PortRange;
 
 /// The transport protocols of sockets.
-const ALL: [Transport; 3] = [Transport::Tcp, Transport::Udp, Transport::UdpLite];
+pub const ALL: [Transport; 3] = [Transport::Tcp, Transport::Udp, Transport::UdpLite];
 
 /// One socket as the kernel shows it.
 ///
@@ -148,17 +148,18 @@ pub fn waiting_on(ports: &[PortRange]) -> anyhow::Result<Vec<HostSocket>> {
     list_in(&ALL, waits, ends)
 }
 
-/// Calls `visit` with those that have a peer, on these local ports, some hundreds at a time and while
-/// the kernel lists the others, until it breaks off. May visit more where /proc/net has to be read,
-/// and some twice.
+/// Calls `visit` with those of some transports that have a peer, on these local ports, some hundreds at a
+/// time and while the kernel lists the others, until it breaks off. May visit more where /proc/net has
+/// to be read, and some twice.
 ///
 /// # Errors
 /// As [`list`].
 pub fn visit_connected_on(
     ports: &[PortRange],
+    transports: &[Transport],
     visit: impl FnMut(&[HostSocket]) -> ControlFlow<()>,
 ) -> anyhow::Result<()> {
-    visit_connected(ports, |_| false, visit)
+    visit_connected(ports, transports, |_| false, visit)
 }
 
 /// As [`visit_connected_on`], of those sockets that no look-up by a packet's ends finds: those that are
@@ -170,11 +171,14 @@ pub fn visit_unfindable_on(
     ports: &[PortRange],
     visit: impl FnMut(&[HostSocket]) -> ControlFlow<()>,
 ) -> anyhow::Result<()> {
-    visit_connected(ports, |transport| transport != Transport::UdpLite, visit)
+    let bound = |transport| transport != Transport::UdpLite;
+
+    visit_connected(ports, &ALL, bound, visit)
 }
 
 fn visit_connected(
     ports: &[PortRange],
+    transports: &[Transport],
     bound: fn(Transport) -> bool,
     mut visit: impl FnMut(&[HostSocket]) -> ControlFlow<()>,
 ) -> anyhow::Result<()> {
@@ -182,7 +186,7 @@ fn visit_connected(
         Transport::Tcp => StateFlags::all() - StateFlags::LISTEN - StateFlags::CLOSE,
         Transport::Udp | Transport::UdpLite => StateFlags::ESTABLISHED,
     };
-    for transport in ALL {
+    for &transport in transports {
         let ends = PortFilter {
             local: ports,
             bound: bound(transport),

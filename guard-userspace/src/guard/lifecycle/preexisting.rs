@@ -10,6 +10,7 @@ use std::{
 
 use guard_common::{
     flow::state::{Flow, Phase},
+    frame::transport::Transport,
     outcome::Protocol,
 };
 
@@ -177,7 +178,7 @@ impl Seeder {
             now: self.clock.now()?,
             any_remote_port: settings.udp_filter.any_remote_port(),
         };
-        seed::seed(&sockets::list()?, ports, target);
+        seed_sockets(ports, target, None)?;
 
         Ok(())
     }
@@ -241,15 +242,20 @@ fn seed_sockets(
     /// Lists of some hundreds that may wait to be put in.
     const WAITING: usize = 64;
     let ranges = &ports.ranges();
+    // The kernel walks over every socket of a transport it is asked about.
+    let concerned = |transport: &Transport| !ports.bitmap(*transport).is_empty();
+    let transports: &Vec<_> = &sockets::ALL.into_iter().filter(concerned).collect();
     let is_over = || until.is_some_and(|until| Instant::now() >= until);
     let (mut seeded, mut complete) = (seed::Seeded::default(), true);
     let (tell, listed) = mpsc::sync_channel::<Vec<HostSocket>>(WAITING);
     let done = thread::scope(|scope| {
         let list = move || {
-            sockets::visit_connected_on(ranges, |sockets| match tell.send(sockets.to_vec()) {
-                Ok(()) => ControlFlow::Continue(()),
-                // The time has come.
-                Err(_) => ControlFlow::Break(()),
+            sockets::visit_connected_on(ranges, transports, |sockets| {
+                match tell.send(sockets.to_vec()) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    // The time has come.
+                    Err(_) => ControlFlow::Break(()),
+                }
             })
         };
         let listing = thread::Builder::new().spawn_scoped(scope, list).ok()?;
@@ -265,7 +271,7 @@ fn seed_sockets(
     match done {
         Some(listed) => listed?,
         // The kernel has started no thread.
-        None => sockets::visit_connected_on(ranges, |sockets| {
+        None => sockets::visit_connected_on(ranges, transports, |sockets| {
             seeded.add(seed::seed(sockets, ports, target));
             if is_over() {
                 complete = false;

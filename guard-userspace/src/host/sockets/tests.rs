@@ -220,7 +220,7 @@ fn the_kernel_compares_ports() {
         .expect("connects");
     let own = sockets[0].local_addr().expect("address").port();
     let mut found = Vec::new();
-    visit_connected_on(&[one(own)], |sockets| {
+    visit_connected_on(&[one(own)], &ALL, |sockets| {
         found.extend_from_slice(sockets);
         ControlFlow::Continue(())
     })
@@ -229,6 +229,12 @@ fn the_kernel_compares_ports() {
     found.retain(|socket| socket.transport == Transport::Udp);
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].connected());
+    // Nobody asks the kernel about other transports.
+    visit_connected_on(&[one(own)], &[Transport::Tcp], |sockets| {
+        assert!(sockets.iter().all(|one| one.transport == Transport::Tcp));
+        ControlFlow::Continue(())
+    })
+    .expect("sockets");
 }
 
 /// Anybody may bind a socket to a device once.
@@ -288,7 +294,7 @@ fn a_visit_that_breaks_off_is_over() {
     assert_eq!(sockets.len(), 3);
     let all = [PortRange::new(1, u16::MAX).expect("a range")];
     let mut visits = 0;
-    visit_connected_on(&all, |_| {
+    visit_connected_on(&all, &ALL, |_| {
         visits += 1;
         ControlFlow::Break(())
     })
