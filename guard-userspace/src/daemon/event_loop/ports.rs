@@ -23,6 +23,9 @@ use crate::{
     },
 };
 
+/// So many ranges of ports are named where a change is announced: a host may have thousands.
+const MOST_LISTED: usize = 64;
+
 /// How long a start waits for the names of listeners, so that it can say who forbids it.
 const NAMES_AT_START: Duration = Duration::from_millis(500);
 
@@ -443,7 +446,31 @@ fn list<T: ToString>(items: &[T]) -> String {
     if items.is_empty() {
         return "none".to_owned();
     }
-    let items: Vec<_> = items.iter().map(ToString::to_string).collect();
+    let left_out = items.len().saturating_sub(MOST_LISTED);
+    let items: Vec<_> = (items.iter().take(MOST_LISTED))
+        .map(ToString::to_string)
+        .collect();
+    let items = items.join(",");
+    match left_out {
+        0 => items,
+        _ => format!("{items} and {left_out} more"),
+    }
+}
 
-    items.join(",")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_of_bounded_length() {
+        assert_eq!(list::<u16>(&[]), "none");
+        assert_eq!(list(&[1, 2]), "1,2");
+        let many: Vec<_> = (32_768..60_999).collect();
+        let said = list(&many);
+        assert!(
+            said.starts_with("32768,32769,") && said.len() < 512,
+            "{said}"
+        );
+        assert!(said.ends_with(" and 28167 more"), "{said}");
+    }
 }
