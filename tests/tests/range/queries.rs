@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     fs,
     net::{IpAddr, SocketAddr, UdpSocket},
-    path::PathBuf,
+    path::Path,
     process::Command,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
@@ -18,7 +18,8 @@ use guard_tests::{
     clients::run,
     frames::{G, P},
     guard::Guard,
-    netns::{Direct, Namespace},
+    netns::Direct,
+    scratch::Scratch,
 };
 
 use crate::{MODES, change};
@@ -70,32 +71,15 @@ enum Changes {
     Configuration([&'static str; 2]),
 }
 
-/// A configuration file of one test's own.
-struct Config(PathBuf);
-
-impl Config {
-    fn new(host: &Namespace) -> Result<Self> {
-        let config = Self(std::env::temp_dir().join(format!("queries-{}.toml", host.name())));
-        fs::write(&config.0, "")?;
-        Ok(config)
-    }
-
-    /// Has the guard read another text.
-    fn reload(&self, guard: &Guard, text: &str) -> Result<()> {
-        fs::write(&self.0, text)?;
-        let mut reload = Command::new(build::binary());
-        reload.arg("reload").arg("--control-socket");
-        let output = reload.arg(guard.control_socket()).output()?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{text}: {said}");
-        Ok(())
-    }
-}
-
-impl Drop for Config {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
+/// Has the guard read another text than is in its file.
+fn reload(guard: &Guard, config: &Path, text: &str) -> Result<()> {
+    fs::write(config, text)?;
+    let mut reload = Command::new(build::binary());
+    reload.arg("reload").arg("--control-socket");
+    let output = reload.arg(guard.control_socket()).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{text}: {said}");
+    Ok(())
 }
 
 /// Sends queries from one port after the other while something changes back and forth. Returns how
@@ -120,13 +104,14 @@ fn query_while(
     )?;
     run(guest, "nft add rule inet t c ct state new accept")?;
     let server = host.run(|| UdpSocket::bind((peer, SERVER)))?;
-    let config = Config::new(guest)?;
-    let path = config.0.display().to_string();
+    let files = Scratch::new()?;
+    let config = files.write("portguard.toml", "")?;
+    let path = config.display().to_string();
     let flags = [flags, &["--config", &path]].concat();
     let guard = Guard::start_altered(guest, topology.interface(), alterations, &flags)?;
     let alternate = |number: usize| match changes {
         Changes::Range => change(guest, &guard, ["40000 45000", "50000 60999"][number]),
-        Changes::Configuration(texts) => config.reload(&guard, texts[number]),
+        Changes::Configuration(texts) => reload(&guard, &config, texts[number]),
     };
     alternate(0)?;
     let rounds = ROUNDS[usize::from(!matches!(changes, Changes::Range))];
