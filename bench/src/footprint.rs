@@ -14,10 +14,10 @@ use anyhow::{Context, Result, ensure};
 use aya::maps::MapData;
 use guard_tests::{
     bpffs, build,
-    clients::Scratch,
     frames::{G, P},
     guard::Guard,
     netns::Direct,
+    scratch::Scratch,
 };
 use serde::Serialize;
 
