@@ -238,6 +238,37 @@ fn few_open_files_are_refused_with_the_remedy() -> Result<()> {
     host.run(&[]).with(Mutation::Files(128)).guards()
 }
 
+/// A file that may grow no more, such as that of the log, ends nothing and no connection.
+#[test]
+fn a_log_that_may_grow_no_more_ends_nothing() -> Result<()> {
+    const MOST: u64 = 2_000;
+
+    let host = Host::new()?;
+    let (code, said) = host
+        .attempt(&["check", "--iface", "vg"])
+        .with(Mutation::FileSize(0))
+        .said()?;
+    ensure!(code.is_some(), "a signal ends `check`: {said}");
+
+    let daemon = host
+        .run(&[])
+        .with(Mutation::FileSize(MOST))
+        .keeps_guarding()?;
+    let socket = host.files().join("control.sock").display().to_string();
+    let status = ["status", "--control-socket", &socket];
+    for _ in 0..100 {
+        // SAFETY: the process is this test's own, and has not been waited for.
+        unsafe { libc::kill(daemon.pid() as libc::pid_t, libc::SIGHUP) };
+        // Once it answers, it has read the signal.
+        let (code, printed) = host.attempt(&status).output()?;
+        ensure!(code == Some(0), "{code:?}: {printed}: {}", daemon.said());
+    }
+    let length = daemon.said().len() as u64;
+    ensure!(length == MOST, "{length} bytes of log: {}", daemon.said());
+    daemon.stop()?;
+    host.require_clean()
+}
+
 /// How many files a run needs is known to `check`.
 #[test]
 fn check_knows_how_many_files_a_run_may_open() -> Result<()> {

@@ -12,6 +12,7 @@ use std::{
     time::SystemTime,
 };
 
+use nix::sys::signal::{SigHandler, Signal, signal};
 use serde_json::json;
 use tracing::{
     Event, Level, Metadata, Subscriber,
@@ -47,6 +48,10 @@ static QUEUE: Queue = Queue::new();
 
 /// Sends what is logged to stderr, from `info` on, until it is told otherwise.
 pub fn to_stderr() {
+    // Where stderr is a file that may grow no more (`ulimit -f`), a line is lost and counted. Otherwise
+    // the signal would end the process.
+    // SAFETY: no function of ours is called by the signal.
+    let _ = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
     JOURNAL.store(is_the_journal(), Ordering::Relaxed);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(|| Lines)

@@ -47,6 +47,8 @@ pub enum Mutation {
     Memlock(u64),
     /// It may open so many files.
     Files(u64),
+    /// The files that it writes may have so many bytes.
+    FileSize(u64),
     /// Nothing is mounted here.
     Unmounted(CString),
     /// This folder, and what is mounted here, cannot be written to.
@@ -73,22 +75,9 @@ impl Mutation {
                 checked(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, *capability as libc::c_ulong) })
             }),
             Self::Ambient => inherit_everything(),
-            Self::Memlock(bytes) => {
-                let limit = libc::rlimit {
-                    rlim_cur: *bytes,
-                    rlim_max: *bytes,
-                };
-                // SAFETY: the limit outlives the call.
-                checked(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) })
-            }
-            Self::Files(files) => {
-                let limit = libc::rlimit {
-                    rlim_cur: *files,
-                    rlim_max: *files,
-                };
-                // SAFETY: the limit outlives the call.
-                checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })
-            }
+            Self::Memlock(bytes) => limit(libc::RLIMIT_MEMLOCK, *bytes),
+            Self::Files(files) => limit(libc::RLIMIT_NOFILE, *files),
+            Self::FileSize(bytes) => limit(libc::RLIMIT_FSIZE, *bytes),
             Self::Unmounted(folder) => {
                 hide_mounts()?;
                 // SAFETY: the path ends in a zero byte and outlives the call.
@@ -114,6 +103,15 @@ impl Mutation {
             }
         }
     }
+}
+
+fn limit(kind: libc::__rlimit_resource_t, most: u64) -> io::Result<()> {
+    let limit = libc::rlimit {
+        rlim_cur: most,
+        rlim_max: most,
+    };
+    // SAFETY: the limit outlives the call.
+    checked(unsafe { libc::setrlimit(kind, &raw const limit) })
 }
 
 fn become_nobody() -> io::Result<()> {
