@@ -22,7 +22,7 @@ use super::{FAMILIES, MODES, behind::Behind};
 
 /// The class that leads here what others send on, and the one that sends on what nobody does.
 const HERE: libc::c_int = 0x10;
-const ONWARD: libc::c_int = 0x08;
+const FORWARDED: libc::c_int = 0x08;
 
 const fn end(number: u8) -> End {
     End {
@@ -58,7 +58,7 @@ fn set_up(behind: &Behind) -> Result<()> {
             format!("route add unreachable {}", one(2)),
             format!("rule add tos {HERE:#x} lookup 71"),
             format!("route add local {} dev lo table 71", one(1)),
-            format!("rule add tos {ONWARD:#x} lookup 72"),
+            format!("rule add tos {FORWARDED:#x} lookup 72"),
             format!("route add {} via {via} dev gc table 72", one(2)),
             format!("rule add from {sender} lookup 73"),
             format!("route add local {} dev lo table 73", one(3)),
@@ -117,9 +117,9 @@ fn routes_are_asked_as_the_kernel_asks_them() -> Result<()> {
             send(family, BY_CLASS.address(family), HERE)?;
             Ok(listener.delivered(QUIET))
         };
-        let goes_on = |family| -> Result<bool> {
+        let is_forwarded = |family| -> Result<bool> {
             container.heard(std::time::Duration::from_millis(20));
-            send(family, AWAY.address(family), ONWARD)?;
+            send(family, AWAY.address(family), FORWARDED)?;
             let heard = container.heard(QUIET);
             Ok(heard.iter().any(|frame| frame.ends_with(b"who is it for?")))
         };
@@ -128,7 +128,10 @@ fn routes_are_asked_as_the_kernel_asks_them() -> Result<()> {
                 arrives(family)? == 1,
                 "{family:?}: not here without a guard"
             );
-            ensure!(goes_on(family)?, "{family:?}: not sent on without a guard");
+            ensure!(
+                is_forwarded(family)?,
+                "{family:?}: not sent on without a guard"
+            );
         }
 
         let guard = Guard::start(host, behind.topology.interface(), &["--xdp-mode", mode])?;
@@ -139,7 +142,7 @@ fn routes_are_asked_as_the_kernel_asks_them() -> Result<()> {
                 Ok(())
             })?;
             guard.expect([(PassNotLocal, 1)], || {
-                ensure!(goes_on(family)?, "{}: cut off", name());
+                ensure!(is_forwarded(family)?, "{}: cut off", name());
                 Ok(())
             })?;
             // An error goes where its own sender and destination lead it.

@@ -416,9 +416,9 @@ impl GuardedDevice {
     ) -> anyhow::Result<Device> {
         let mut device = describe(&self.name, &self.addresses(interfaces, layers));
         if let Some(own) = self.find(interfaces) {
-            let onward = layers.onward(own)?;
-            device.forwards = onward.forwards;
-            device.routes_by = onward.routes_by;
+            let forwarding = layers.forwarding(own)?;
+            device.forwards = forwarding.forwards;
+            device.routes_by = forwarding.routes_by;
         }
 
         Ok(device)

@@ -77,7 +77,7 @@ impl<'a> Topology<'a> {
     ///
     /// # Errors
     /// When the kernel does not tell which link addresses the interface accepts.
-    pub fn onward(&self, interface: &'a Interface) -> anyhow::Result<Forwarding> {
+    pub fn forwarding(&self, interface: &'a Interface) -> anyhow::Result<Forwarding> {
         let above = self.above(interface);
         let mut forwards = above
             .iter()
@@ -250,7 +250,9 @@ mod tests {
                 forwards,
                 routes_by,
             };
-            let found = layers.onward(&all[0]).expect("is for everybody to list");
+            let found = layers
+                .forwarding(&all[0])
+                .expect("is for everybody to list");
             assert_eq!(found, expected, "{all:?}");
             assert_eq!(layers.above(&all[0]).len(), above, "{all:?}");
         }
@@ -265,7 +267,9 @@ mod tests {
         ];
         let layers = Topology::new(&all);
         assert_eq!(layers.above(&all[0]).len(), 2);
-        layers.onward(&all[0]).expect("is for everybody to list");
+        layers
+            .forwarding(&all[0])
+            .expect("is for everybody to list");
     }
 
     #[test]
@@ -275,7 +279,7 @@ mod tests {
             ..interface(0, "veth", None, None)
         };
         let all = [own];
-        let found = Topology::new(&all).onward(&all[0]);
+        let found = Topology::new(&all).forwarding(&all[0]);
         let found = found.expect("is for everybody to list");
         assert_eq!(found.forwards, Device::BRIDGES);
     }
@@ -292,7 +296,7 @@ mod tests {
         let layers = Topology::new(&all);
         assert!(!layers.own_links().contains(&guest.mac.expect("has one")));
         let all = [own, passthru];
-        let found = Topology::new(&all).onward(&all[0]);
+        let found = Topology::new(&all).forwarding(&all[0]);
         let found = found.expect("is for everybody to list");
         assert_eq!(found.forwards, Device::SHARES_MAC);
     }
